@@ -1,0 +1,1 @@
+//! Literals and values out of statements and commands. (being written)

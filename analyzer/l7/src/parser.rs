@@ -1,0 +1,196 @@
+//! The contract between the engine and a protocol.
+
+use crate::engine::Config;
+use crate::exchange::Exchanges;
+use wirespan_records::{L4Protocol, L7Protocol, ResponseStatus};
+
+/// Who sent the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The side that asks.
+    Client,
+    /// The side that answers.
+    Server,
+}
+
+impl Role {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+/// What [`Parser::probe`] says of the first bytes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not this protocol.
+    No,
+    /// Could be, but more bytes are needed to tell. Only for a few bytes (less than [`MAX_PROBE`]).
+    Maybe,
+    /// This protocol, sent by this side.
+    Yes(Role),
+}
+
+/// The most bytes that are kept while protocols say [`Verdict::Maybe`].
+pub const MAX_PROBE: usize = 256;
+
+/// What is known about the bytes a probe looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeInfo {
+    /// TCP (a stream) or UDP (a datagram).
+    pub l4: L4Protocol,
+    /// Source port.
+    pub src_port: u16,
+    /// Destination port.
+    pub dst_port: u16,
+    /// Who sent the bytes, when the handshake told.
+    pub role: Option<Role>,
+    /// These are the first bytes of their direction since the handshake.
+    pub stream_start: bool,
+}
+
+/// What a parser did with the bytes it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `n > 0` bytes from the start are dealt with. May be more than were given: what is missing is skipped as it comes,
+    /// without being buffered (large bodies). Called again with the rest when there is one.
+    Done(usize),
+    /// A message is not complete. Called again when at least this many bytes are there (more than were given). Not
+    /// allowed when [`Cx::last`] is set: parse what is there, or say [`Step::Desync`].
+    More(usize),
+    /// These bytes are not where a message begins. The engine looks for the next beginning with [`Parser::probe`].
+    Desync,
+    /// Nothing after this can be read or needs to be, in both directions (encrypted data, a tunnel).
+    Opaque,
+    /// Here the stream changes to another protocol (STARTTLS and the like): detect anew from these bytes on.
+    Switch,
+}
+
+/// How requests find their responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// The oldest request is answered first.
+    InOrder,
+    /// By [`Message::id`].
+    ById,
+}
+
+/// How long a message is on the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Length {
+    /// Bytes, all parts included.
+    Known(u64),
+    /// Not known yet: the engine counts what the parser consumes in this direction until [`Cx::end`] or the next message.
+    #[default]
+    Open,
+}
+
+/// A request or response as a parser reads it. Leave absent values `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Message {
+    /// Transaction or statement id.
+    pub id: Option<u64>,
+    /// Protocol version.
+    pub version: Option<String>,
+    /// Method, command or query type.
+    pub request_type: Option<String>,
+    /// Host, SNI or queried name.
+    pub domain: Option<String>,
+    /// Path, statement or command line.
+    pub resource: Option<String>,
+    /// What requests are grouped by.
+    pub endpoint: Option<String>,
+    /// Responses: how the request ended.
+    pub status: Option<ResponseStatus>,
+    /// Responses: status code, rcode, errno.
+    pub code: Option<i32>,
+    /// Responses: error text.
+    pub exception: Option<String>,
+    /// Responses: what the answer was, shortly.
+    pub result: Option<String>,
+    /// Responses: rows changed.
+    pub affected_rows: Option<u64>,
+    /// From a trace header.
+    pub trace_id: Option<String>,
+    /// From a trace header.
+    pub span_id: Option<String>,
+    /// From X-Request-ID or a configured header.
+    pub x_request_id: Option<String>,
+    /// Further facts by name.
+    pub attributes: Vec<(&'static str, String)>,
+    /// How long the message is.
+    pub length: Length,
+}
+
+/// What a parser may use while it parses: its limits, where it is in the stream, and where messages go.
+pub struct Cx<'a> {
+    /// Settings.
+    pub config: &'a Config,
+    /// TCP or UDP.
+    pub l4: L4Protocol,
+    /// No more bytes will be added to these: the buffer is full, the packet was cut, the datagram or stream ends here.
+    pub last: bool,
+    pub(crate) role: Role,
+    pub(crate) exchanges: &'a mut Exchanges,
+    pub(crate) at: crate::exchange::At,
+}
+
+impl Cx<'_> {
+    /// A request begins at the first byte given.
+    pub fn request(&mut self, message: Message) {
+        self.exchanges.request(message, self.at, self.role);
+    }
+
+    /// A request that wants no answer begins at the first byte given.
+    pub fn one_way(&mut self, message: Message) {
+        self.exchanges.one_way(message, self.at);
+    }
+
+    /// A response begins at the first byte given.
+    pub fn response(&mut self, message: Message) {
+        self.exchanges.response(message, self.at, self.role);
+    }
+
+    /// A message of the server that answers no request begins at the first byte given.
+    pub fn push(&mut self, message: Message) {
+        self.exchanges.push(message, self.at);
+    }
+
+    /// The message that was open in this direction ends before the first byte given.
+    pub fn end(&mut self) {
+        self.exchanges.end(self.role);
+    }
+
+    /// The oldest request that has no response yet.
+    pub fn oldest_request(&self) -> Option<&Message> {
+        self.exchanges.oldest()
+    }
+}
+
+/// One L7 protocol. A value is made for each stream; it holds what has to be remembered between messages.
+///
+/// Never panics on any input, never allocates by a length that the input claims, takes time linear in the input, keeps
+/// bounded state.
+pub trait Parser: Default {
+    /// Its name.
+    const PROTOCOL: L7Protocol;
+    /// How requests find their responses.
+    const PAIRING: Pairing;
+    /// A request without response after this time, in milliseconds, is a timeout.
+    const TIMEOUT_MS: u64 = 120_000;
+
+    /// Looks at the first bytes of what may be a message, at least one byte. Cheap: told by the first bytes in most cases.
+    fn probe(data: &[u8], info: &ProbeInfo) -> Verdict;
+
+    /// Parses the bytes that come next in the direction of `role`, at least one byte.
+    fn parse(&mut self, role: Role, data: &[u8], cx: &mut Cx<'_>) -> Step;
+
+    /// Bytes were lost in this direction, or it is out of step: forget what was half read. [`Parser::probe`] finds the
+    /// place to go on from.
+    fn lost(&mut self, role: Role) {
+        let _ = role;
+    }
+}

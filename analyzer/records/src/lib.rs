@@ -1,0 +1,21 @@
+//! The records wirespan produces, as plain data: request [`Span`]s, [`Flow`]s, per-second [`FlowTick`]s and counters.
+//!
+//! Takes in nothing; every other crate hands these on. Field names in JSON are those of the replay contract in
+//! `ARCHITECTURE.md`. Times are nanoseconds since the epoch, durations microseconds.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`net`] | endpoints, L4 protocols, tunnels, observation points |
+//! | [`span`] | one request/response exchange |
+//! | [`flow`] | one bidirectional 5-tuple with its TCP metrics, and what it did in one second |
+//! | [`drops`] | why something that was taken in was not handed on, each with a counter |
+
+pub mod drops;
+pub mod flow;
+pub mod net;
+pub mod span;
+
+pub use drops::{DropReason, Drops};
+pub use flow::{CloseType, Flow, FlowMetrics, FlowTick, L7Counts, Latency, PerDirection};
+pub use net::{Endpoint, L4Protocol, ObservationPoint, Signal, Tunnel, TunnelKind};
+pub use span::{L7Protocol, ResponseStatus, Session, Span};

@@ -1,0 +1,142 @@
+//! The shape of what a packet source lends to a worker.
+//!
+//! A source owns one region of memory (a file buffer, an AF_PACKET ring, an AF_XDP UMEM) and lends frames in it as
+//! (offset, length) descriptors, so that a batch costs no copy and no allocation. The frames of a batch are valid until
+//! the source is asked for the next one.
+//!
+//! Takes in nothing; hands on [`Batch`]es of [`Frame`]s. Everything that reads packets depends on this crate and on
+//! no backend.
+
+/// What the first byte of a frame is (names as in the pcap LINKTYPE registry).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum LinkType {
+    /// IEEE 802.3 Ethernet, LINKTYPE 1.
+    #[default]
+    Ethernet,
+    /// BSD loopback: a 4-byte address family in host order of the writer, LINKTYPE 0.
+    Null,
+    /// OpenBSD loopback: a 4-byte address family in network order, LINKTYPE 108.
+    Loop,
+    /// Raw IPv4 or IPv6, told by the version nibble, LINKTYPE 101, 228, 229 and the DLT values 12 and 14.
+    RawIp,
+    /// Linux cooked capture v1, LINKTYPE 113.
+    LinuxSll,
+    /// Linux cooked capture v2, LINKTYPE 276.
+    LinuxSll2,
+    /// A link type that wirespan does not decode, with its registry number.
+    Other(u16),
+}
+
+/// What the NIC or kernel already knows of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// RSS hash computed by the NIC.
+    pub rx_hash: Option<u32>,
+    /// 802.1Q tag control information that was stripped from the frame (AF_PACKET, VLAN offload).
+    pub vlan_tci: Option<u16>,
+}
+
+/// Where a frame lies in its batch's region.
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptor {
+    /// Offset of the first byte in the region.
+    pub offset: usize,
+    /// Bytes that were captured.
+    pub len: u32,
+    /// Bytes that were on the wire; more than `len` when a snap length cut the frame.
+    pub wire_len: u32,
+    /// Nanoseconds since the epoch.
+    pub ts_ns: u64,
+    /// What the first byte is.
+    pub link: LinkType,
+    /// Index of the interface (capture files: the interface block; live: the source's number).
+    pub port: u16,
+    /// What the NIC or kernel already knows.
+    pub hints: Hints,
+}
+
+/// One frame as lent by a source.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// The captured bytes.
+    pub data: &'a [u8],
+    /// Bytes that were on the wire.
+    pub wire_len: u32,
+    /// Nanoseconds since the epoch.
+    pub ts_ns: u64,
+    /// What the first byte is.
+    pub link: LinkType,
+    /// Index of the interface.
+    pub port: u16,
+    /// What the NIC or kernel already knows.
+    pub hints: Hints,
+}
+
+/// Frames that a source lends until it is asked for the next batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    region: &'a [u8],
+    descriptors: &'a [Descriptor],
+}
+
+impl<'a> Batch<'a> {
+    /// A batch of the frames that `descriptors` place in `region`.
+    pub fn new(region: &'a [u8], descriptors: &'a [Descriptor]) -> Self {
+        Self { region, descriptors }
+    }
+
+    /// Number of frames.
+    pub fn len(&self) -> usize {
+        self.descriptors.len()
+    }
+
+    /// True when no frame was ready.
+    pub fn is_empty(&self) -> bool {
+        self.descriptors.is_empty()
+    }
+
+    /// The frames in the order they were captured. A descriptor that lies outside the region gives an empty frame.
+    pub fn frames(&self) -> impl ExactSizeIterator<Item = Frame<'a>> + use<'a> {
+        let region = self.region;
+        self.descriptors.iter().map(move |d| Frame {
+            data: region.get(d.offset..d.offset.saturating_add(d.len as usize)).unwrap_or_default(),
+            wire_len: d.wire_len,
+            ts_ns: d.ts_ns,
+            link: d.link,
+            port: d.port,
+            hints: d.hints,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(offset: usize, len: u32) -> Descriptor {
+        Descriptor {
+            offset,
+            len,
+            wire_len: len,
+            ts_ns: 7,
+            link: LinkType::Ethernet,
+            port: 0,
+            hints: Hints::default(),
+        }
+    }
+
+    #[test]
+    fn lends_the_bytes_where_the_descriptor_says() {
+        let region = [1u8, 2, 3, 4, 5];
+        let descriptors = [descriptor(0, 2), descriptor(2, 3)];
+        let frames: Vec<_> = Batch::new(&region, &descriptors).frames().map(|f| f.data.to_vec()).collect();
+        assert_eq!(frames, [vec![1, 2], vec![3, 4, 5]]);
+    }
+
+    #[test]
+    fn a_descriptor_outside_the_region_lends_nothing() {
+        let region = [1u8, 2];
+        let descriptors = [descriptor(1, 9), descriptor(usize::MAX, 1)];
+        assert!(Batch::new(&region, &descriptors).frames().all(|f| f.data.is_empty()));
+    }
+}

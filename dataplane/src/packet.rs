@@ -1,0 +1,96 @@
+//! What decoding makes of a frame: the innermost packet, ready for the flow table.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use wirespan_records::{L4Protocol, Tunnel};
+
+/// Source and destination address of one packet. IPv4 addresses are the low 32 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Source.
+    pub src: u128,
+    /// Destination.
+    pub dst: u128,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Addresses {
+    /// The source as text would show it.
+    pub fn src_ip(&self) -> IpAddr {
+        to_ip(self.src, self.v6)
+    }
+
+    /// The destination as text would show it.
+    pub fn dst_ip(&self) -> IpAddr {
+        to_ip(self.dst, self.v6)
+    }
+}
+
+/// An address as text would show it.
+pub fn to_ip(address: u128, v6: bool) -> IpAddr {
+    if v6 {
+        IpAddr::V6(Ipv6Addr::from_bits(address))
+    } else {
+        IpAddr::V4(Ipv4Addr::from_bits(address as u32))
+    }
+}
+
+/// TCP flags, RFC 9293 section 3.1.
+pub mod flags {
+    /// No more data from sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// Push function.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgment field is significant.
+    pub const ACK: u8 = 0x10;
+    /// The urgent pointer is significant.
+    pub const URG: u8 = 0x20;
+}
+
+/// The TCP header fields that flows use; zero for other protocols.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tcp {
+    /// Sequence number of the first payload byte (of the SYN itself when that is set).
+    pub seq: u32,
+    /// Acknowledgment number.
+    pub ack: u32,
+    /// Window as in the header, before scaling.
+    pub window: u16,
+    /// See [`flags`].
+    pub flags: u8,
+}
+
+/// The innermost packet of a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// When the frame was captured (of the last fragment, when put together), ns since the epoch.
+    pub ts_ns: u64,
+    /// L2 bytes on the wire, of all fragments together.
+    pub wire_len: u32,
+    /// Innermost addresses.
+    pub addresses: Addresses,
+    /// What the innermost IP packet carries.
+    pub l4: L4Protocol,
+    /// Source port; the identifier for ICMP echo; else 0.
+    pub src_port: u16,
+    /// Destination port; the identifier for ICMP echo; else 0.
+    pub dst_port: u16,
+    /// ICMP type, else 0.
+    pub icmp_type: u8,
+    /// TCP header fields.
+    pub tcp: Tcp,
+    /// Outermost VLAN id of the innermost Ethernet frame.
+    pub vlan: Option<u16>,
+    /// Innermost tunnel.
+    pub tunnel: Option<Tunnel>,
+    /// Bytes behind the innermost L3 header, by the IP header's length.
+    pub l3_len: u32,
+    /// Bytes behind the L4 header, by the IP header's length; more than `payload` holds when the capture cut the packet.
+    pub l4_len: u32,
+    /// The captured bytes behind the L4 header, padding left out.
+    pub payload: &'a [u8],
+}
