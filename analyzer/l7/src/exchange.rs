@@ -111,6 +111,15 @@ impl Exchanges {
         };
         self.request_open &= !self.pending.is_empty();
         let response = Half::new(message, at);
+        self.answered(request, response);
+    }
+
+    pub(crate) fn push(&mut self, message: Message, at: At) {
+        self.end(Role::Server);
+        self.answered(None, Half::new(message, at));
+    }
+
+    fn answered(&mut self, request: Option<Half>, response: Half) {
         let open = response.is_open();
         let ready = Ready { request, response: Some(response), unanswered: ResponseStatus::Unknown };
         if open {
@@ -120,9 +129,8 @@ impl Exchanges {
         }
     }
 
-    pub(crate) fn push(&mut self, message: Message, at: At) {
-        let response = Some(Half::new(message, at));
-        self.ready.push(Ready { request: None, response, unanswered: ResponseStatus::Unknown });
+    pub(crate) fn open_response(&mut self) -> Option<&mut Message> {
+        self.response_open.as_mut().and_then(|ready| ready.response.as_mut()).map(|half| &mut half.message)
     }
 
     /// The open message of `role` has all its bytes.

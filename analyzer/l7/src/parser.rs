@@ -159,8 +159,21 @@ impl Cx<'_> {
         self.exchanges.push(message, self.at);
     }
 
+    /// Adds to the response that is open ([`Length::Open`]) what later bytes tell. Nothing happens when none is.
+    pub fn amend_response(&mut self, change: impl FnOnce(&mut Message)) {
+        if let Some(message) = self.exchanges.open_response() {
+            change(message);
+        }
+    }
+
     /// The message that was open in this direction ends before the first byte given.
     pub fn end(&mut self) {
+        self.exchanges.end(self.role);
+    }
+
+    /// The message that is open in this direction ends with the first `n` of the bytes given (or to be skipped).
+    pub fn end_after(&mut self, n: usize) {
+        self.exchanges.consumed(self.role, n as u64);
         self.exchanges.end(self.role);
     }
 
