@@ -1,1 +1,16 @@
-//! (being written)
+//! Where packets enter.
+//!
+//! Takes in capture files and the traffic of network interfaces; hands on [`Batch`]es of frames through one trait,
+//! [`PacketSource`]. Frames are lent where they lie (file buffer, kernel ring), never copied. What is done with a
+//! frame is not known here.
+//!
+//! - [`pcap_file`]: pcap and pcapng files, also gzip, and a writer for tests and benchmarks
+//! - [`link_type`]: numbers of the LINKTYPE registry
+//! - [`source`]: the trait, its counters and its errors
+
+pub mod link_type;
+pub mod pcap_file;
+pub mod source;
+
+pub use source::{CaptureError, PacketSource, SourceStats, Unreadable};
+pub use wirespan_frame::{Batch, Descriptor, Frame, Hints, LinkType};

@@ -1,0 +1,208 @@
+//! Capture files: pcap and pcapng, plain or gzip, from a path, standard input or memory.
+//!
+//! Takes in bytes, hands on batches of up to [`BATCH_FRAMES`] frames that lie in the read buffer. The file is read in
+//! chunks of [`CHUNK_BYTES`]; a record that a chunk's end cuts is moved to the front before the next read. What cannot
+//! be read is counted by reason and never an error: a damaged capture ends early, but normally.
+//!
+//! - `window`: the read buffer
+//! - `classic`: pcap records
+//! - `ng`: pcapng blocks
+//! - `order`: byte order of the writer
+//! - [`writer`]: writes pcap files
+
+mod classic;
+mod ng;
+mod order;
+mod window;
+pub mod writer;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+use wirespan_frame::{Batch, Descriptor};
+
+pub use writer::{Resolution, Writer};
+
+use crate::{CaptureError, PacketSource, SourceStats, Unreadable};
+use window::{Refill, Window};
+
+/// Most frames of one batch.
+pub const BATCH_FRAMES: usize = 256;
+/// Bytes that are read from the file at a time.
+pub const CHUNK_BYTES: usize = 512 * 1024;
+/// A longer frame does not exist: the largest that Linux hands to a capture (BIG TCP) has 512 KiB.
+pub const FRAME_BYTES_MAX: u32 = 1024 * 1024;
+
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// A capture file as a source of frames.
+pub struct PcapFile {
+    window: Window,
+    format: Format,
+    descriptors: Vec<Descriptor>,
+    received: u64,
+    unreadable: UnreadableCounts,
+}
+
+enum Format {
+    Classic(classic::Capture),
+    Ng(ng::Capture),
+    /// Nothing more can be read.
+    Ended,
+}
+
+/// Why a format's reader stopped within the window.
+enum Step {
+    /// The batch is full.
+    BatchFull,
+    /// The next record needs the window to hold this many unread bytes.
+    Need(usize),
+    /// These bytes of the input are of no interest, and too many to hold.
+    Skip(u64),
+    /// The place of the next record is lost.
+    Lost(Unreadable),
+}
+
+#[derive(Default)]
+struct UnreadableCounts([u64; Unreadable::ALL.len()]);
+
+impl UnreadableCounts {
+    fn count(&mut self, reason: Unreadable) {
+        if let Some(count) = self.0.get_mut(reason as usize) {
+            *count += 1;
+        }
+    }
+
+    fn occurred(&self) -> Vec<(Unreadable, u64)> {
+        Unreadable::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+impl PcapFile {
+    /// Opens a capture file; `-` is standard input.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CaptureError> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        if path.as_os_str() == "-" {
+            return Self::from_reader(io::stdin(), &name);
+        }
+        let file =
+            File::open(path).map_err(|source| CaptureError::OpenFile { path: name.clone(), source })?;
+        Self::from_reader(file, &name)
+    }
+
+    /// Reads a capture from anywhere; `name` is what error texts call it.
+    pub fn from_reader(mut reader: impl Read + Send + 'static, name: &str) -> Result<Self, CaptureError> {
+        let start = read_start(&mut reader)
+            .map_err(|source| CaptureError::OpenFile { path: name.to_owned(), source })?;
+        let gzip = start.starts_with(&GZIP_MAGIC);
+        let whole = io::Cursor::new(start).chain(reader);
+        let input: Box<dyn Read + Send> =
+            if gzip { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) };
+        let mut capture = Self {
+            window: Window::new(input, CHUNK_BYTES),
+            format: Format::Ended,
+            descriptors: Vec::with_capacity(BATCH_FRAMES),
+            received: 0,
+            unreadable: UnreadableCounts::default(),
+        };
+        capture.read_file_header(name)?;
+        Ok(capture)
+    }
+
+    fn read_file_header(&mut self, name: &str) -> Result<(), CaptureError> {
+        let unreadable = match self.window.refill(classic::FILE_HEADER_BYTES) {
+            Refill::Failed(reason) => Some(reason),
+            Refill::Ended if self.window.unread().is_empty() => Some(Unreadable::EmptyFile),
+            Refill::Ended | Refill::Enough => None,
+        };
+        if unreadable.is_some() {
+            self.end(unreadable);
+            return Ok(());
+        }
+        let bytes = self.window.unread();
+        self.format = if ng::Capture::recognises(bytes) {
+            Format::Ng(ng::Capture::default())
+        } else if let Some(header) = bytes.first_chunk() {
+            let capture = classic::Capture::from_header(header)
+                .ok_or_else(|| CaptureError::NotACapture { path: name.to_owned() })?;
+            self.window.consume(classic::FILE_HEADER_BYTES);
+            Format::Classic(capture)
+        } else if classic::Capture::recognises(bytes) {
+            self.unreadable.count(Unreadable::Truncated);
+            Format::Ended
+        } else {
+            return Err(CaptureError::NotACapture { path: name.to_owned() });
+        };
+        Ok(())
+    }
+
+    fn end(&mut self, reason: Option<Unreadable>) {
+        if let Some(reason) = reason {
+            self.unreadable.count(reason);
+        }
+        self.format = Format::Ended;
+    }
+
+    fn refill(&mut self, bytes: usize) {
+        match self.window.refill(bytes) {
+            Refill::Enough => {}
+            Refill::Ended if self.window.unread().is_empty() => self.end(None),
+            Refill::Ended => self.end(Some(Unreadable::Truncated)),
+            Refill::Failed(reason) => self.end(Some(reason)),
+        }
+    }
+}
+
+impl PacketSource for PcapFile {
+    fn next_batch(&mut self) -> Result<Option<Batch<'_>>, CaptureError> {
+        self.descriptors.clear();
+        loop {
+            let step = match &mut self.format {
+                Format::Classic(capture) => capture.read(&mut self.window, &mut self.descriptors),
+                Format::Ng(capture) => {
+                    capture.read(&mut self.window, &mut self.descriptors, &mut self.unreadable)
+                }
+                Format::Ended => return Ok(None),
+            };
+            // Before anything moves in the window, what was found in it is lent.
+            if !self.descriptors.is_empty() {
+                self.received += self.descriptors.len() as u64;
+                if let Step::Lost(reason) = step {
+                    self.end(Some(reason));
+                }
+                return Ok(Some(Batch::new(self.window.region(), &self.descriptors)));
+            }
+            match step {
+                Step::BatchFull => {}
+                Step::Need(bytes) => self.refill(bytes),
+                Step::Skip(bytes) => match self.window.skip(bytes) {
+                    Refill::Enough => {}
+                    Refill::Ended => self.end(Some(Unreadable::Truncated)),
+                    Refill::Failed(reason) => self.end(Some(reason)),
+                },
+                Step::Lost(reason) => self.end(Some(reason)),
+            }
+        }
+    }
+
+    fn stats(&mut self) -> SourceStats {
+        SourceStats {
+            received: self.received,
+            unreadable: self.unreadable.occurred(),
+            ..SourceStats::default()
+        }
+    }
+}
+
+/// The first bytes, as many as tell gzip from the rest.
+fn read_start(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut start = Vec::with_capacity(GZIP_MAGIC.len());
+    reader.take(GZIP_MAGIC.len() as u64).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+#[cfg(test)]
+mod tests;

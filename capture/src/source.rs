@@ -1,0 +1,105 @@
+//! The trait that every backend implements, its counters and its errors.
+
+use std::fmt;
+use std::io;
+
+use wirespan_frame::Batch;
+
+/// Something that lends frames, batch by batch.
+///
+/// A worker owns its source and asks it in a loop; [`stats`](Self::stats) can be read between any two batches.
+pub trait PacketSource: Send {
+    /// Lends the next frames; they are valid until the next call.
+    ///
+    /// `None` is the end of the input. An empty batch says that nothing came within the poll timeout.
+    fn next_batch(&mut self) -> Result<Option<Batch<'_>>, CaptureError>;
+
+    /// What came in and what was lost so far.
+    fn stats(&mut self) -> SourceStats;
+}
+
+/// Counters of one source since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceStats {
+    /// Frames that were lent.
+    pub received: u64,
+    /// Frames that the kernel or the NIC's driver dropped because the ring was full.
+    pub kernel_drops: u64,
+    /// Times that the ring was full (AF_PACKET: the queue was frozen; AF_XDP: the fill ring was empty).
+    pub ring_full: u64,
+    /// What could not be read in a capture file, by reason; only reasons that occurred.
+    pub unreadable: Vec<(Unreadable, u64)>,
+}
+
+/// Why a part of a capture file could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unreadable {
+    /// There is not one byte in the file.
+    EmptyFile,
+    /// The file ends within a record (or within its own header).
+    Truncated,
+    /// A record's length cannot be true, so the records after it cannot be found.
+    AbsurdLength,
+    /// A pcapng packet is longer than any real frame.
+    OversizedFrame,
+    /// The fields of a pcapng block do not fit in the block.
+    MalformedBlock,
+    /// A packet names an interface that the section did not describe.
+    UnknownInterface,
+    /// A pcapng section has a byte order mark or a version that does not exist.
+    UnknownSection,
+    /// The gzip stream is corrupt or cut.
+    CorruptGzip,
+    /// The operating system could not read on.
+    ReadFailed,
+}
+
+impl Unreadable {
+    /// Every reason.
+    pub const ALL: [Self; 9] = [
+        Self::EmptyFile,
+        Self::Truncated,
+        Self::AbsurdLength,
+        Self::OversizedFrame,
+        Self::MalformedBlock,
+        Self::UnknownInterface,
+        Self::UnknownSection,
+        Self::CorruptGzip,
+        Self::ReadFailed,
+    ];
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EmptyFile => "the file is empty",
+            Self::Truncated => "the file ends in the middle of a record",
+            Self::AbsurdLength => "a record states an impossible length; what follows it cannot be found",
+            Self::OversizedFrame => "a packet is longer than any real frame",
+            Self::MalformedBlock => "a pcapng block is malformed",
+            Self::UnknownInterface => "a packet belongs to an interface that the file does not describe",
+            Self::UnknownSection => "a pcapng section has an unknown byte order mark or version",
+            Self::CorruptGzip => "the gzip stream is corrupt or cut",
+            Self::ReadFailed => "the operating system could not read on",
+        })
+    }
+}
+
+/// Why a source cannot be opened or cannot go on. Each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The capture file cannot be opened.
+    #[error("cannot open the capture file {path}: {source}; check the path and its permissions")]
+    OpenFile {
+        /// As given by the user.
+        path: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file is no capture file.
+    #[error("{path} is not a capture file; give a pcap or pcapng file (gzip is fine)")]
+    NotACapture {
+        /// As given by the user.
+        path: String,
+    },
+}
