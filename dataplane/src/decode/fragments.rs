@@ -1,0 +1,336 @@
+//! Puts IP fragments together, in bounded memory and time.
+//!
+//! Overlaps are treated as Linux treats them, for IPv4 and IPv6 alike: a fragment that lies within bytes that are
+//! there already is a duplicate and the first bytes stay; one that overlaps in part, or disagrees on where the
+//! datagram ends, spoils the datagram, and its later fragments with it (RFC 5722, RFC 8200 section 4.5).
+//!
+//! A fragment cut by the snap length takes its place with the bytes that were captured. The datagram then is as long
+//! as its headers say, with payload up to the first missing byte.
+//!
+//! Time is that of the packets, which jumps in joined captures: a datagram is given up when the clock is more than the
+//! timeout away from its first fragment, in either direction.
+
+use super::rest::Rest;
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use wirespan_records::{DropReason, TunnelKind};
+
+/// Longest payload that an IP datagram can be put together to.
+const MAX_LEN: usize = 65535;
+
+/// Most pieces of a datagram: enough for 64 KiB in IPv4's smallest MTU.
+const MAX_PIECES: usize = 2048;
+
+/// What a datagram costs beside its bytes, in the memory bound.
+const OVERHEAD: usize = 512;
+
+/// Bounds on fragments that wait for the others.
+#[derive(Clone, Copy, Debug)]
+pub struct FragmentLimits {
+    /// Datagrams that are incomplete.
+    pub datagrams_max: usize,
+    /// Bytes of memory for them.
+    pub bytes_max: usize,
+    /// Packet time since the first fragment, ns.
+    pub timeout_ns: u64,
+}
+
+impl Default for FragmentLimits {
+    fn default() -> Self {
+        Self { datagrams_max: 1024, bytes_max: 8 << 20, timeout_ns: 30_000_000_000 }
+    }
+}
+
+/// Where datagrams with the same identification are different ones nonetheless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub src: u128,
+    pub dst: u128,
+    pub v6: bool,
+    pub vlan: Option<u16>,
+    pub tunnel: Option<(TunnelKind, u32)>,
+}
+
+/// What the headers of a fragment say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fragment {
+    pub id: u32,
+    /// Protocol of the datagram's payload.
+    pub protocol: u8,
+    /// First byte in the datagram's payload.
+    pub offset: usize,
+    /// More fragments follow behind this one.
+    pub more: bool,
+}
+
+/// What became of a fragment.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It completed a datagram: `len` bytes on the wire, of which the buffer holds those captured.
+    Complete { protocol: u8, len: usize, wire_len: u32 },
+    /// There is no packet, for this reason.
+    Absent(DropReason),
+}
+
+/// RFC 791 tells datagrams apart by protocol too, RFC 8200 does not.
+type Key = (Place, u32, Option<u8>);
+
+/// The datagrams that wait for fragments.
+#[derive(Debug)]
+pub(super) struct Reassembly {
+    limits: FragmentLimits,
+    datagrams: HashMap<Key, Datagram>,
+    /// Keys by age: the serial number of the datagram.
+    ages: BTreeMap<u64, Key>,
+    next_serial: u64,
+    bytes: usize,
+    lost: u64,
+}
+
+#[derive(Debug, Default)]
+struct Datagram {
+    serial: u64,
+    started_ns: u64,
+    /// Frames that were absorbed, and their wire length.
+    frames: u64,
+    wire_len: u32,
+    /// Protocol in the first fragment, which is the one that counts.
+    protocol: u8,
+    /// Known once the last fragment was seen.
+    len: Option<usize>,
+    /// Bytes of the pieces in the order they came.
+    data: Vec<u8>,
+    /// In the order of their offsets, without overlap.
+    pieces: Vec<Piece>,
+    /// Payload bytes that the pieces cover.
+    covered: usize,
+    /// Overlapped: later fragments are dropped too.
+    spoilt: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    start: u32,
+    end: u32,
+    /// Where its captured bytes lie in the data.
+    at: u32,
+    captured: u32,
+}
+
+/// What became of a piece.
+enum Added {
+    Placed,
+    Duplicate,
+    /// Other bytes than are there already: these are dropped, those stay.
+    Differs,
+    Spoils,
+    TooManyPieces,
+}
+
+impl Reassembly {
+    pub fn new(limits: FragmentLimits) -> Self {
+        Self { limits, datagrams: HashMap::new(), ages: BTreeMap::new(), next_serial: 0, bytes: 0, lost: 0 }
+    }
+
+    /// Frames lost since the last call.
+    #[inline]
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Gives up every datagram.
+    pub fn give_up_all(&mut self) {
+        while let Some((_, key)) = self.ages.pop_first() {
+            self.give_up(&key);
+        }
+    }
+
+    /// Takes in the fragment `rest` of a frame of `wire_len` bytes; a complete datagram is put into `buffer`.
+    pub fn add(
+        &mut self,
+        place: Place,
+        fragment: Fragment,
+        rest: Rest,
+        now_ns: u64,
+        wire_len: u32,
+        buffer: &mut Vec<u8>,
+    ) -> Outcome {
+        let end = fragment.offset + rest.wire;
+        if rest.wire == 0 || end > MAX_LEN || (fragment.more && !rest.wire.is_multiple_of(8)) {
+            return Outcome::Absent(DropReason::Malformed);
+        }
+        let key = (place, fragment.id, Some(fragment.protocol).filter(|_| !place.v6));
+        self.expire(&key, now_ns);
+
+        let datagram = match self.datagrams.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let serial = self.next_serial;
+                self.next_serial += 1;
+                self.ages.insert(serial, key);
+                self.bytes += OVERHEAD;
+                entry.insert(Datagram { serial, started_ns: now_ns, ..Datagram::default() })
+            }
+        };
+        if datagram.spoilt {
+            return Outcome::Absent(DropReason::FragmentOverlap);
+        }
+        let before = datagram.cost();
+        let added = datagram.add(&fragment, rest);
+        match added {
+            Added::Differs => return Outcome::Absent(DropReason::FragmentOverlap),
+            Added::Spoils => {
+                self.lost += datagram.spoil();
+                self.bytes -= before;
+                return Outcome::Absent(DropReason::FragmentOverlap);
+            }
+            Added::TooManyPieces => {
+                self.give_up(&key);
+                return Outcome::Absent(DropReason::FragmentLost);
+            }
+            Added::Placed | Added::Duplicate => {}
+        }
+        datagram.frames += 1;
+        datagram.wire_len = datagram.wire_len.saturating_add(wire_len);
+        self.bytes += datagram.cost() - before;
+        if datagram.len == Some(datagram.covered) {
+            datagram.write(buffer);
+            let outcome = Outcome::Complete {
+                protocol: datagram.protocol,
+                len: datagram.covered,
+                wire_len: datagram.wire_len,
+            };
+            self.remove(&key);
+            return outcome;
+        }
+        self.make_room();
+        // Also when that gave up this datagram: its frames are among the lost.
+        Outcome::Absent(DropReason::Fragment)
+    }
+
+    /// Gives up the oldest datagrams as long as they are out of time, and that of `key` if it is.
+    fn expire(&mut self, key: &Key, now_ns: u64) {
+        let timeout = self.limits.timeout_ns;
+        let expired = |datagram: &Datagram| now_ns.abs_diff(datagram.started_ns) > timeout;
+        while let Some((_, oldest)) = self.ages.first_key_value()
+            && self.datagrams.get(oldest).is_some_and(expired)
+        {
+            let oldest = *oldest;
+            self.give_up(&oldest);
+        }
+        if self.datagrams.get(key).is_some_and(expired) {
+            self.give_up(key);
+        }
+    }
+
+    /// Gives up the oldest datagrams until the rest is within the limits.
+    fn make_room(&mut self) {
+        while self.datagrams.len() > self.limits.datagrams_max || self.bytes > self.limits.bytes_max {
+            let Some((_, &oldest)) = self.ages.first_key_value() else { return };
+            self.give_up(&oldest);
+        }
+    }
+
+    fn give_up(&mut self, key: &Key) {
+        self.lost += self.remove(key).map_or(0, |datagram| datagram.frames);
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Datagram> {
+        let datagram = self.datagrams.remove(key)?;
+        self.ages.remove(&datagram.serial);
+        self.bytes -= datagram.cost() + OVERHEAD;
+        Some(datagram)
+    }
+}
+
+impl Datagram {
+    /// Bytes of memory, without the overhead.
+    fn cost(&self) -> usize {
+        self.data.len() + self.pieces.len() * size_of::<Piece>()
+    }
+
+    /// Drops what is there; returns the number of frames that are lost with it.
+    fn spoil(&mut self) -> u64 {
+        self.spoilt = true;
+        self.data = Vec::new();
+        self.pieces = Vec::new();
+        std::mem::take(&mut self.frames)
+    }
+
+    /// Puts a fragment in its place.
+    fn add(&mut self, fragment: &Fragment, rest: Rest) -> Added {
+        let (start, end) = (fragment.offset, fragment.offset + rest.wire);
+        let reached = self.pieces.last().map_or(0, |piece| piece.end as usize);
+        let ends_otherwise = match self.len {
+            Some(len) => end > len || (!fragment.more && end != len),
+            None => !fragment.more && end < reached,
+        };
+        if ends_otherwise {
+            return Added::Spoils;
+        }
+        let next = self.pieces.partition_point(|piece| piece.end as usize <= start);
+        if self.pieces.get(next).is_some_and(|piece| (piece.start as usize) < end) {
+            return self.overlap(next, start, end, rest.data);
+        }
+        if self.pieces.len() == MAX_PIECES {
+            return Added::TooManyPieces;
+        }
+        let piece = Piece {
+            start: start as u32,
+            end: end as u32,
+            at: self.data.len() as u32,
+            captured: rest.data.len() as u32,
+        };
+        self.pieces.insert(next, piece);
+        self.data.extend_from_slice(rest.data);
+        self.covered += rest.wire;
+        if !fragment.more {
+            self.len = Some(end);
+        }
+        if start == 0 {
+            self.protocol = fragment.protocol;
+        }
+        Added::Placed
+    }
+
+    /// A fragment that reaches into the pieces from `next` on.
+    fn overlap(&self, next: usize, start: usize, end: usize, data: &[u8]) -> Added {
+        let mut at = start;
+        let mut same = true;
+        for piece in self.pieces.iter().skip(next) {
+            let (piece_start, piece_end) = (piece.start as usize, piece.end as usize);
+            if piece_start > at {
+                return Added::Spoils;
+            }
+            let upto = piece_end.min(end);
+            let held = self.bytes(piece).get(at - piece_start..).unwrap_or_default();
+            let new = data.get(at - start..).unwrap_or_default();
+            // Only what was captured of both can differ.
+            let len = (upto - at).min(held.len()).min(new.len());
+            same &= held.get(..len) == new.get(..len);
+            at = upto;
+            if at == end {
+                return if same { Added::Duplicate } else { Added::Differs };
+            }
+        }
+        Added::Spoils
+    }
+
+    /// The captured bytes of a piece.
+    fn bytes(&self, piece: &Piece) -> &[u8] {
+        self.data
+            .get(piece.at as usize..)
+            .and_then(|data| data.get(..piece.captured as usize))
+            .unwrap_or_default()
+    }
+
+    /// Writes the pieces one behind the other, up to the first byte that was not captured.
+    fn write(&self, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        for piece in &self.pieces {
+            buffer.extend_from_slice(self.bytes(piece));
+            if piece.captured < piece.end - piece.start {
+                return;
+            }
+        }
+    }
+}

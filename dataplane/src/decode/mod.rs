@@ -1,0 +1,123 @@
+//! From a frame to its innermost packet.
+//!
+//! [`Decoder::decode`] takes a [`Frame`], walks its headers from the link inwards and hands on the innermost
+//! [`Packet`], or the reason why there is none. It counts nothing: every frame gives exactly one result, so a caller
+//! that counts packets and reasons has `frames = packets + drops`.
+//!
+//! - [`rest`]: what is left of a packet behind the headers read so far
+//! - [`link`]: link types, VLAN tags, MPLS, PPPoE, LLC/SNAP
+//! - [`ip`]: IPv4, IPv6 with extension headers
+//! - [`fragments`]: puts IP fragments together
+//! - [`transport`]: TCP, UDP, SCTP, ICMP
+//! - [`tunnels`]: one file per tunnel; the inner packet wins
+//!
+//! Lengths come from the headers but never exceed what was on the wire; what a snap length cut off is missing from
+//! [`Packet::payload`] only. A tunnel header that does not check out, or whose inside cannot be decoded, is no reason
+//! to lose the frame: it is then a packet of the outer flow. Inner ARP, L2 control and fragments count as such.
+//!
+//! # Fragments
+//!
+//! Fragments that wait return [`DropReason::Fragment`]; the one that completes the datagram returns its packet, with
+//! the wire length of all its frames. Fragments that turn out later to be lost were already returned as `Fragment`:
+//! [`Decoder::lost_fragments`] says how many, for the caller to move from `Fragment` to `FragmentLost`, which leaves
+//! the total as it is.
+
+mod fragments;
+mod ip;
+mod link;
+mod rest;
+mod transport;
+mod tunnels;
+
+use crate::packet::Packet;
+pub use fragments::FragmentLimits;
+use fragments::Reassembly;
+use rest::Rest;
+use tunnels::TunnelPorts;
+use wirespan_frame::Frame;
+use wirespan_records::{DropReason, Tunnel, TunnelKind};
+
+/// Most tunnels inside each other that are followed.
+pub const MAX_TUNNELS: u8 = 4;
+
+/// A datagram per tunnel level, and one for a fragment header inside a datagram that was put together.
+const MAX_DATAGRAMS_PER_FRAME: usize = MAX_TUNNELS as usize + 2;
+
+/// What to look into, and how much memory to spend on it.
+#[derive(Clone, Debug)]
+pub struct DecodeConfig {
+    /// UDP destination ports of tunnels. VXLAN includes GPE and NSH.
+    pub tunnel_ports: Vec<(u16, TunnelKind)>,
+    /// Bounds on fragments that wait for the others.
+    pub fragments: FragmentLimits,
+}
+
+impl Default for DecodeConfig {
+    fn default() -> Self {
+        Self { tunnel_ports: tunnels::default_ports(), fragments: FragmentLimits::default() }
+    }
+}
+
+/// Decodes the frames of one worker.
+#[derive(Debug)]
+pub struct Decoder {
+    ports: TunnelPorts,
+    reassembly: Reassembly,
+    /// Datagrams put together from fragments that the last packet may borrow; kept for their capacity.
+    datagrams: [Vec<u8>; MAX_DATAGRAMS_PER_FRAME],
+}
+
+impl Decoder {
+    /// A decoder with nothing seen yet.
+    pub fn new(config: DecodeConfig) -> Self {
+        Self {
+            ports: TunnelPorts::new(&config.tunnel_ports),
+            reassembly: Reassembly::new(config.fragments),
+            datagrams: Default::default(),
+        }
+    }
+
+    /// The innermost packet of a frame, or why there is none.
+    #[inline]
+    pub fn decode<'a>(&'a mut self, frame: &Frame<'a>) -> Result<Packet<'a>, DropReason> {
+        let mut walk = Walk {
+            ports: &self.ports,
+            reassembly: &mut self.reassembly,
+            datagrams: &mut self.datagrams,
+            ts_ns: frame.ts_ns,
+            wire_len: frame.wire_len.max(frame.data.len() as u32),
+            vlan: frame.hints.vlan_tci.and_then(link::vlan_id),
+            tunnel: None,
+            depth: MAX_TUNNELS,
+        };
+        walk.link(frame.link, Rest::new(frame.data, frame.wire_len as usize))
+    }
+
+    /// How many frames that were returned as [`DropReason::Fragment`] have turned out to be lost since the last call.
+    #[inline]
+    pub fn lost_fragments(&mut self) -> u64 {
+        self.reassembly.take_lost()
+    }
+
+    /// Gives up all fragments that wait, at the end of the input; [`Self::lost_fragments`] then counts them.
+    pub fn finish(&mut self) {
+        self.reassembly.give_up_all();
+    }
+}
+
+/// The walk through one frame: what the headers so far have told.
+struct Walk<'a> {
+    ports: &'a TunnelPorts,
+    reassembly: &'a mut Reassembly,
+    /// Buffers for datagrams put together that this walk has not used yet.
+    datagrams: &'a mut [Vec<u8>],
+    ts_ns: u64,
+    wire_len: u32,
+    vlan: Option<u16>,
+    tunnel: Option<Tunnel>,
+    /// How many more tunnels may be entered.
+    depth: u8,
+}
+
+#[cfg(test)]
+mod tests;
