@@ -3,7 +3,12 @@
 //! A tunnel is an `open` function that reads the tunnel's own header, and says what is inside. It returns an error for
 //! whatever does not check out; the packet then counts for the outer flow.
 
+mod erspan;
+mod geneve;
+mod gre;
+mod gtpu;
 mod ipip;
+mod vxlan;
 
 use super::Walk;
 use super::link::ethertype;
@@ -11,8 +16,8 @@ use super::rest::Rest;
 use crate::packet::{Addresses, Packet, to_ip};
 use wirespan_records::{DropReason, Tunnel, TunnelKind};
 
-/// Every tunnel.
-const TUNNELS: &[Encapsulation] = &[ipip::IPIP];
+/// Every tunnel. ERSPAN is one of GRE's protocol types and registered there.
+const TUNNELS: &[Encapsulation] = &[vxlan::VXLAN, geneve::GENEVE, gtpu::GTPU, gre::GRE, ipip::IPIP];
 
 /// What carries a tunnel.
 enum Carrier {
