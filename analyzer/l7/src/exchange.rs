@@ -22,7 +22,8 @@ struct Half {
 }
 
 impl Half {
-    fn new(message: Message, at: At) -> Self {
+    fn new(message: Message, mut at: At) -> Self {
+        at.truncated |= message.truncated;
         let bytes = match message.length {
             Length::Known(bytes) => bytes,
             Length::Open => 0,

@@ -22,6 +22,7 @@ pub mod exchange;
 pub mod obfuscate;
 pub mod parser;
 pub mod protocols;
+mod text;
 pub mod trace;
 
 pub use engine::{Chunk, Config, Engine, FlowContext, Side, SpanSink, Stream};

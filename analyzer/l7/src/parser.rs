@@ -121,6 +121,8 @@ pub struct Message {
     pub x_request_id: Option<String>,
     /// Further facts by name.
     pub attributes: Vec<(&'static str, String)>,
+    /// Part of the message is missing, so that not all of it could be read.
+    pub truncated: bool,
     /// How long the message is.
     pub length: Length,
 }
