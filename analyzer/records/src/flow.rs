@@ -70,6 +70,16 @@ impl L7Counts {
     pub fn error(&self) -> u32 {
         self.client_error + self.server_error
     }
+
+    /// Adds what was counted in `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.request += other.request;
+        self.response += other.response;
+        self.client_error += other.client_error;
+        self.server_error += other.server_error;
+        self.timeout += other.timeout;
+        self.rrt.merge(&other.rrt);
+    }
 }
 
 /// Everything that is counted on a flow; a delta in a [`FlowTick`], the total in a [`Flow`].
@@ -113,6 +123,55 @@ pub struct FlowMetrics {
     pub cit: Latency,
     /// Requests.
     pub l7: L7Counts,
+}
+
+impl FlowMetrics {
+    /// Adds what was counted in `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in [
+            (&mut self.packets, &other.packets),
+            (&mut self.bytes, &other.bytes),
+            (&mut self.l3_bytes, &other.l3_bytes),
+            (&mut self.l4_bytes, &other.l4_bytes),
+        ] {
+            mine.tx += theirs.tx;
+            mine.rx += theirs.rx;
+        }
+        for (mine, theirs) in [
+            (&mut self.retrans, &other.retrans),
+            (&mut self.ooo, &other.ooo),
+            (&mut self.zero_win, &other.zero_win),
+        ] {
+            mine.tx += theirs.tx;
+            mine.rx += theirs.rx;
+        }
+        self.syn_count += other.syn_count;
+        self.synack_count += other.synack_count;
+        self.fin_count += other.fin_count;
+        self.retrans_syn += other.retrans_syn;
+        self.retrans_synack += other.retrans_synack;
+        self.rtt.merge(&other.rtt);
+        self.rtt_client.merge(&other.rtt_client);
+        self.rtt_server.merge(&other.rtt_server);
+        self.srt.merge(&other.srt);
+        self.art.merge(&other.art);
+        self.cit.merge(&other.cit);
+        self.l7.merge(&other.l7);
+    }
+
+    /// Client and server turn out to be the other way round. Latencies measured in the wrong sense are void.
+    pub fn swap_roles(&mut self) {
+        self.packets.swap();
+        self.bytes.swap();
+        self.l3_bytes.swap();
+        self.l4_bytes.swap();
+        self.retrans.swap();
+        self.ooo.swap();
+        self.zero_win.swap();
+        self.srt = Latency::default();
+        self.art = Latency::default();
+        self.cit = Latency::default();
+    }
 }
 
 /// How a flow ended. Names in records are snake case; `id` is the number used by peers for the same ending.

@@ -1,0 +1,66 @@
+//! How a flow ended, told from what was seen of it.
+
+use super::tcp::{Phase, Tcp};
+use wirespan_l7::Side;
+use wirespan_records::{CloseType, FlowMetrics};
+
+/// Why a flow leaves the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    /// No packet for the time-out of its phase, or the ports began another connection.
+    Over,
+    /// A report of a flow that goes on, or the end of the input.
+    StillAlive,
+    /// The table is full.
+    Evicted,
+}
+
+/// The close type of a flow that is not TCP.
+pub(crate) fn datagram_close_type(leaves: Leaves) -> CloseType {
+    match leaves {
+        Leaves::Over => CloseType::Finish,
+        Leaves::StillAlive => CloseType::ForcedReport,
+        Leaves::Evicted => CloseType::Evicted,
+    }
+}
+
+/// The close type of a TCP flow; `m` holds the metrics of its last report.
+pub(crate) fn tcp_close_type(tcp: &Tcp, client: Side, m: &FlowMetrics, leaves: Leaves) -> CloseType {
+    if leaves == Leaves::Evicted {
+        return CloseType::Evicted;
+    }
+    let (from_client, from_server) = (&tcp.sides[client as usize], &tcp.sides[client.other() as usize]);
+    if let Some((by, phase)) = tcp.reset {
+        return reset_close_type(tcp, by == client, phase, client, m);
+    }
+    match tcp.phase {
+        Phase::Closed => CloseType::Finish,
+        _ if leaves == Leaves::StillAlive => CloseType::ForcedReport,
+        Phase::Closing if from_client.sent_fin => CloseType::ClientHalfClose,
+        Phase::Closing if from_server.sent_fin => CloseType::ServerHalfClose,
+        Phase::SynSent | Phase::SynChallenged => CloseType::ServerSynMissing,
+        Phase::SynReceived => CloseType::ClientAckMissing,
+        _ if tcp.late_synacks > 0 && !from_server.sent_data => CloseType::ServerQueueOverflow,
+        _ => CloseType::Timeout,
+    }
+}
+
+fn reset_close_type(tcp: &Tcp, by_client: bool, phase: Phase, client: Side, m: &FlowMetrics) -> CloseType {
+    let sides = &tcp.sides;
+    match (phase, by_client) {
+        (Phase::Closed, _) => CloseType::Finish,
+        (Phase::SynSent, false) => CloseType::ServerRefused,
+        (Phase::SynChallenged, true) => CloseType::ClientPortReuse,
+        (Phase::SynSent | Phase::SynReceived, true) => CloseType::ClientHandshakeReset,
+        (Phase::SynReceived | Phase::SynChallenged, false) => CloseType::ServerHandshakeReset,
+        (_, false) => CloseType::ServerReset,
+        // Health checks end a connection that carried nothing, or whose answer came, with RST.
+        (_, true) if !sides[0].sent_data && !sides[1].sent_data && sides[client as usize].isn.is_some() => {
+            CloseType::ClientResetRegular
+        }
+        (_, true) if m.l7.response > 0 && m.l7.error() == 0 && m.l7.timeout == 0 => {
+            CloseType::ClientResetRegular
+        }
+        (_, true) => CloseType::ClientReset,
+    }
+}

@@ -1,0 +1,112 @@
+//! What makes two packets part of the same flow, whichever way they go.
+
+use crate::packet::{Addresses, Packet, to_ip};
+use std::hash::{BuildHasher, Hash, Hasher};
+use wirespan_l7::Side;
+use wirespan_records::{Endpoint, L4Protocol};
+
+/// Symmetric flow key: both directions of a connection give the same one. Side A is the smaller (address, port).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FlowKey {
+    a: u128,
+    b: u128,
+    a_port: u16,
+    b_port: u16,
+    l4: L4Protocol,
+    v6: bool,
+    /// VLAN and tunnel id when they are part of the key, else 0.
+    scope: u64,
+}
+
+/// Which of a packet's surroundings tell flows apart that have the same 5-tuple.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyScope {
+    /// The VLAN id.
+    pub vlan: bool,
+    /// The tunnel's type and id.
+    pub tunnel: bool,
+}
+
+impl FlowKey {
+    /// The key of a packet and the side that sent it.
+    #[inline]
+    pub(crate) fn of(packet: &Packet<'_>, scope: KeyScope) -> (Self, Side) {
+        let Addresses { src, dst, v6 } = packet.addresses;
+        let (sport, dport) = (packet.src_port, packet.dst_port);
+        let mut scope_id = 0;
+        if scope.vlan {
+            scope_id |= packet.vlan.map_or(0, |vlan| u64::from(vlan) + 1) << 40;
+        }
+        if scope.tunnel
+            && let Some(tunnel) = packet.tunnel
+        {
+            scope_id |= u64::from(tunnel.id) | (tunnel.kind as u64 + 1) << 32;
+        }
+        let l4 = packet.l4;
+        if (src, sport) <= (dst, dport) {
+            (Self { a: src, b: dst, a_port: sport, b_port: dport, l4, v6, scope: scope_id }, Side::A)
+        } else {
+            (Self { a: dst, b: src, a_port: dport, b_port: sport, l4, v6, scope: scope_id }, Side::B)
+        }
+    }
+
+    /// Both ends, A first.
+    pub(crate) fn endpoints(&self) -> [Endpoint; 2] {
+        [
+            Endpoint { ip: to_ip(self.a, self.v6), port: self.a_port },
+            Endpoint { ip: to_ip(self.b, self.v6), port: self.b_port },
+        ]
+    }
+
+    pub(crate) fn l4(&self) -> L4Protocol {
+        self.l4
+    }
+
+    /// Seeded, so that traffic cannot be made to collide.
+    #[inline]
+    pub(crate) fn hash(&self, state: &foldhash::fast::RandomState) -> u64 {
+        let mut hasher = state.build_hasher();
+        if self.v6 {
+            self.a.hash(&mut hasher);
+            self.b.hash(&mut hasher);
+        } else {
+            hasher.write_u64((self.a as u64) << 32 | self.b as u64);
+        }
+        let ports = u64::from(self.a_port) << 16 | u64::from(self.b_port);
+        hasher.write_u64(ports << 8 | u64::from(self.l4.ip_number()));
+        hasher.write_u64(self.scope);
+        hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::tests::tcp;
+    use wirespan_records::{Tunnel, TunnelKind};
+
+    #[test]
+    fn both_directions_have_one_key() {
+        let there = tcp(1, 2, 40_000, 80);
+        let back = tcp(2, 1, 80, 40_000);
+        let (key, side) = FlowKey::of(&there, KeyScope::default());
+        let (key_back, side_back) = FlowKey::of(&back, KeyScope::default());
+        assert_eq!(key, key_back);
+        assert_eq!(side, side_back.other());
+        let state = foldhash::fast::RandomState::default();
+        assert_eq!(key.hash(&state), key_back.hash(&state));
+    }
+
+    #[test]
+    fn scope_is_part_of_the_key_only_when_asked_for() {
+        let plain = tcp(1, 2, 40_000, 80);
+        let mut tagged = plain;
+        tagged.vlan = Some(0);
+        let outer = [0, 0, 0, 0].into();
+        tagged.tunnel = Some(Tunnel { kind: TunnelKind::Vxlan, id: 0, outer_src: outer, outer_dst: outer });
+        let of = |packet, vlan, tunnel| FlowKey::of(packet, KeyScope { vlan, tunnel }).0;
+        assert_eq!(of(&plain, false, false), of(&tagged, false, false));
+        assert_ne!(of(&plain, true, false), of(&tagged, true, false));
+        assert_ne!(of(&plain, false, true), of(&tagged, false, true));
+    }
+}

@@ -1,0 +1,167 @@
+//! Which sequence numbers of one direction were seen: tells retransmissions from segments that come late.
+
+/// Holes kept per direction. When there are more the lowest is forgotten, and its segment, should it still come, counts
+/// as a retransmission.
+const MAX_HOLES: usize = 256;
+
+/// What a segment is to those seen before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SegmentKind {
+    /// Begins where the last ended, or is the first.
+    InOrder,
+    /// Leaves a hole.
+    Ahead,
+    /// Fills (part of) a hole.
+    OutOfOrder,
+    /// Holds nothing that was not seen.
+    Retransmission,
+}
+
+/// `a < b` in sequence space, RFC 9293 section 3.4.
+#[inline]
+pub(crate) fn before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+/// The sequence ranges seen of one direction.
+#[derive(Debug, Default)]
+pub(crate) struct Sequence {
+    /// One past the highest sequence number seen; meaningless until `known`.
+    next: u32,
+    known: bool,
+    /// Ranges `[from, to)` below `next` that were not seen, lowest first.
+    holes: Option<Box<Vec<(u32, u32)>>>,
+}
+
+impl Sequence {
+    /// One past the highest sequence number seen.
+    pub(crate) fn next(&self) -> Option<u32> {
+        self.known.then_some(self.next)
+    }
+
+    /// Takes note of the segment `[seq, seq + len)`, `len` counting SYN and FIN as one each.
+    #[inline]
+    pub(crate) fn observe(&mut self, seq: u32, len: u32) -> SegmentKind {
+        let end = seq.wrapping_add(len);
+        if !self.known {
+            self.known = true;
+            self.next = end;
+            return SegmentKind::InOrder;
+        }
+        if seq == self.next {
+            self.next = end;
+            return SegmentKind::InOrder;
+        }
+        if before(self.next, seq) {
+            let holes = self.holes.get_or_insert_default();
+            if holes.len() == MAX_HOLES {
+                holes.remove(0);
+            }
+            holes.push((self.next, seq));
+            self.next = end;
+            return SegmentKind::Ahead;
+        }
+        let fills = self.fill(seq, end);
+        let extends = before(self.next, end);
+        if extends {
+            self.next = end;
+        }
+        if fills { SegmentKind::OutOfOrder } else { SegmentKind::Retransmission }
+    }
+
+    /// Takes `[from, to)` out of the holes; false when it touched none.
+    fn fill(&mut self, from: u32, to: u32) -> bool {
+        let Some(holes) = &mut self.holes else { return false };
+        let mut touched = false;
+        let mut index = 0;
+        while index < holes.len() {
+            let (low, high) = holes[index];
+            if !before(low, to) {
+                break;
+            }
+            if !before(from, high) {
+                index += 1;
+                continue;
+            }
+            touched = true;
+            match (before(low, from), before(to, high)) {
+                (true, true) => {
+                    holes[index].1 = from;
+                    holes.insert(index + 1, (to, high));
+                    break;
+                }
+                (true, false) => holes[index].1 = from,
+                (false, true) => {
+                    holes[index].0 = to;
+                    break;
+                }
+                (false, false) => {
+                    holes.remove(index);
+                    continue;
+                }
+            }
+            index += 1;
+        }
+        if holes.is_empty() {
+            self.holes = None;
+        }
+        touched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use SegmentKind::{Ahead, InOrder, OutOfOrder, Retransmission};
+    use proptest::prelude::*;
+
+    fn kinds(segments: &[(u32, u32)]) -> Vec<SegmentKind> {
+        let mut sequence = Sequence::default();
+        segments.iter().map(|&(seq, len)| sequence.observe(seq, len)).collect()
+    }
+
+    #[test]
+    fn tells_late_from_repeated() {
+        assert_eq!(
+            kinds(&[(100, 10), (110, 10), (130, 10), (120, 10), (120, 10), (100, 40), (140, 1)]),
+            [InOrder, InOrder, Ahead, OutOfOrder, Retransmission, Retransmission, InOrder]
+        );
+    }
+
+    #[test]
+    fn goes_on_over_the_wrap() {
+        assert_eq!(
+            kinds(&[(u32::MAX - 4, 10), (5, 10), (u32::MAX - 4, 10), (20, 5), (15, 5)]),
+            [InOrder, InOrder, Retransmission, Ahead, OutOfOrder]
+        );
+    }
+
+    proptest! {
+        /// Against a model that remembers every byte.
+        #[test]
+        fn agrees_with_a_bitmap(start: u32, segments in proptest::collection::vec((0u32..400, 1u32..40), 1..60)) {
+            let mut sequence = Sequence::default();
+            let mut seen = vec![false; 500];
+            let mut top = None;
+            for (offset, len) in segments {
+                // The first segment sets the base; bytes below it count as seen.
+                let first = *top.get_or_insert_with(|| {
+                    seen[..offset as usize].fill(true);
+                    offset
+                });
+                let range = offset as usize..(offset + len) as usize;
+                let fresh = range.clone().any(|i| !seen[i] && (i as u32) < first);
+                let expected = match offset.cmp(&first) {
+                    _ if seen[offset as usize..].iter().all(|s| !s) && offset == first => InOrder,
+                    std::cmp::Ordering::Greater => Ahead,
+                    std::cmp::Ordering::Equal => InOrder,
+                    std::cmp::Ordering::Less if fresh => OutOfOrder,
+                    std::cmp::Ordering::Less => Retransmission,
+                };
+                prop_assert_eq!(sequence.observe(start.wrapping_add(offset), len), expected);
+                seen[range].fill(true);
+                top = Some(first.max(offset + len));
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! One worker: from lent frames to records.
+
+use crate::decode::{DecodeConfig, Decoder};
+use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink};
+use crate::packet::{Addresses, Packet};
+use wirespan_frame::Batch;
+use wirespan_l7::Engine;
+use wirespan_records::Drops;
+
+/// Settings of a worker.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerConfig {
+    /// Of decoding.
+    pub decode: DecodeConfig,
+    /// Of the flow table.
+    pub flow: FlowConfig,
+    /// Of the L7 engine.
+    pub l7: wirespan_l7::Config,
+    /// The part of the flows that this worker takes, when several are given the same frames.
+    pub shard: Shard,
+}
+
+/// One of `of` equal parts of all flows; both directions of a flow are in the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Shard {
+    /// From 0.
+    pub index: u32,
+    /// At least 1.
+    pub of: u32,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self { index: 0, of: 1 }
+    }
+}
+
+impl Shard {
+    #[inline]
+    fn takes(&self, packet: &Packet<'_>) -> bool {
+        if self.of == 1 {
+            return true;
+        }
+        let Addresses { src, dst, .. } = packet.addresses;
+        let mixed = (src ^ dst) as u64 ^ ((src ^ dst) >> 64) as u64;
+        let ports = u64::from(packet.src_port ^ packet.dst_port);
+        // Fibonacci hashing: the high bits depend on all of the input.
+        let hash = (mixed ^ ports << 17).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        (hash * u64::from(self.of)) >> 32 == u64::from(self.index)
+    }
+}
+
+/// What a worker counted. `frames = packets + drops`. Of several that share the same frames, the first counts frames and
+/// drops, each the packets it takes.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerStats {
+    /// Frames taken in.
+    pub frames: u64,
+    /// Their bytes on the wire.
+    pub bytes: u64,
+    /// Packets that went to the flow table.
+    pub packets: u64,
+    /// Frames that did not, by reason.
+    pub drops: Drops,
+    /// Of the flow table.
+    pub flow: FlowStats,
+    /// Of the L7 engine.
+    pub l7: wirespan_l7::engine::Stats,
+}
+
+/// Owns all the state of one core: decoder, flow table, L7 engine. Shares nothing.
+pub struct Worker {
+    decoder: Decoder,
+    flows: FlowTable,
+    shard: Shard,
+    stats: WorkerStats,
+}
+
+impl Worker {
+    /// A worker with these settings.
+    pub fn new(config: WorkerConfig) -> Self {
+        Self {
+            decoder: Decoder::new(config.decode),
+            flows: FlowTable::new(config.flow, Engine::new(config.l7)),
+            shard: config.shard,
+            stats: WorkerStats::default(),
+        }
+    }
+
+    /// Takes a batch of frames.
+    pub fn batch(&mut self, batch: Batch<'_>, sink: &mut dyn RecordSink) {
+        let first = self.shard.index == 0;
+        let stats = &mut self.stats;
+        for frame in batch.frames() {
+            if first {
+                stats.frames += 1;
+                stats.bytes += u64::from(frame.wire_len);
+            }
+            match self.decoder.decode(&frame) {
+                Ok(packet) if self.shard.takes(&packet) => {
+                    stats.packets += 1;
+                    self.flows.packet(&packet, sink);
+                }
+                Err(reason) if first => stats.drops.count(reason),
+                _ => {}
+            }
+        }
+    }
+
+    /// No frame came for a while and it is `now_ns`: flows time out all the same.
+    pub fn idle(&mut self, now_ns: u64, sink: &mut dyn RecordSink) {
+        self.flows.advance(now_ns, sink);
+    }
+
+    /// The end of the input: everything that is kept is handed on.
+    pub fn finish(&mut self, sink: &mut dyn RecordSink) {
+        self.flows.finish(sink);
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> WorkerStats {
+        let mut stats = self.stats.clone();
+        stats.flow = self.flows.stats();
+        stats.l7 = self.flows.l7_stats();
+        stats
+    }
+}
