@@ -58,16 +58,20 @@ pub fn script(protocol: Option<L7Protocol>, l4: L4Protocol, input: &[u8]) -> Vec
 
 /// Feeds whole segments in turn through detection: `(side, bytes)`, 1 ms apart. For tests of parsers.
 pub fn segments(l4: L4Protocol, config: Config, segments: &[(Side, &[u8])]) -> Vec<Span> {
+    segments_of(&flow(l4), config, segments)
+}
+
+/// Like [`segments`], on a flow of one's own.
+pub fn segments_of(flow: &FlowContext, config: Config, segments: &[(Side, &[u8])]) -> Vec<Span> {
     let mut engine = Engine::new(config);
-    let flow = flow(l4);
     let (mut stream, mut counts, mut spans) = (Stream::default(), L7Counts::default(), Vec::new());
     let mut seq = [1_000u32, 5_000];
     for (index, (side, data)) in segments.iter().enumerate() {
         let ts_ns = (index as u64 + 1) * 1_000_000;
         let chunk = Chunk { data, ts_ns, seq: Some(seq[*side as usize]), stream_start: false };
-        engine.data(&mut stream, &flow, *side, chunk, &mut counts, &mut spans);
+        engine.data(&mut stream, flow, *side, chunk, &mut counts, &mut spans);
         seq[*side as usize] = seq[*side as usize].wrapping_add(data.len() as u32);
     }
-    engine.close(&mut stream, &flow, &mut counts, &mut spans);
+    engine.close(&mut stream, flow, &mut counts, &mut spans);
     spans
 }

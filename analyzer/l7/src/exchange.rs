@@ -159,6 +159,10 @@ impl Exchanges {
         }
     }
 
+    pub(crate) fn request_with(&self, id: Option<u64>) -> Option<&Message> {
+        self.pending.iter().map(|half| &half.message).find(|message| message.id == id)
+    }
+
     pub(crate) fn oldest(&self) -> Option<&Message> {
         self.pending.front().map(|half| &half.message)
     }

@@ -179,6 +179,11 @@ impl Cx<'_> {
         self.exchanges.end(self.role);
     }
 
+    /// The request with this id that has no response yet.
+    pub fn request_with(&self, id: Option<u64>) -> Option<&Message> {
+        self.exchanges.request_with(id)
+    }
+
     /// The oldest request that has no response yet.
     pub fn oldest_request(&self) -> Option<&Message> {
         self.exchanges.oldest()
