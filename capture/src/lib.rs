@@ -4,13 +4,19 @@
 //! [`PacketSource`]. Frames are lent where they lie (file buffer, kernel ring), never copied. What is done with a
 //! frame is not known here.
 //!
+//! - [`af_packet`]: any network interface, through a ring shared with the kernel
 //! - [`pcap_file`]: pcap and pcapng files, also gzip, and a writer for tests and benchmarks
 //! - [`link_type`]: numbers of the LINKTYPE registry
 //! - [`source`]: the trait, its counters and its errors
+//! - `interface`: what the kernel says of an interface
+//! - `sys`: system calls
 
+pub mod af_packet;
+mod interface;
 pub mod link_type;
 pub mod pcap_file;
 pub mod source;
+mod sys;
 
 pub use source::{CaptureError, PacketSource, SourceStats, Unreadable};
 pub use wirespan_frame::{Batch, Descriptor, Frame, Hints, LinkType};

@@ -102,4 +102,58 @@ pub enum CaptureError {
         /// As given by the user.
         path: String,
     },
+    /// No such network interface.
+    #[error("there is no interface named {interface}; choose one of: {known}")]
+    UnknownInterface {
+        /// As given by the user.
+        interface: String,
+        /// Those that exist.
+        known: String,
+    },
+    /// The interface exists and is not up.
+    #[error("interface {interface} is down; bring it up with `ip link set {interface} up`")]
+    InterfaceDown {
+        /// Its name.
+        interface: String,
+    },
+    /// The interface was removed during the capture.
+    #[error("interface {interface} was removed; start again when it is back")]
+    InterfaceGone {
+        /// Its name.
+        interface: String,
+    },
+    /// The process may not do this.
+    #[error(
+        "no permission to {action} on {interface}; run as root, or run `setcap {capabilities}+ep` on the program once"
+    )]
+    NoPrivilege {
+        /// What was tried.
+        action: &'static str,
+        /// On which interface.
+        interface: String,
+        /// Which capabilities are needed, as `setcap` wants them.
+        capabilities: &'static str,
+    },
+    /// The kernel refused for another reason.
+    #[error("cannot {action} on {interface}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// On which interface.
+        interface: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+impl CaptureError {
+    /// A system call that failed, told from one that is not permitted.
+    pub(crate) fn system(action: &'static str, interface: &str, source: io::Error) -> Self {
+        let interface = interface.to_owned();
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            Self::NoPrivilege { action, interface, capabilities: "cap_net_raw" }
+        } else {
+            Self::System { action, interface, source }
+        }
+    }
 }

@@ -1,0 +1,191 @@
+//! AF_PACKET on real interfaces: what is sent through a veth pair is seen at its other end.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::time::Duration;
+
+use support::{
+    Sender, as_nobody, in_namespace, ip, number, numbered, sees_what_is_sent, take_rest, take_until,
+};
+use wirespan_capture::af_packet::{AfPacket, Options};
+use wirespan_capture::{CaptureError, LinkType, PacketSource};
+
+fn options() -> Options {
+    Options { block_bytes: 64 * 1024, blocks: 16, ..Options::default() }
+}
+
+#[test]
+fn every_frame_is_seen_once_or_counted_as_dropped() {
+    in_namespace(|| {
+        let mut source = AfPacket::open("right", Options::default()).unwrap();
+        sees_what_is_sent(&mut source, 50_000);
+        assert_eq!(source.stats().kernel_drops, 0);
+    });
+}
+
+#[test]
+fn a_full_ring_drops_and_counts() {
+    in_namespace(|| {
+        let mut source = AfPacket::open("right", options()).unwrap();
+        let sender = Sender::new("left");
+        let sent = 5_000;
+        (0..sent).for_each(|number| sender.send(&numbered(number)));
+        let mut seen = 0;
+        take_rest(&mut source, |frame| seen += u64::from(number(frame).is_some()));
+        let stats = source.stats();
+        assert!(stats.kernel_drops > 0 && stats.ring_full > 0, "{stats:?}");
+        assert!(seen + stats.kernel_drops >= u64::from(sent), "{seen} and {stats:?}");
+        sees_what_is_sent(&mut source, 1_000);
+    });
+}
+
+#[test]
+fn frames_are_cut_at_the_snap_length() {
+    in_namespace(|| {
+        let mut source = AfPacket::open("right", Options { snap_len: 64, port: 3, ..options() }).unwrap();
+        Sender::new("left").send(&numbered(1));
+        let mut seen = Vec::new();
+        let done = std::cell::Cell::new(false);
+        take_until(
+            &mut source,
+            |frame| {
+                if number(frame).is_some() {
+                    done.set(true);
+                    seen.push((frame.data.len(), frame.wire_len as usize, frame.port, frame.link));
+                }
+            },
+            || done.get(),
+        );
+        assert_eq!(seen, [(64, numbered(1).len(), 3, LinkType::Ethernet)]);
+    });
+}
+
+#[test]
+fn a_stripped_vlan_tag_is_a_hint() {
+    in_namespace(|| {
+        let mut source = AfPacket::open("right", options()).unwrap();
+        let untagged = numbered(1);
+        let tagged = [&untagged[..12], &[0x81, 0x00, 0x60, 0x2a], &untagged[12..]].concat();
+        let sender = Sender::new("left");
+        sender.send(&tagged);
+        sender.send(&untagged);
+        let mut hints = Vec::new();
+        take_rest(&mut source, |frame| {
+            if number(frame).is_some() {
+                assert_eq!(frame.data, untagged);
+                hints.push(frame.hints.vlan_tci);
+            }
+        });
+        assert_eq!(hints, [Some(0x602a), None]);
+    });
+}
+
+#[test]
+fn loopback_shows_each_frame_once() {
+    in_namespace(|| {
+        let mut source = AfPacket::open("lo", options()).unwrap();
+        let sender = Sender::new("lo");
+        (0..100).for_each(|number| sender.send(&numbered(number)));
+        let mut seen = Vec::new();
+        take_rest(&mut source, |frame| seen.extend(number(frame)));
+        assert_eq!(seen, (0..100).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn what_the_interface_sends_is_seen_too() {
+    in_namespace(|| {
+        let mut source = AfPacket::open("left", options()).unwrap();
+        Sender::new("left").send(&numbered(5));
+        let mut seen = Vec::new();
+        take_rest(&mut source, |frame| seen.extend(number(frame)));
+        assert_eq!(seen, [5]);
+    });
+}
+
+/// UDP over IPv4 from one address to the other; flow `n` uses port 1000 + n at one side.
+fn udp(flow: u16, back: bool) -> Vec<u8> {
+    let mut frame = numbered(0);
+    frame.truncate(60);
+    frame[12..14].copy_from_slice(&[0x08, 0x00]);
+    let (a, b, port_a, port_b) = ([10, 0, 0, 1], [10, 0, 0, 2], 1000 + flow, 53);
+    let (from, to, port_from, port_to) = if back { (b, a, port_b, port_a) } else { (a, b, port_a, port_b) };
+    frame[14..26].copy_from_slice(&[0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0]);
+    frame[26..30].copy_from_slice(&from);
+    frame[30..34].copy_from_slice(&to);
+    frame[34..36].copy_from_slice(&port_from.to_be_bytes());
+    frame[36..38].copy_from_slice(&port_to.to_be_bytes());
+    frame
+}
+
+#[test]
+fn a_fanout_group_shares_flows_but_splits_none() {
+    in_namespace(|| {
+        let grouped = Options { fanout_group: Some(7), ..options() };
+        let mut sources = [0, 1].map(|_| AfPacket::open("right", grouped.clone()).unwrap());
+        let sender = Sender::new("left");
+        for flow in 0..64 {
+            sender.send(&udp(flow, false));
+            sender.send(&udp(flow, true));
+        }
+        let mut seen_by = BTreeMap::<u16, Vec<usize>>::new();
+        for (index, source) in sources.iter_mut().enumerate() {
+            take_rest(source, |frame| {
+                if frame.data.get(12..14) == Some(&[0x08, 0x00]) {
+                    let ports =
+                        [34, 36].map(|at| u16::from_be_bytes(*frame.data[at..].first_chunk().unwrap()));
+                    seen_by.entry(ports[0].max(ports[1])).or_default().push(index);
+                }
+            });
+        }
+        assert_eq!(seen_by.len(), 64);
+        assert!(seen_by.values().all(|by| by.len() == 2 && by[0] == by[1]), "{seen_by:?}");
+        assert_eq!(seen_by.values().flatten().collect::<BTreeSet<_>>().len(), 2, "one source got all");
+    });
+}
+
+#[test]
+fn a_tunnel_interface_gives_raw_ip() {
+    in_namespace(|| {
+        let mut tunnel = support::tunnel("tunnel");
+        ip("link set tunnel up");
+        let mut source = AfPacket::open("tunnel", options()).unwrap();
+        let packet = &udp(1, false)[14..];
+        tunnel.write_all(packet).unwrap();
+        let mut seen = Vec::new();
+        take_rest(&mut source, |frame| seen.push((frame.link, frame.data.to_vec())));
+        seen.retain(|(_, data)| data.first() == Some(&0x45));
+        assert_eq!(seen, [(LinkType::RawIp, packet.to_vec())]);
+    });
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    in_namespace(|| {
+        let error = |name: &str| AfPacket::open(name, options()).err().unwrap().to_string();
+        insta::assert_snapshot!(error("eth7"), @"there is no interface named eth7; choose one of: lo, right, left");
+        let refused = as_nobody(|| error("right"));
+        insta::assert_snapshot!(refused, @"no permission to open a packet socket on right; run as root, or run `setcap cap_net_raw+ep` on the program once");
+        ip("link set left down");
+        insta::assert_snapshot!(error("left"), @"interface left is down; bring it up with `ip link set left up`");
+    });
+}
+
+#[test]
+fn a_removed_interface_ends_the_capture() {
+    in_namespace(|| {
+        let mut source =
+            AfPacket::open("right", Options { poll_timeout: Duration::from_secs(5), ..options() }).unwrap();
+        ip("link delete left");
+        let mut error = None;
+        for _ in 0..10 {
+            if let Err(found) = source.next_batch() {
+                error = Some(found);
+                break;
+            }
+        }
+        assert!(matches!(error, Some(CaptureError::InterfaceGone { .. })), "{error:?}");
+    });
+}
