@@ -4,13 +4,12 @@
 //! there already is a duplicate and the first bytes stay; one that overlaps in part, or disagrees on where the
 //! datagram ends, spoils the datagram, and its later fragments with it (RFC 5722, RFC 8200 section 4.5).
 //!
-//! A fragment cut by the snap length takes its place with the bytes that were captured. The datagram then is as long
-//! as its headers say, with payload up to the first missing byte.
+//! A fragment that the snap length cut cannot be put together: the first one, which has the ports, is a packet on its
+//! own, later ones are lost.
 //!
 //! Time is that of the packets, which jumps in joined captures: a datagram is given up when the clock is more than the
 //! timeout away from its first fragment, in either direction.
 
-use super::rest::Rest;
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 use wirespan_records::{DropReason, TunnelKind};
 
@@ -65,8 +64,8 @@ pub(super) struct Fragment {
 /// What became of a fragment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It completed a datagram: `len` bytes on the wire, of which the buffer holds those captured.
-    Complete { protocol: u8, len: usize, wire_len: u32 },
+    /// It completed a datagram, which is in the buffer.
+    Complete { protocol: u8, wire_len: u32 },
     /// There is no packet, for this reason.
     Absent(DropReason),
 }
@@ -101,8 +100,6 @@ struct Datagram {
     data: Vec<u8>,
     /// In the order of their offsets, without overlap.
     pieces: Vec<Piece>,
-    /// Payload bytes that the pieces cover.
-    covered: usize,
     /// Overlapped: later fragments are dropped too.
     spoilt: bool,
 }
@@ -111,9 +108,8 @@ struct Datagram {
 struct Piece {
     start: u32,
     end: u32,
-    /// Where its captured bytes lie in the data.
+    /// Where its bytes lie in the data.
     at: u32,
-    captured: u32,
 }
 
 /// What became of a piece.
@@ -144,18 +140,18 @@ impl Reassembly {
         }
     }
 
-    /// Takes in the fragment `rest` of a frame of `wire_len` bytes; a complete datagram is put into `buffer`.
+    /// Takes in the fragment with payload `data` of a frame of `wire_len` bytes; a complete datagram is put into `buffer`.
     pub fn add(
         &mut self,
         place: Place,
         fragment: Fragment,
-        rest: Rest,
+        data: &[u8],
         now_ns: u64,
         wire_len: u32,
         buffer: &mut Vec<u8>,
     ) -> Outcome {
-        let end = fragment.offset + rest.wire;
-        if rest.wire == 0 || end > MAX_LEN || (fragment.more && !rest.wire.is_multiple_of(8)) {
+        let end = fragment.offset + data.len();
+        if data.is_empty() || end > MAX_LEN || (fragment.more && !data.len().is_multiple_of(8)) {
             return Outcome::Absent(DropReason::Malformed);
         }
         let key = (place, fragment.id, Some(fragment.protocol).filter(|_| !place.v6));
@@ -175,7 +171,7 @@ impl Reassembly {
             return Outcome::Absent(DropReason::FragmentOverlap);
         }
         let before = datagram.cost();
-        let added = datagram.add(&fragment, rest);
+        let added = datagram.add(&fragment, data);
         match added {
             Added::Differs => return Outcome::Absent(DropReason::FragmentOverlap),
             Added::Spoils => {
@@ -192,13 +188,9 @@ impl Reassembly {
         datagram.frames += 1;
         datagram.wire_len = datagram.wire_len.saturating_add(wire_len);
         self.bytes += datagram.cost() - before;
-        if datagram.len == Some(datagram.covered) {
+        if datagram.len == Some(datagram.data.len()) {
             datagram.write(buffer);
-            let outcome = Outcome::Complete {
-                protocol: datagram.protocol,
-                len: datagram.covered,
-                wire_len: datagram.wire_len,
-            };
+            let outcome = Outcome::Complete { protocol: datagram.protocol, wire_len: datagram.wire_len };
             self.remove(&key);
             return outcome;
         }
@@ -257,8 +249,8 @@ impl Datagram {
     }
 
     /// Puts a fragment in its place.
-    fn add(&mut self, fragment: &Fragment, rest: Rest) -> Added {
-        let (start, end) = (fragment.offset, fragment.offset + rest.wire);
+    fn add(&mut self, fragment: &Fragment, data: &[u8]) -> Added {
+        let (start, end) = (fragment.offset, fragment.offset + data.len());
         let reached = self.pieces.last().map_or(0, |piece| piece.end as usize);
         let ends_otherwise = match self.len {
             Some(len) => end > len || (!fragment.more && end != len),
@@ -269,20 +261,14 @@ impl Datagram {
         }
         let next = self.pieces.partition_point(|piece| piece.end as usize <= start);
         if self.pieces.get(next).is_some_and(|piece| (piece.start as usize) < end) {
-            return self.overlap(next, start, end, rest.data);
+            return self.overlap(next, start, end, data);
         }
         if self.pieces.len() == MAX_PIECES {
             return Added::TooManyPieces;
         }
-        let piece = Piece {
-            start: start as u32,
-            end: end as u32,
-            at: self.data.len() as u32,
-            captured: rest.data.len() as u32,
-        };
+        let piece = Piece { start: start as u32, end: end as u32, at: self.data.len() as u32 };
         self.pieces.insert(next, piece);
-        self.data.extend_from_slice(rest.data);
-        self.covered += rest.wire;
+        self.data.extend_from_slice(data);
         if !fragment.more {
             self.len = Some(end);
         }
@@ -302,11 +288,8 @@ impl Datagram {
                 return Added::Spoils;
             }
             let upto = piece_end.min(end);
-            let held = self.bytes(piece).get(at - piece_start..).unwrap_or_default();
-            let new = data.get(at - start..).unwrap_or_default();
-            // Only what was captured of both can differ.
-            let len = (upto - at).min(held.len()).min(new.len());
-            same &= held.get(..len) == new.get(..len);
+            let held = self.bytes(piece).get(at - piece_start..upto - piece_start);
+            same &= held == data.get(at - start..upto - start);
             at = upto;
             if at == end {
                 return if same { Added::Duplicate } else { Added::Differs };
@@ -315,22 +298,17 @@ impl Datagram {
         Added::Spoils
     }
 
-    /// The captured bytes of a piece.
+    /// The bytes of a piece.
     fn bytes(&self, piece: &Piece) -> &[u8] {
-        self.data
-            .get(piece.at as usize..)
-            .and_then(|data| data.get(..piece.captured as usize))
-            .unwrap_or_default()
+        let end = piece.at + (piece.end - piece.start);
+        self.data.get(piece.at as usize..end as usize).unwrap_or_default()
     }
 
-    /// Writes the pieces one behind the other, up to the first byte that was not captured.
+    /// Writes the pieces one behind the other.
     fn write(&self, buffer: &mut Vec<u8>) {
         buffer.clear();
         for piece in &self.pieces {
             buffer.extend_from_slice(self.bytes(piece));
-            if piece.captured < piece.end - piece.start {
-                return;
-            }
         }
     }
 }

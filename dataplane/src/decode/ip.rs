@@ -35,7 +35,7 @@ impl<'a> Walk<'a> {
         // 0 with TCP segmentation offload: the datagram is longer than the field can say.
         let total = be16(header[2], header[3]) as usize;
         if total != 0 {
-            rest.limit(total.checked_sub(20).ok_or(DropReason::Malformed)?);
+            rest.set_len(total.checked_sub(20).ok_or(DropReason::Malformed)?);
         }
         if options != 0 {
             rest.skip(options)?;
@@ -70,7 +70,7 @@ impl<'a> Walk<'a> {
         // 0 with a jumbo payload option or segmentation offload: the payload is longer than the field can say.
         let len = be16(header[4], header[5]) as usize;
         if len != 0 {
-            rest.limit(len);
+            rest.set_len(len);
         }
         let mut source = [0; 16];
         source.copy_from_slice(&header[8..24]);
@@ -96,7 +96,7 @@ impl<'a> Walk<'a> {
             match next {
                 protocol::HOP_BY_HOP => {
                     if let Some(len) = jumbo_payload_len(rest.data) {
-                        rest.limit(len);
+                        rest.set_len(len);
                     }
                     next = extension(&mut rest, 8)?;
                 }
@@ -135,6 +135,14 @@ impl<'a> Walk<'a> {
         fragment: Fragment,
         rest: Rest<'a>,
     ) -> Result<(u8, Rest<'a>), DropReason> {
+        if rest.data.len() < rest.wire {
+            // Cut, so that it cannot be put together. The first one has the ports.
+            return if fragment.offset == 0 {
+                Ok((fragment.protocol, rest))
+            } else {
+                Err(DropReason::FragmentLost)
+            };
+        }
         let (buffer, unused) =
             std::mem::take(&mut self.datagrams).split_first_mut().ok_or(DropReason::TooDeep)?;
         self.datagrams = unused;
@@ -145,10 +153,10 @@ impl<'a> Walk<'a> {
             vlan: self.vlan,
             tunnel: self.tunnel.map(|tunnel| (tunnel.kind, tunnel.id)),
         };
-        match self.reassembly.add(place, fragment, rest, self.ts_ns, self.wire_len, buffer) {
-            Outcome::Complete { protocol, len, wire_len } => {
+        match self.reassembly.add(place, fragment, rest.data, self.ts_ns, self.wire_len, buffer) {
+            Outcome::Complete { protocol, wire_len } => {
                 self.wire_len = wire_len;
-                Ok((protocol, Rest::new(buffer, len)))
+                Ok((protocol, Rest::new(buffer, buffer.len())))
             }
             Outcome::Absent(reason) => Err(reason),
         }

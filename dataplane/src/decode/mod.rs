@@ -11,8 +11,8 @@
 //! - [`transport`]: TCP, UDP, SCTP, ICMP
 //! - [`tunnels`]: one file per tunnel; the inner packet wins
 //!
-//! Lengths come from the headers but never exceed what was on the wire; what a snap length cut off is missing from
-//! [`Packet::payload`] only. A tunnel header that does not check out, or whose inside cannot be decoded, is no reason
+//! Lengths come from the IP header, also where they exceed the frame: what a snap length or a mirror cut off is missing
+//! from [`Packet::payload`] only. A tunnel header that does not check out, or whose inside cannot be decoded, is no reason
 //! to lose the frame: it is then a packet of the outer flow. Inner ARP, L2 control and fragments count as such.
 //!
 //! # Fragments

@@ -33,10 +33,18 @@ impl<'a> Rest<'a> {
         Ok(())
     }
 
-    /// Cuts off what lies behind `bytes`: link padding, or a trailer of the outer packet.
+    /// Cuts off what lies behind `bytes`: padding, or a trailer of the outer packet.
     #[inline]
     pub fn limit(&mut self, bytes: usize) {
         self.wire = self.wire.min(bytes);
+        self.data = self.data.get(..bytes).unwrap_or(self.data);
+    }
+
+    /// Sets what an IP header says of the length, and cuts off the padding. It may be more than the frame had on the
+    /// wire: mirrors cut packets inside a tunnel, tools that cut capture files forget the length there was.
+    #[inline]
+    pub fn set_len(&mut self, bytes: usize) {
+        self.wire = bytes;
         self.data = self.data.get(..bytes).unwrap_or(self.data);
     }
 

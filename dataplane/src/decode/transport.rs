@@ -128,17 +128,14 @@ fn tcp(rest: &mut Rest) -> Result<Header, DropReason> {
     })
 }
 
-/// RFC 768. Length 0 is a jumbogram's (RFC 2675): it reaches to the end of the IP packet.
+/// RFC 768. Length 0 is a jumbogram's (RFC 2675): it reaches to the end of the IP packet, and so does a length beyond
+/// that, as in the first fragment of a datagram that cannot be put together.
 #[inline(always)]
 fn udp(rest: &mut Rest) -> Result<Header, DropReason> {
     let header = rest.take::<8>()?;
     let len = be16(header[4], header[5]) as usize;
     if len != 0 {
-        let payload = len.checked_sub(8).ok_or(DropReason::Malformed)?;
-        if payload > rest.wire {
-            return Err(DropReason::Malformed);
-        }
-        rest.limit(payload);
+        rest.limit(len.checked_sub(8).ok_or(DropReason::Malformed)?);
     }
     Ok(ports(header))
 }
