@@ -1,2 +1,25 @@
-//! (being written)
-fn main() {}
+//! The `wirespan` command: reads the command line and wires the crates together.
+
+mod cli;
+mod replay;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = cli::Args::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("WIRESPAN_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    match cli::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wirespan: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
