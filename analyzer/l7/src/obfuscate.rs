@@ -1,1 +1,0 @@
-//! Literals and values out of statements and commands. (being written)
