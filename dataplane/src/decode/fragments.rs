@@ -237,7 +237,7 @@ impl Reassembly {
 impl Datagram {
     /// Bytes of memory, without the overhead.
     fn cost(&self) -> usize {
-        self.data.len() + self.pieces.len() * size_of::<Piece>()
+        self.data.capacity() + self.pieces.capacity() * size_of::<Piece>()
     }
 
     /// Drops what is there; returns the number of frames that are lost with it.

@@ -27,7 +27,7 @@ struct Header {
 
 impl<'a> Walk<'a> {
     /// Decodes what follows the IP header and its extensions.
-    #[inline]
+    #[inline(always)]
     pub fn upper(
         &mut self,
         addresses: Addresses,
