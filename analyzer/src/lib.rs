@@ -1,1 +1,22 @@
-//! (being written)
+//! From records to answers: takes in spans, flows and ticks from workers, hands on rows to the store and answers over HTTP.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`ingest`] | bounded queues from workers, batches to the store, and what became of every record |
+//! | [`metrics`] | ticks of flows summed to one row per second and path |
+//! | [`query`] | services, map, spans and flows as SQL, and the shape of the answers |
+//! | [`answers`] | puts the questions to the store |
+//! | [`http`] | the API, `/metrics` and the web page (its sources are in `web/`) |
+//! | [`registry`] | named counters of the process |
+
+pub mod answers;
+pub mod http;
+pub mod ingest;
+pub mod metrics;
+pub mod query;
+pub mod registry;
+
+pub use answers::{AnswerError, Answers};
+pub use http::{Server, ServerError, ServerOptions};
+pub use ingest::{Batch, Ingest, IngestOptions, IngestReport, RowStore, Sink};
+pub use registry::{Counter, Registry};

@@ -1,0 +1,105 @@
+//! The handlers of `/api`.
+
+use super::AppState;
+use super::error::ApiError;
+use crate::answers::SqlAnswer;
+use crate::query::{RangeParams, flows, map, services, spans};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use std::time::SystemTime;
+
+type Answer<T> = Result<Json<T>, ApiError>;
+type Params<T> = Result<Query<T>, QueryRejection>;
+
+/// Seconds since the epoch.
+fn now_s() -> u32 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs().try_into().unwrap_or(u32::MAX))
+}
+
+/// The parameters, or an error that names the one that is wrong.
+fn params<T>(params: Params<T>) -> Result<T, ApiError> {
+    params.map(|Query(params)| params).map_err(|e| {
+        ApiError::new(StatusCode::BAD_REQUEST, format!("the parameters cannot be read: {}", e.body_text()))
+    })
+}
+
+fn range(asked: Params<RangeParams>) -> Result<crate::query::Range, ApiError> {
+    params(asked)?.range(now_s()).map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, e.to_string()))
+}
+
+pub async fn health(State(state): State<AppState>) -> (StatusCode, Json<serde_json::Value>) {
+    let store = state.answers.ping().await;
+    let status = if store.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = serde_json::json!({
+        "status": if store.is_ok() { "ok" } else { "store_unavailable" },
+        "store": store.err().map_or_else(|| "ok".into(), |e| e.to_string()),
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": state.started.elapsed().as_secs(),
+    });
+    (status, Json(body))
+}
+
+#[derive(Deserialize)]
+struct SqlRequest {
+    sql: String,
+}
+
+pub async fn sql(State(state): State<AppState>, body: Bytes) -> Answer<SqlAnswer> {
+    let request: SqlRequest = serde_json::from_slice(&body).map_err(|e| {
+        let sentence = format!("the body is not {{\"sql\": \"SELECT ...\"}} in JSON: {e}");
+        ApiError::new(StatusCode::BAD_REQUEST, sentence)
+    })?;
+    Ok(Json(state.answers.sql(&request.sql).await?))
+}
+
+pub async fn services(
+    State(state): State<AppState>,
+    asked: Params<RangeParams>,
+) -> Answer<services::Services> {
+    Ok(Json(state.answers.services(range(asked)?).await?))
+}
+
+pub async fn map(State(state): State<AppState>, asked: Params<RangeParams>) -> Answer<map::Map> {
+    Ok(Json(state.answers.map(range(asked)?).await?))
+}
+
+pub async fn spans(
+    State(state): State<AppState>,
+    asked: Params<RangeParams>,
+    filter: Params<spans::SpanParams>,
+) -> Answer<spans::Spans> {
+    Ok(Json(state.answers.spans(&params(filter)?, range(asked)?).await?))
+}
+
+pub async fn flows(
+    State(state): State<AppState>,
+    asked: Params<RangeParams>,
+    filter: Params<flows::FlowParams>,
+) -> Answer<flows::Flows> {
+    Ok(Json(state.answers.flows(&params(filter)?, range(asked)?).await?))
+}
+
+pub async fn trace(State(state): State<AppState>, Path(id): Path<String>) -> Answer<spans::Spans> {
+    Ok(Json(state.answers.trace(&id).await?))
+}
+
+#[derive(Deserialize)]
+pub struct TraceParams {
+    span: Option<u64>,
+}
+
+pub async fn trace_of_span(
+    State(state): State<AppState>,
+    asked: Params<TraceParams>,
+) -> Answer<spans::Spans> {
+    let Some(id) = params(asked)?.span else {
+        let sentence =
+            "say which: /api/traces/TRACE_ID, or /api/traces?span=ID with `id` of a row of /api/spans";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, sentence));
+    };
+    Ok(Json(state.answers.trace_of_span(id).await?))
+}

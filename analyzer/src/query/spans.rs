@@ -1,0 +1,243 @@
+//! Single requests, latest first, and the requests of one trace.
+
+use super::{BadQuestion, Conditions, Query, Range, ServerFilter, name_of, parse_cursor, row_limit};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use wirespan_controller::Names;
+
+/// Requests of one trace in an answer at most.
+const MAX_TRACE_SPANS: u32 = 10_000;
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct SpanParams {
+    /// Application protocol, any case.
+    pub l7_protocol: Option<String>,
+    /// Server: IP, IP:PORT, NAME or NAME:PORT.
+    pub service: Option<String>,
+    /// A status, or `error` for all that failed.
+    pub status: Option<String>,
+    /// Least duration in microseconds.
+    pub min_duration_us: Option<u64>,
+    /// Part of the endpoint, resource, domain or error text, any case.
+    pub text: Option<String>,
+    /// Trace the requests are part of.
+    pub trace_id: Option<String>,
+    /// Rows at most.
+    pub limit: Option<u32>,
+    /// `next` of the previous answer, or a time in ns.
+    pub before: Option<String>,
+}
+
+/// A request with its response; the fields are those of `wirespan replay`, and the id of the row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SpanRow {
+    /// Row id, unique in the store; as text, because it does not fit the numbers of JavaScript.
+    pub id: String,
+    signal: String,
+    observation_point: String,
+    start_ns: u64,
+    end_ns: u64,
+    duration_us: u64,
+    client_ip: String,
+    #[serde(default)]
+    client_name: Option<String>,
+    client_port: u16,
+    server_ip: String,
+    #[serde(default)]
+    server_name: Option<String>,
+    server_port: u16,
+    protocol: String,
+    tunnel: Option<TunnelRow>,
+    l7_protocol: String,
+    version: Option<String>,
+    request_type: Option<String>,
+    request_domain: Option<String>,
+    request_resource: Option<String>,
+    endpoint: Option<String>,
+    request_id: Option<u64>,
+    response_status: String,
+    response_code: Option<i32>,
+    response_exception: Option<String>,
+    response_result: Option<String>,
+    request_bytes: u64,
+    response_bytes: u64,
+    affected_rows: Option<u64>,
+    trace_id: Option<String>,
+    span_id: Option<String>,
+    x_request_id: Option<String>,
+    req_tcp_seq: Option<u32>,
+    resp_tcp_seq: Option<u32>,
+    session: String,
+    truncated: bool,
+    attributes: BTreeMap<String, String>,
+}
+
+/// The innermost tunnel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct TunnelRow {
+    #[serde(rename = "type")]
+    kind: String,
+    id: u32,
+    outer_src: String,
+    outer_dst: String,
+}
+
+/// A page of requests.
+#[derive(Clone, Debug, Serialize)]
+pub struct Spans {
+    /// Latest first; those of a trace in the order they began.
+    pub spans: Vec<SpanRow>,
+    /// `before` for the next page; absent on the last.
+    pub next: Option<String>,
+}
+
+/// The tunnel of a row as a JSON object or null.
+pub(super) const TUNNEL_COLUMN: &str = "if(tunnel_type = 'none', NULL, CAST((toString(tunnel_type), tunnel_id, \
+     replaceOne(toString(tunnel_src), '::ffff:', ''), replaceOne(toString(tunnel_dst), '::ffff:', '')), \
+     'Tuple(type String, id UInt32, outer_src String, outer_dst String)')) AS tunnel";
+
+const COLUMNS: &str = "toString(id) AS id, toString(signal) AS signal, observation_point, \
+     toUnixTimestamp64Nano(start_time) AS start_ns, toUnixTimestamp64Nano(end_time) AS end_ns, duration_us, \
+     client AS client_ip, client_port, server AS server_ip, server_port, toString(protocol) AS protocol, \
+     l7_protocol, nullIf(version, '') AS version, nullIf(request_type, '') AS request_type, \
+     nullIf(request_domain, '') AS request_domain, nullIf(request_resource, '') AS request_resource, \
+     nullIf(endpoint, '') AS endpoint, request_id, toString(response_status) AS response_status, response_code, \
+     nullIf(response_exception, '') AS response_exception, nullIf(response_result, '') AS response_result, \
+     request_bytes, response_bytes, affected_rows, nullIf(trace_id, '') AS trace_id, nullIf(span_id, '') AS span_id, \
+     nullIf(x_request_id, '') AS x_request_id, req_tcp_seq, resp_tcp_seq, toString(session) AS session, truncated, \
+     attributes";
+
+fn select(conditions: Conditions, order_and_limit: &str) -> Query {
+    // The rows are chosen on the table's own columns first; the text that is shown is made of the chosen ones only.
+    let sql = format!(
+        "SELECT {COLUMNS}, {TUNNEL_COLUMN} FROM (SELECT *, client, server FROM l7_log AS l WHERE {} {order_and_limit}) \
+         AS l {}",
+        conditions.sql.join(" AND "),
+        order_and_limit.split(" LIMIT").next().unwrap_or_default()
+    );
+    Query { sql, params: conditions.params }
+}
+
+/// The question for a page of requests, and its number of rows.
+pub fn query(params: &SpanParams, range: Range, names: &Names) -> Result<(Query, u32), BadQuestion> {
+    let mut conditions = Conditions::range_of(
+        "l.start_time >= toDateTime64({from:UInt32}, 9) AND l.start_time < toDateTime64({to:UInt32}, 9)",
+        range,
+    );
+    conditions.add_text(
+        "lower(l.l7_protocol) = lower({l7_protocol:String})",
+        "l7_protocol",
+        params.l7_protocol.as_ref(),
+    );
+    if let Some(service) = params.service.as_deref().filter(|s| !s.is_empty()) {
+        ServerFilter::parse(service, names)?.add_to(&mut conditions);
+    }
+    match params.status.as_deref() {
+        None | Some("") => {}
+        Some("error") => {
+            conditions.add("l.response_status IN ('client_error', 'server_error', 'timeout')", &[]);
+        }
+        Some(status @ ("ok" | "client_error" | "server_error" | "timeout" | "unknown")) => {
+            conditions.add("l.response_status = {status:String}", &[("status", status.into())]);
+        }
+        Some(other) => return Err(BadQuestion::UnknownStatus(other.into())),
+    }
+    if let Some(least) = params.min_duration_us {
+        conditions.add("l.duration_us >= {min_duration:UInt64}", &[("min_duration", least.to_string())]);
+    }
+    conditions.add_text(
+        "(positionCaseInsensitiveUTF8(l.endpoint, {text:String}) > 0 \
+         OR positionCaseInsensitiveUTF8(l.request_resource, {text:String}) > 0 \
+         OR positionCaseInsensitiveUTF8(l.request_domain, {text:String}) > 0 \
+         OR positionCaseInsensitiveUTF8(l.response_exception, {text:String}) > 0)",
+        "text",
+        params.text.as_ref(),
+    );
+    conditions.add_text("l.trace_id = {trace_id:String}", "trace_id", params.trace_id.as_ref());
+    if let Some(before) = params.before.as_deref() {
+        let (time, id) = parse_cursor(before)?;
+        conditions.add(
+            "(l.start_time, l.id) < (fromUnixTimestamp64Nano({before_ns:Int64}), {before_id:UInt64})",
+            &[("before_ns", time.to_string()), ("before_id", id.to_string())],
+        );
+    }
+    let limit = row_limit(params.limit);
+    let order = format!("ORDER BY l.start_time DESC, l.id DESC LIMIT {limit}");
+    Ok((select(conditions, &order), limit))
+}
+
+/// The question for the requests of one trace.
+pub fn trace_query(trace_id: &str) -> Query {
+    let mut conditions = Conditions::default();
+    conditions.add("l.trace_id = {trace_id:String}", &[("trace_id", trace_id.into())]);
+    select(conditions, &format!("ORDER BY l.start_time, l.id LIMIT {MAX_TRACE_SPANS}"))
+}
+
+/// The question for one row; with a trace id, the rest of its trace is found by [`trace_query`].
+pub fn row_query(id: u64) -> Query {
+    let mut conditions = Conditions::default();
+    conditions.add("l.id = {id:UInt64}", &[("id", id.to_string())]);
+    select(conditions, "ORDER BY l.start_time LIMIT 1")
+}
+
+/// The answer to [`query`].
+pub fn answer(rows: Vec<SpanRow>, limit: u32, names: &Names) -> Spans {
+    let next = rows.last().filter(|_| rows.len() as u32 == limit).map(|r| format!("{}.{}", r.start_ns, r.id));
+    Spans { spans: named(rows, names), next }
+}
+
+/// Rows with the names of their addresses.
+pub fn named(mut rows: Vec<SpanRow>, names: &Names) -> Vec<SpanRow> {
+    for row in &mut rows {
+        row.client_name = name_of(names, &row.client_ip);
+        row.server_name = name_of(names, &row.server_ip);
+    }
+    rows
+}
+
+impl SpanRow {
+    /// The trace it is part of.
+    pub fn trace_id(&self) -> Option<&str> {
+        self.trace_id.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_become_conditions_with_parameters() {
+        let params = SpanParams {
+            service: Some("10.0.0.1:80".into()),
+            status: Some("error".into()),
+            text: Some("' OR 1=1 --".into()),
+            min_duration_us: Some(5),
+            before: Some("17.3".into()),
+            limit: Some(9999),
+            ..SpanParams::default()
+        };
+        let (query, limit) = query(&params, Range { from_s: 1, to_s: 2 }, &Names::default()).unwrap();
+        assert_eq!(limit, 1000);
+        assert!(!query.sql.contains("1=1"));
+        let names: Vec<_> = query.params.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["from", "to", "server_ips", "server_port", "min_duration", "text", "before_ns", "before_id"]
+        );
+        for name in names {
+            assert!(query.sql.contains(&format!("{{{name}:")), "{name}");
+        }
+    }
+
+    #[test]
+    fn unknown_values_are_refused() {
+        let range = Range { from_s: 1, to_s: 2 };
+        let ask = |params: SpanParams| query(&params, range, &Names::default()).map(|_| ());
+        let status = SpanParams { status: Some("bad".into()), ..SpanParams::default() };
+        assert_eq!(ask(status), Err(BadQuestion::UnknownStatus("bad".into())));
+        let before = SpanParams { before: Some("yesterday".into()), ..SpanParams::default() };
+        assert_eq!(ask(before), Err(BadQuestion::BadCursor("yesterday".into())));
+    }
+}
