@@ -96,7 +96,7 @@ impl<'a> Walk<'a> {
             match next {
                 protocol::HOP_BY_HOP => {
                     if let Some(len) = jumbo_payload_len(rest.data) {
-                        rest.set_len(len);
+                        rest.limit(len);
                     }
                     next = extension(&mut rest, 8)?;
                 }

@@ -42,6 +42,13 @@ pub(super) fn vlan_id(tci: u16) -> Option<u16> {
     Some(tci & 0x0fff).filter(|&id| id != 0)
 }
 
+/// Has an EtherType where an Ethernet frame has it.
+fn looks_like_ethernet(data: &[u8]) -> bool {
+    use ethertype::{ARP, IPV4, IPV6, PROVIDER_VLAN, VLAN};
+    matches!(data, &[_, _, _, _, _, _, _, _, _, _, _, _, high, low, ..]
+        if [IPV4, IPV6, ARP, VLAN, PROVIDER_VLAN].contains(&be16(high, low)))
+}
+
 impl<'a> Walk<'a> {
     /// Decodes a whole frame.
     #[inline]
@@ -171,8 +178,8 @@ impl<'a> Walk<'a> {
         match rest.first()? >> 4 {
             4 => self.ipv4(rest),
             6 => self.ipv6(rest),
-            // Control word (RFC 4385).
-            0 => {
+            // Control word (RFC 4385), unless it is the address of an Ethernet frame.
+            0 if !looks_like_ethernet(rest.data) => {
                 rest.take::<4>()?;
                 self.inner_ethernet(rest)
             }
