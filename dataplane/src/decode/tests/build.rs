@@ -45,6 +45,11 @@ pub fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
     ])
 }
 
+/// An IPv4 fragment.
+pub fn ipv4_fragment(offset: u16, more: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    ipv4_with(&[], (offset / 8) | (u16::from(more) << 13), protocol, payload)
+}
+
 /// An IPv6 fragment header and its payload.
 pub fn ipv6_fragment(id: u32, offset: u16, more: bool, next: u8, payload: &[u8]) -> Vec<u8> {
     let offset = offset | u16::from(more);

@@ -1,6 +1,7 @@
 //! Fragments: put together, given up, overlapping.
 
 use super::*;
+use DropReason::{Fragment as Waits, FragmentLost as Lost, FragmentOverlap as Overlap, Malformed};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -11,7 +12,7 @@ fn datagram() -> Vec<u8> {
 
 /// An IPv4 fragment of `bytes` at `offset`.
 fn v4(offset: u16, more: bool, bytes: &[u8]) -> Vec<u8> {
-    ipv4_with(&[], offset / 8 | if more { 0x2000 } else { 0 }, 17, bytes)
+    ipv4_fragment(offset, more, 17, bytes)
 }
 
 /// An IPv6 fragment of `bytes` at `offset`.
@@ -19,14 +20,16 @@ fn v6(offset: u16, more: bool, bytes: &[u8]) -> Vec<u8> {
     ipv6_fragment(77, offset, more, 17, bytes)
 }
 
-/// How the addresses are written and a fragment is built.
+/// How a fragment is built.
 type Build = fn(u16, bool, &[u8]) -> Vec<u8>;
+
+/// Destination port, wire length and payload of a packet.
+type Told = (u16, u32, Vec<u8>);
 
 /// A decoder and what it returned.
 struct Seen {
     decoder: Decoder,
-    /// Destination port, wire length, and payload of a packet, or why there was none.
-    results: Vec<Result<(u16, u32, Vec<u8>), DropReason>>,
+    results: Vec<Result<Told, DropReason>>,
 }
 
 impl Seen {
@@ -51,7 +54,7 @@ impl Seen {
     }
 
     /// The packet that the last frame gave.
-    fn packet(&self) -> &(u16, u32, Vec<u8>) {
+    fn packet(&self) -> &Told {
         self.results.last().unwrap().as_ref().unwrap()
     }
 
@@ -65,8 +68,6 @@ impl Seen {
         self.decoder.lost_fragments()
     }
 }
-
-use DropReason::{Fragment as Waits, FragmentLost as Lost, FragmentOverlap as Overlap, Malformed};
 
 #[test]
 fn the_last_to_come_gives_the_packet() {
@@ -88,8 +89,8 @@ fn a_datagram_put_together_may_carry_a_tunnel_with_fragments() {
     let inner = [v4(0, true, &bytes[..24]), v4(24, false, &bytes[24..])];
     let mut seen = Seen::new(FragmentLimits::default());
     for inner in &inner {
-        seen.at(0, &ipv4_with(&[], 0x2000, 4, &inner[..32]));
-        seen.at(0, &ipv4_with(&[], 4, 4, &inner[32..]));
+        seen.at(0, &ipv4_fragment(0, true, 4, &inner[..32]));
+        seen.at(0, &ipv4_fragment(32, false, 4, &inner[32..]));
     }
     assert_eq!(seen.packet().2, bytes[8..]);
     assert_eq!(seen.results[..3], [Err(Waits), Err(Waits), Err(Waits)]);
@@ -104,7 +105,7 @@ fn only_fragments_of_the_same_datagram_belong_together() {
     seen.at(0, &v4(0, true, &bytes[..16])).at(0, &other);
     let mut other = v4(16, false, &bytes[16..]);
     other[15] = 9;
-    seen.at(0, &other).at(0, &ipv4_with(&[], 2, 6, &bytes[16..]));
+    seen.at(0, &other).at(0, &ipv4_fragment(16, false, 6, &bytes[16..]));
     assert_eq!(seen.reasons(), [Waits; 4]);
     assert_eq!(seen.lost(), 4);
 }
@@ -184,7 +185,7 @@ fn lengths_that_cannot_be_are_malformed() {
             &[(8, false, b""), (0, true, b""), (0, true, b"not a multiple"), (65528, false, b"too far")],
         );
         assert_eq!(seen.reasons()[..3], [Malformed; 3]);
-        assert!(matches!(seen.reasons()[3], Waits));
+        assert_eq!(seen.reasons()[3], Waits);
         let beyond = Seen::fragments(build, &[(65528, false, b"much too far")]);
         assert_eq!(beyond.reasons(), [Malformed]);
     }

@@ -34,7 +34,7 @@ fn layer() -> impl Strategy<Value = Layer> {
 
 /// Puts an IP packet into a layer; gives an IP packet again.
 fn carry(layer: Layer, packet: &[u8]) -> Vec<u8> {
-    let (next, ethertype, gre) = match packet[0] >> 4 {
+    let (next, ethertype, gre): (u8, u16, [u8; 4]) = match packet[0] >> 4 {
         4 => (4, 0x0800, [0x20, 0, 8, 0]),
         _ => (41, 0x86dd, [0x20, 0, 0x86, 0xdd]),
     };
@@ -47,14 +47,10 @@ fn carry(layer: Layer, packet: &[u8]) -> Vec<u8> {
             ipv4(17, &udp(50_000, 4789, &layers(&[&header, &ethernet(ethertype, packet)])))
         }
         Layer::Vlan(id) => {
-            let tagged = layers(&[&id.to_be_bytes(), &ethertype_bytes(ethertype), packet]);
+            let tagged = layers(&[&id.to_be_bytes(), &ethertype.to_be_bytes(), packet]);
             ipv4(47, &layers(&[&[0, 0, 0x65, 0x58], &ethernet(0x8100, &tagged)]))
         }
     }
-}
-
-fn ethertype_bytes(ethertype: u16) -> [u8; 2] {
-    ethertype.to_be_bytes()
 }
 
 /// Cuts `bytes` at multiples of 8.
@@ -156,7 +152,7 @@ proptest! {
             .map(|(offset, more, bytes)| if v6 {
                 ipv6_fragment(5, *offset, *more, 17, bytes)
             } else {
-                ipv4_with(&[], offset / 8 | u16::from(*more) << 13, 17, bytes)
+                ipv4_fragment(*offset, *more, 17, bytes)
             })
             .collect();
         let mut decoder = Decoder::new(DecodeConfig::default());
@@ -183,7 +179,7 @@ proptest! {
         let (mut waiting, mut packets) = (0, 0);
         for &(offset, more, units, second) in &fragments {
             let protocol = if second { 50 } else { 51 };
-            let data = ipv4_with(&[], offset | u16::from(more) << 13, protocol, &vec![0; units * 8]);
+            let data = ipv4_fragment(offset * 8, more, protocol, &vec![0; units * 8]);
             match decoder.decode(&frame_of(LinkType::RawIp, &data)) {
                 Ok(_) => packets += 1,
                 Err(DropReason::Fragment) => waiting += 1,
