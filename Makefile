@@ -1,0 +1,93 @@
+# `make` lists the targets. Each installs what it needs (Debian packages, cargo tools, the ClickHouse engine), once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test bench lint fuzz clean cargo engine nextest cargo-fuzz
+
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+WEB := analyzer/web
+FUZZ_SECONDS ?= 60
+
+# $(call say,WHAT): what the next lines do.
+say = @printf '\n==> %s\n' '$(1)'
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: cargo engine nextest cargo-fuzz $(WEB)/node_modules/.package-lock.json ## Install everything that any target needs
+	@.ci/packages.sh build lint test web fuzz demo
+
+build: cargo ## Build the wirespan binary (release) into target/release
+	@.ci/packages.sh build
+	$(call say,building the release binary)
+	cargo build --release --locked
+	@echo "$(CARGO_TARGET_DIR)/release/wirespan"
+
+demo: build engine ## Watch real servers in network namespaces: table, map, page (ONCE=1 ends by itself; needs root)
+	@.ci/packages.sh demo
+	@deploy/demo/run.sh "$(CARGO_TARGET_DIR)/release/wirespan"
+
+test: cargo engine nextest $(WEB)/node_modules/.package-lock.json ## Run all tests (as root, those of live capture too)
+	@.ci/packages.sh build test web
+	$(call say,testing the front end)
+	cd $(WEB) && npm test
+	$(call say,testing the documentation examples)
+	cargo test --workspace --locked --doc --quiet
+	$(call say,testing the crates)
+	cargo nextest run --workspace --locked --profile ci
+
+bench: cargo engine ## Measure: one line per measurement, beside its physical limit
+	@.ci/packages.sh build
+	cargo run --release --locked -p wirespan-perf -- all
+
+lint: cargo $(WEB)/node_modules/.package-lock.json ## Check format, lints, scripts, dependency arrows and the built front end
+	@.ci/packages.sh build lint web
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
+	$(call say,format)
+	cargo fmt --all --check
+	$(call say,dependency arrows)
+	python3 .ci/arrows.py
+	$(call say,scripts)
+	git grep -lIE '^#!/bin/(ba)?sh' | xargs shellcheck
+	$(call say,the committed page is what its sources build)
+	cd $(WEB) && npx tsc --noEmit && out=$$(mktemp -d) && npx vite build --logLevel warn --emptyOutDir --outDir "$$out" && \
+		diff -r "$$out" dist && rm -r "$$out"
+	$(call say,clippy)
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fuzz: cargo cargo-fuzz ## Run every fuzz target for FUZZ_SECONDS each (60)
+	@.ci/packages.sh build fuzz
+	@.ci/fuzz.sh $(FUZZ_SECONDS)
+
+clean: ## Remove what was built here (installed packages and the user's cache stay)
+	cargo clean
+	rm -rf $(WEB)/node_modules
+
+# What the targets above need.
+
+cargo:
+	@command -v cargo >/dev/null || { echo "cargo was not found: install Rust 1.95 or newer with rustup" >&2; exit 1; }
+
+engine:
+	@analyzer/store/setup-libchdb.sh
+
+# These two only start other programs, so they are built fast rather than optimised.
+nextest cargo-fuzz: export CARGO_PROFILE_RELEASE_OPT_LEVEL := 1
+nextest cargo-fuzz: export CARGO_PROFILE_RELEASE_LTO := off
+nextest cargo-fuzz: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
+
+nextest: cargo
+	@command -v cargo-nextest >/dev/null || { .ci/packages.sh build; echo "==> installing cargo-nextest"; \
+		CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)/tools" cargo install --locked --quiet cargo-nextest; }
+
+cargo-fuzz: cargo
+	@command -v cargo-fuzz >/dev/null || { .ci/packages.sh build; echo "==> installing cargo-fuzz"; \
+		CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)/tools" cargo install --locked --quiet cargo-fuzz; }
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
+	@.ci/packages.sh web
+	@echo "==> installing the front end's packages"
+	@cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error && touch node_modules/.package-lock.json
