@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 use wirespan_frame::LinkType;
@@ -54,6 +54,23 @@ impl Interface {
             libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => LinkType::Ethernet,
             _ => LinkType::RawIp,
         }
+    }
+
+    /// Makes the interface promiscuous as long as this packet socket is open.
+    pub fn make_promiscuous(&self, packet_socket: BorrowedFd<'_>) -> Result<(), CaptureError> {
+        let mut membership: libc::packet_mreq = sys::zeroed();
+        membership.mr_ifindex = self.index as libc::c_int;
+        membership.mr_type = libc::PACKET_MR_PROMISC as u16;
+        sys::set_option(packet_socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)
+            .map_err(|source| CaptureError::system("turn promiscuous mode on", &self.name, source))
+    }
+
+    /// A socket that receives nothing and keeps the interface promiscuous.
+    pub fn hold_promiscuous(&self) -> Result<OwnedFd, CaptureError> {
+        let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW)
+            .map_err(|source| CaptureError::system("open a packet socket", &self.name, source))?;
+        self.make_promiscuous(socket.as_fd())?;
+        Ok(socket)
     }
 
     /// False once the interface was removed.

@@ -5,6 +5,7 @@
 //! frame is not known here.
 //!
 //! - [`af_packet`]: any network interface, through a ring shared with the kernel
+//! - [`af_xdp`]: mirror ports, before the network stack
 //! - [`pcap_file`]: pcap and pcapng files, also gzip, and a writer for tests and benchmarks
 //! - [`link_type`]: numbers of the LINKTYPE registry
 //! - [`source`]: the trait, its counters and its errors
@@ -12,6 +13,7 @@
 //! - `sys`: system calls
 
 pub mod af_packet;
+pub mod af_xdp;
 mod interface;
 pub mod link_type;
 pub mod pcap_file;

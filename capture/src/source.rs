@@ -122,6 +122,20 @@ pub enum CaptureError {
         /// Its name.
         interface: String,
     },
+    /// AF_XDP is not in the kernel.
+    #[error("this kernel has no AF_XDP (CONFIG_XDP_SOCKETS); capture with AF_PACKET instead")]
+    NoAfXdp,
+    /// AF_XDP was asked for on something else than Ethernet.
+    #[error(
+        "interface {interface} carries no Ethernet frames, as AF_XDP needs; capture with AF_PACKET instead"
+    )]
+    NotEthernet {
+        /// Its name.
+        interface: String,
+    },
+    /// The XDP program cannot be loaded or attached.
+    #[error(transparent)]
+    Bpf(#[from] wirespan_bpf::BpfError),
     /// The process may not do this.
     #[error(
         "no permission to {action} on {interface}; run as root, or run `setcap {capabilities}+ep` on the program once"

@@ -28,9 +28,12 @@ plain!(
     libc::tpacket3_hdr,
     libc::tpacket_req3,
     libc::tpacket_stats_v3,
+    libc::xdp_desc,
     libc::xdp_mmap_offsets,
     libc::xdp_statistics,
     libc::xdp_umem_reg,
+    u64,
+    wirespan_bpf::xdp_redirect::Stamp,
 );
 
 /// All bits zero.
@@ -170,6 +173,10 @@ impl Mapping {
         }
         let address = NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { address, bytes })
+    }
+
+    pub fn address(&self) -> usize {
+        self.address.as_ptr() as usize
     }
 
     pub fn len(&self) -> usize {

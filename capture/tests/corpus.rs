@@ -1,5 +1,7 @@
 //! Every capture that others recorded must be readable to its end.
 
+#![allow(clippy::unwrap_used, reason = "only tests run this")]
+
 use std::path::{Path, PathBuf};
 
 use wirespan_capture::pcap_file::PcapFile;

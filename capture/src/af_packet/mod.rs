@@ -207,10 +207,7 @@ impl<'a> Setup<'a> {
     /// Joins what can only be joined by a bound socket.
     fn join(&self, options: &Options) -> Result<(), CaptureError> {
         if options.promiscuous {
-            let mut membership: libc::packet_mreq = sys::zeroed();
-            membership.mr_ifindex = self.interface.index as libc::c_int;
-            membership.mr_type = libc::PACKET_MR_PROMISC as u16;
-            self.set(libc::PACKET_ADD_MEMBERSHIP, &membership, "turn promiscuous mode on")?;
+            self.interface.make_promiscuous(self.socket.as_fd())?;
         }
         if let Some(group) = options.fanout_group {
             let join = libc::c_uint::from(group) | libc::PACKET_FANOUT_HASH << 16;

@@ -1,6 +1,7 @@
 //! Network namespaces with a veth pair in them, and frames to send through it.
 
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "only tests run this")]
 
 use std::collections::BTreeMap;
 use std::ffi::CString;

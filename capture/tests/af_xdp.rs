@@ -1,0 +1,123 @@
+//! AF_XDP on a real veth pair: what is sent at one end is seen at the other, and the stack is left alone afterwards.
+
+#![allow(clippy::unwrap_used, reason = "only tests run this")]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use support::{Sender, as_nobody, in_namespace, ip, number, numbered, sees_what_is_sent, take_rest};
+use wirespan_capture::af_packet::{self, AfPacket};
+use wirespan_capture::af_xdp::{AfXdp, Options};
+use wirespan_capture::{LinkType, PacketSource};
+
+fn options() -> Options {
+    Options { frames_per_queue: 256, ..Options::default() }
+}
+
+fn open_one(interface: &str, options: Options) -> AfXdp {
+    let mut sources = AfXdp::open(interface, options).unwrap();
+    assert_eq!(sources.len(), 1, "one queue, one source");
+    sources.pop().unwrap()
+}
+
+#[test]
+fn every_frame_is_seen_once_or_counted_as_dropped() {
+    in_namespace(|| {
+        let mut source = open_one("right", Options::default());
+        insta::assert_snapshot!(source.mode(), @"native XDP, copy");
+        sees_what_is_sent(&mut source, 50_000);
+        let counters = source.program_counters().unwrap();
+        let stats = source.stats();
+        assert_eq!(counters.redirected, stats.received + stats.kernel_drops, "{counters:?} {stats:?}");
+    });
+}
+
+#[test]
+fn generic_mode_serves_interfaces_without_native_xdp() {
+    in_namespace(|| {
+        let mut source = open_one("lo", options());
+        insta::assert_snapshot!(source.mode(), @"generic XDP, copy");
+        let sender = Sender::new("lo");
+        (0..100).for_each(|number| sender.send(&numbered(number)));
+        let mut seen = Vec::new();
+        take_rest(&mut source, |frame| {
+            if let Some(number) = number(frame) {
+                assert_eq!(frame.data, numbered(number));
+                seen.push(number);
+            }
+        });
+        assert_eq!(seen, (0..100).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn without_free_frames_the_kernel_drops_and_counts() {
+    in_namespace(|| {
+        let mut source = open_one("right", options());
+        let sender = Sender::new("left");
+        let sent = 2_000;
+        (0..sent).for_each(|number| sender.send(&numbered(number)));
+        let mut seen = 0;
+        take_rest(&mut source, |frame| seen += u64::from(number(frame).is_some()));
+        let stats = source.stats();
+        assert!(stats.kernel_drops > 0 && stats.ring_full > 0, "{stats:?}");
+        assert!(seen + stats.kernel_drops >= sent.into(), "{seen} and {stats:?}");
+        sees_what_is_sent(&mut source, 200);
+    });
+}
+
+#[test]
+fn each_queue_has_a_source() {
+    in_namespace(|| {
+        ip("link add many numrxqueues 4 type veth peer name other numtxqueues 4");
+        ip("link set many up");
+        ip("link set other up");
+        let mut sources = AfXdp::open("many", Options { port: 9, ..options() }).unwrap();
+        assert_eq!(sources.iter().map(AfXdp::queue).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        let sender = Sender::new("other");
+        (0..200).for_each(|number| sender.send(&numbered(number)));
+        let mut seen = BTreeSet::new();
+        for source in &mut sources {
+            take_rest(source, |frame| {
+                assert_eq!((frame.port, frame.link), (9, LinkType::Ethernet));
+                seen.extend(number(frame));
+            });
+        }
+        assert_eq!(seen, (0..200).collect());
+    });
+}
+
+#[test]
+fn the_frames_are_the_systems_again_after_the_last_source() {
+    in_namespace(|| {
+        let mut stack = AfPacket::open("right", af_packet::Options::default()).unwrap();
+        let sender = Sender::new("left");
+        let mut reaches_stack = || {
+            sender.send(&numbered(1));
+            let mut seen = 0;
+            take_rest(&mut stack, |frame| seen += u32::from(number(frame).is_some()));
+            seen
+        };
+        assert_eq!(reaches_stack(), 1);
+        let sources = AfXdp::open("right", options()).unwrap();
+        assert_eq!(reaches_stack(), 0);
+        drop(sources);
+        assert_eq!(reaches_stack(), 1);
+    });
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    in_namespace(|| {
+        let error = |name: &str| AfXdp::open(name, options()).err().unwrap().to_string();
+        insta::assert_snapshot!(error("eth7"), @"there is no interface named eth7; choose one of: lo, right, left");
+        let refused = as_nobody(|| error("right"));
+        insta::assert_snapshot!(refused, @"no permission to load eBPF programs; run as root, or run `setcap cap_bpf,cap_net_admin,cap_net_raw,cap_ipc_lock+ep` on the program once");
+        let _first = open_one("right", options());
+        insta::assert_snapshot!(error("right"), @"interface right has an XDP program already; stop what uses it (`bpftool net` names it)");
+        let _tunnel = support::tunnel("tunnel");
+        ip("link set tunnel up");
+        insta::assert_snapshot!(error("tunnel"), @"interface tunnel carries no Ethernet frames, as AF_XDP needs; capture with AF_PACKET instead");
+    });
+}
