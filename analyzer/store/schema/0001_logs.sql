@@ -1,7 +1,7 @@
 -- One row per request/response exchange (wirespan_records::Span). Absent text is '', other absent values are NULL.
 -- `ingested` is the day the batch was cut: it makes the partition, so that hostile or old capture times neither scatter
 -- parts nor expire at once. Addresses are IPv6; IPv4 is mapped (::ffff:a.b.c.d) and compares equal to its plain text.
-CREATE TABLE l7_log
+CREATE TABLE IF NOT EXISTS l7_log
 (
     ingested Date CODEC(ZSTD(1)),
     id UInt64 COMMENT 'Row id, unique in this store' CODEC(Delta, ZSTD(1)),
@@ -56,7 +56,7 @@ TTL ingested + INTERVAL 3 DAY
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
 
 -- One row per flow at its end, and one per minute of a long flow (wirespan_records::Flow): counts are since the flow's last row.
-CREATE TABLE flow_log
+CREATE TABLE IF NOT EXISTS flow_log
 (
     ingested Date CODEC(ZSTD(1)),
     id UInt64 COMMENT 'Row id, unique in this store' CODEC(Delta, ZSTD(1)),
@@ -136,7 +136,7 @@ TTL ingested + INTERVAL 3 DAY
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
 
 -- Counters of agents and of the server itself, drops by reason among them; each value is the total since the process began.
-CREATE TABLE agent_stats
+CREATE TABLE IF NOT EXISTS agent_stats
 (
     ingested Date CODEC(ZSTD(1)),
     time DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),

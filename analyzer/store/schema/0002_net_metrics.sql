@@ -1,6 +1,6 @@
 -- TCP and traffic metrics per path and second: sums of wirespan_records::FlowTick, added up again while parts merge,
 -- so a query always aggregates: sum(...), max(..._us_max), sum(rtt_us_sum) / sum(rtt_count).
-CREATE TABLE net_metrics_1s
+CREATE TABLE IF NOT EXISTS net_metrics_1s
 (
     ingested Date CODEC(ZSTD(1)),
     time DateTime('UTC') COMMENT 'Start of the second' CODEC(DoubleDelta, ZSTD(1)),
@@ -85,7 +85,7 @@ ORDER BY (server_ip, server_port, time, client_ip, protocol, observation_point, 
 TTL ingested + INTERVAL 1 DAY
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
 
-CREATE TABLE net_metrics_1m
+CREATE TABLE IF NOT EXISTS net_metrics_1m
 (
     ingested Date CODEC(ZSTD(1)),
     time DateTime('UTC') COMMENT 'Start of the minute' CODEC(DoubleDelta, ZSTD(1)),
@@ -170,7 +170,7 @@ ORDER BY (server_ip, server_port, time, client_ip, protocol, observation_point, 
 TTL ingested + INTERVAL 7 DAY
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
 
-CREATE MATERIALIZED VIEW net_metrics_1m_mv TO net_metrics_1m AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS net_metrics_1m_mv TO net_metrics_1m AS
 SELECT
     toStartOfMinute(time) AS time,
     ingested,

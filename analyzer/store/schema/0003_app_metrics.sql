@@ -1,7 +1,7 @@
 -- RED metrics per path, protocol and endpoint, computed from l7_log as it is written; a query always aggregates:
 -- sum(request), max(rrt_us_max), quantilesBFloat16Merge(0.5, 0.95, 0.99)(rrt_us_quantiles). rrt is the response time of complete
 -- exchanges. The sketch counts values rounded to bfloat16: it merges without further loss, relative error below 1/128.
-CREATE TABLE app_metrics_1s
+CREATE TABLE IF NOT EXISTS app_metrics_1s
 (
     ingested Date CODEC(ZSTD(1)),
     time DateTime('UTC') COMMENT 'Start of the second' CODEC(DoubleDelta, ZSTD(1)),
@@ -37,7 +37,7 @@ ORDER BY (l7_protocol, server_ip, server_port, time, endpoint, client_ip, protoc
 TTL ingested + INTERVAL 1 DAY
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
 
-CREATE TABLE app_metrics_1m
+CREATE TABLE IF NOT EXISTS app_metrics_1m
 (
     ingested Date CODEC(ZSTD(1)),
     time DateTime('UTC') COMMENT 'Start of the minute' CODEC(DoubleDelta, ZSTD(1)),
@@ -73,7 +73,7 @@ ORDER BY (l7_protocol, server_ip, server_port, time, endpoint, client_ip, protoc
 TTL ingested + INTERVAL 7 DAY
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
 
-CREATE MATERIALIZED VIEW app_metrics_1s_mv TO app_metrics_1s AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS app_metrics_1s_mv TO app_metrics_1s AS
 SELECT
     toStartOfSecond(start_time)::DateTime('UTC') AS time,
     ingested,
@@ -101,7 +101,7 @@ SELECT
 FROM l7_log
 GROUP BY time, ingested, agent_id, observation_point, client_ip, server_ip, server_port, protocol, tunnel_type, tunnel_id, l7_protocol, endpoint;
 
-CREATE MATERIALIZED VIEW app_metrics_1m_mv TO app_metrics_1m AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS app_metrics_1m_mv TO app_metrics_1m AS
 SELECT
     toStartOfMinute(time) AS time,
     ingested,
