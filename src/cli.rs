@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::replay;
+use crate::{query, replay, store, top};
 use clap::{Parser, Subcommand};
 
 /// Packet analytics: turns packets into request spans, TCP and RED metrics and a service map.
@@ -15,11 +15,20 @@ pub struct Args {
 enum Command {
     /// Read capture files and print what was in them
     Replay(replay::ReplayArgs),
+    /// Ask a running wirespan in SQL
+    Query(query::QueryArgs),
+    /// Rate, errors and duration of every service, live
+    Top(top::TopArgs),
+    /// Run the embedded ClickHouse by itself (`up` does so on its own)
+    Store(store::StoreArgs),
 }
 
 /// Runs the command that was asked for.
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Replay(args) => replay::run(args),
+        Command::Query(args) => query::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Store(args) => store::run(args),
     }
 }

@@ -1,7 +1,12 @@
 //! The `wirespan` command: reads the command line and wires the crates together.
 
+mod api;
 mod cli;
+mod query;
 mod replay;
+mod store;
+mod table;
+mod top;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -1,4 +1,7 @@
 //! Which sequence numbers of one direction were seen: tells retransmissions from segments that come late.
+//!
+//! A segment that fills a hole was overtaken on its way when it comes within a round trip; when it comes later its sender
+//! learned of the loss and sent it again, and the first copy was lost before it was captured.
 
 /// Holes kept per direction. When there are more the lowest is forgotten, and its segment, should it still come, counts
 /// as a retransmission.
@@ -11,9 +14,9 @@ pub(crate) enum SegmentKind {
     InOrder,
     /// Leaves a hole.
     Ahead,
-    /// Fills (part of) a hole.
+    /// Fills (part of) a hole, within a round trip.
     OutOfOrder,
-    /// Holds nothing that was not seen.
+    /// Holds nothing that was not seen, or fills a hole later than that.
     Retransmission,
 }
 
@@ -29,8 +32,16 @@ pub(crate) struct Sequence {
     /// One past the highest sequence number seen; meaningless until `known`.
     next: u32,
     known: bool,
-    /// Ranges `[from, to)` below `next` that were not seen, lowest first.
-    holes: Option<Box<Vec<(u32, u32)>>>,
+    /// Ranges below `next` that were not seen, lowest first.
+    holes: Option<Box<Vec<Hole>>>,
+}
+
+/// A range `[from, to)` that was not seen, and since when.
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    from: u32,
+    to: u32,
+    since_ns: u64,
 }
 
 impl Sequence {
@@ -39,9 +50,9 @@ impl Sequence {
         self.known.then_some(self.next)
     }
 
-    /// Takes note of the segment `[seq, seq + len)`, `len` counting SYN and FIN as one each.
+    /// Takes note of the segment `[seq, seq + len)`, `len` counting SYN and FIN as one each, captured at `ts_ns`.
     #[inline]
-    pub(crate) fn observe(&mut self, seq: u32, len: u32) -> SegmentKind {
+    pub(crate) fn observe(&mut self, seq: u32, len: u32, ts_ns: u64, round_trip_ns: u64) -> SegmentKind {
         let end = seq.wrapping_add(len);
         if !self.known {
             self.known = true;
@@ -57,50 +68,52 @@ impl Sequence {
             if holes.len() == MAX_HOLES {
                 holes.remove(0);
             }
-            holes.push((self.next, seq));
+            holes.push(Hole { from: self.next, to: seq, since_ns: ts_ns });
             self.next = end;
             return SegmentKind::Ahead;
         }
-        let fills = self.fill(seq, end);
+        let hole_since = self.fill(seq, end);
         let extends = before(self.next, end);
         if extends {
             self.next = end;
         }
-        if fills { SegmentKind::OutOfOrder } else { SegmentKind::Retransmission }
+        match hole_since {
+            Some(since_ns) if ts_ns.saturating_sub(since_ns) <= round_trip_ns => SegmentKind::OutOfOrder,
+            _ => SegmentKind::Retransmission,
+        }
     }
 
-    /// Takes `[from, to)` out of the holes; false when it touched none.
-    fn fill(&mut self, from: u32, to: u32) -> bool {
-        let Some(holes) = &mut self.holes else { return false };
-        let mut touched = false;
+    /// Takes `[from, to)` out of the holes and says since when the first one it touched was there.
+    fn fill(&mut self, from: u32, to: u32) -> Option<u64> {
+        let holes = self.holes.as_mut()?;
+        let mut touched = None;
         let mut index = 0;
-        while index < holes.len() {
-            let (low, high) = holes[index];
-            if !before(low, to) {
-                break;
-            }
-            if !before(from, high) {
+        while let Some(&hole) = holes.get(index)
+            && before(hole.from, to)
+        {
+            if !before(from, hole.to) {
                 index += 1;
                 continue;
             }
-            touched = true;
-            match (before(low, from), before(to, high)) {
+            touched.get_or_insert(hole.since_ns);
+            match (before(hole.from, from), before(to, hole.to)) {
                 (true, true) => {
-                    holes[index].1 = from;
-                    holes.insert(index + 1, (to, high));
+                    holes[index].to = from;
+                    holes.insert(index + 1, Hole { from: to, ..hole });
                     break;
                 }
-                (true, false) => holes[index].1 = from,
+                (true, false) => {
+                    holes[index].to = from;
+                    index += 1;
+                }
                 (false, true) => {
-                    holes[index].0 = to;
+                    holes[index].from = to;
                     break;
                 }
                 (false, false) => {
                     holes.remove(index);
-                    continue;
                 }
             }
-            index += 1;
         }
         if holes.is_empty() {
             self.holes = None;
@@ -117,7 +130,7 @@ mod tests {
 
     fn kinds(segments: &[(u32, u32)]) -> Vec<SegmentKind> {
         let mut sequence = Sequence::default();
-        segments.iter().map(|&(seq, len)| sequence.observe(seq, len)).collect()
+        segments.iter().map(|&(seq, len)| sequence.observe(seq, len, 0, 0)).collect()
     }
 
     #[test]
@@ -134,6 +147,14 @@ mod tests {
             kinds(&[(u32::MAX - 4, 10), (5, 10), (u32::MAX - 4, 10), (20, 5), (15, 5)]),
             [InOrder, InOrder, Retransmission, Ahead, OutOfOrder]
         );
+    }
+
+    #[test]
+    fn what_fills_a_hole_later_than_a_round_trip_was_sent_again() {
+        let mut sequence = Sequence::default();
+        let kinds = [(100, 0), (120, 5), (110, 9), (140, 20), (130, 31)]
+            .map(|(seq, ts_ns)| sequence.observe(seq, 10, ts_ns, 10));
+        assert_eq!(kinds, [InOrder, Ahead, OutOfOrder, Ahead, Retransmission]);
     }
 
     proptest! {
@@ -158,7 +179,7 @@ mod tests {
                     std::cmp::Ordering::Less if fresh => OutOfOrder,
                     std::cmp::Ordering::Less => Retransmission,
                 };
-                prop_assert_eq!(sequence.observe(start.wrapping_add(offset), len), expected);
+                prop_assert_eq!(sequence.observe(start.wrapping_add(offset), len, 0, 0), expected);
                 seen[range].fill(true);
                 top = Some(first.max(offset + len));
             }

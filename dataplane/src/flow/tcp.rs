@@ -12,6 +12,8 @@ use wirespan_records::{FlowMetrics, Latency, PerDirection};
 const RTT_MAX_US: u64 = 30_000_000;
 const ART_MAX_US: u64 = 30_000_000;
 const SRT_MAX_US: u64 = 10_000_000;
+/// See [`Times::round_trip_ns`].
+const DEFAULT_ROUND_TRIP_NS: u64 = 3_000_000;
 
 /// What one side of a connection did.
 #[derive(Debug, Default)]
@@ -67,6 +69,8 @@ struct Times {
     syn: u64,
     synack: u64,
     handshake_done: bool,
+    /// From the first SYN to the end of the handshake.
+    round_trip_ns: u64,
     /// The last client data, until the server sends data.
     request: u64,
     /// The last client data and its end, until the server acknowledges it without data.
@@ -76,6 +80,11 @@ struct Times {
 }
 
 impl Times {
+    /// By the handshake; while that is not known, longer than packets overtake each other in a data centre.
+    fn round_trip_ns(&self) -> u64 {
+        if self.round_trip_ns == 0 { DEFAULT_ROUND_TRIP_NS } else { self.round_trip_ns }
+    }
+
     fn sample(latency: &mut Latency, from: u64, to: u64, max_us: u64) {
         if from != 0 && to >= from && (to - from) / 1000 <= max_us {
             latency.add(((to - from) / 1000) as u32);
@@ -162,7 +171,7 @@ impl Tcp {
         if len == 0 {
             // A pure ACK carries nothing that could be repeated, but it shows where its sender is.
             if sequence.next().is_none() {
-                sequence.observe(tcp.seq, 0);
+                sequence.observe(tcp.seq, 0, packet.ts_ns, 0);
             }
             return;
         }
@@ -170,7 +179,7 @@ impl Tcp {
         if packet.l4_len <= 1 && phantom == 0 && sequence.next() == Some(tcp.seq.wrapping_add(1)) {
             return;
         }
-        match sequence.observe(tcp.seq, len) {
+        match sequence.observe(tcp.seq, len, packet.ts_ns, self.times.round_trip_ns()) {
             SegmentKind::Retransmission => *of(&mut m.retrans, from_client) += 1,
             SegmentKind::OutOfOrder => *of(&mut m.ooo, from_client) += 1,
             SegmentKind::InOrder | SegmentKind::Ahead => {}
@@ -190,6 +199,9 @@ impl Tcp {
         self.times.idle_since = packet.ts_ns;
         Times::sample(&mut m.rtt_client, self.times.synack, packet.ts_ns, RTT_MAX_US);
         Times::sample(&mut m.rtt, self.times.syn, packet.ts_ns, RTT_MAX_US);
+        if self.times.syn != 0 {
+            self.times.round_trip_ns = packet.ts_ns.saturating_sub(self.times.syn);
+        }
     }
 
     fn measure(&mut self, packet: &Packet<'_>, from_client: bool, control: bool, m: &mut FlowMetrics) {
