@@ -1,6 +1,7 @@
 //! Drives one parser with arbitrary segments and holes, for property tests and fuzz targets.
 
-use crate::engine::{Chunk, Config, Engine, FlowContext, Side, Stream};
+use crate::engine::{Chunk, Config, Engine, FlowContext, Side};
+use crate::stream::Stream;
 use wirespan_records::{Endpoint, L4Protocol, L7Counts, L7Protocol, ObservationPoint, Session, Signal, Span};
 
 /// A connection between two made-up endpoints, client at side A.

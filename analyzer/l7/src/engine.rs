@@ -1,14 +1,14 @@
-//! Detection and the way of the bytes: buffers for messages that span segments, skipping of large bodies, holes.
+//! What a worker shares between its streams, and the way of the bytes: from segments and holes to the parser.
 
-use crate::exchange::{At, Exchanges, Out};
-use crate::parser::{Cx, MAX_PROBE, ProbeInfo, Role, Step, Verdict};
-use crate::protocols::{AnyParser, PROBES};
-use std::collections::HashMap;
+use crate::detect::{Endpoints, Found, Probing, Undecided};
+use crate::exchange::{At, Out};
+use crate::parser::Step;
+use crate::stream::{Active, State, Stream};
 use wirespan_records::{Endpoint, L4Protocol, L7Counts, L7Protocol, ObservationPoint, Signal, Span, Tunnel};
 
 /// One of the two ends of a flow, in the order the flow table stores them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
+#[repr(u8)]
 pub enum Side {
     /// `endpoints[0]`.
     A = 0,
@@ -58,6 +58,15 @@ pub struct Chunk<'a> {
     pub stream_start: bool,
 }
 
+impl<'a> Chunk<'a> {
+    /// The chunk without its first `n` bytes.
+    pub(crate) fn skip(self, n: usize) -> Chunk<'a> {
+        let data = self.data.get(n..).unwrap_or_default();
+        let seq = self.seq.map(|seq| seq.wrapping_add(n as u32));
+        Chunk { data, seq, stream_start: self.stream_start && n == 0, ..self }
+    }
+}
+
 /// Receives the spans.
 pub trait SpanSink {
     /// One exchange is complete, or will not be.
@@ -79,7 +88,9 @@ pub struct Config {
     pub max_buffer_total: usize,
     /// Requests of one stream that wait for a response.
     pub max_pending: usize,
-    /// Segments of a flow that are looked at before it counts as not parsed.
+    /// Bytes of the requests that wait for a response in all streams of this engine together.
+    pub max_pending_bytes: usize,
+    /// Turns of a TCP conversation (datagrams of a UDP flow) that are looked at before it counts as not parsed.
     pub max_probes: u8,
     /// Server endpoints whose protocol is remembered.
     pub max_endpoints: usize,
@@ -99,6 +110,7 @@ impl Default for Config {
             max_buffer: 64 << 10,
             max_buffer_total: 64 << 20,
             max_pending: 4096,
+            max_pending_bytes: 32 << 20,
             max_probes: 8,
             max_endpoints: 65_536,
             max_text: 4096,
@@ -124,91 +136,28 @@ pub struct Stats {
 
 /// One per worker: everything streams share.
 pub struct Engine {
-    config: Config,
-    endpoints: HashMap<(Endpoint, L4Protocol), L7Protocol, foldhash::fast::RandomState>,
-    buffered: usize,
+    pub(crate) config: Config,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) buffered: usize,
+    pending_bytes: usize,
     stats: Stats,
-}
-
-/// What a flow keeps about its L7 content; two words while nothing was found.
-#[derive(Default)]
-pub struct Stream(State);
-
-#[derive(Default)]
-enum State {
-    #[default]
-    Fresh,
-    /// Probes that found nothing so far.
-    Probing(u8),
-    /// Probes want more bytes than the first segments had.
-    Undecided(Box<Undecided>),
-    Active(Box<Active>),
-    /// Not parsed any more.
-    Off(Option<L7Protocol>),
-}
-
-struct Undecided {
-    tries: u8,
-    side: Side,
-    at: At,
-    data: Vec<u8>,
-}
-
-struct Active {
-    parser: AnyParser,
-    exchanges: Exchanges,
-    client: Side,
-    directions: [Direction; 2],
-}
-
-#[derive(Default)]
-struct Direction {
-    buffer: Vec<u8>,
-    /// Of the first byte in the buffer.
-    at: At,
-    /// When the newest segment came, and how many bytes before it are in the buffer.
-    newest: (u64, usize),
-    /// The parser does not need to be asked before the buffer holds this many bytes.
-    wanted: usize,
-    /// Bytes of the current message that are passed over as they come.
-    skip: u64,
-    /// Message boundaries are lost.
-    lost: bool,
-}
-
-impl Stream {
-    /// What it speaks, once known.
-    pub fn protocol(&self) -> Option<L7Protocol> {
-        match &self.0 {
-            State::Active(active) => Some(active.parser.protocol()),
-            State::Off(protocol) => *protocol,
-            _ => None,
-        }
-    }
-
-    /// The client's side by what is spoken, once known.
-    pub fn client(&self) -> Option<Side> {
-        match &self.0 {
-            State::Active(active) => Some(active.client),
-            _ => None,
-        }
-    }
-
-    /// Nothing of this stream is looked at any more.
-    pub fn is_off(&self) -> bool {
-        matches!(self.0, State::Off(_))
-    }
 }
 
 impl Engine {
     /// An engine with these settings.
     pub fn new(config: Config) -> Self {
-        Self { config, endpoints: HashMap::default(), buffered: 0, stats: Stats::default() }
+        let endpoints = Endpoints::new(config.max_endpoints);
+        Self { config, endpoints, buffered: 0, pending_bytes: 0, stats: Stats::default() }
     }
 
     /// What was counted.
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// Bytes that all streams keep at this moment.
+    pub fn buffered(&self) -> usize {
+        self.buffered
     }
 
     /// The next bytes of one direction. `flow.l4` says whether they are a stream or one datagram.
@@ -222,16 +171,7 @@ impl Engine {
         sink: &mut dyn SpanSink,
     ) {
         self.stats.bytes += chunk.data.len() as u64;
-        if chunk.data.is_empty() {
-            return;
-        }
-        match &mut stream.0 {
-            State::Off(_) => {}
-            State::Active(_) => self.feed(stream, flow, side, chunk, counts, sink),
-            State::Fresh | State::Probing(_) | State::Undecided(_) => {
-                self.detect(stream, flow, side, chunk, counts, sink);
-            }
-        }
+        self.take(stream, side, chunk, &mut Out { flow, counts, sink });
     }
 
     /// `missing` bytes of one direction were not captured and will not come.
@@ -244,32 +184,25 @@ impl Engine {
         counts: &mut L7Counts,
         sink: &mut dyn SpanSink,
     ) {
+        let out = &mut Out { flow, counts, sink };
         match &mut stream.0 {
-            State::Undecided(undecided) => {
-                let tries = undecided.tries;
+            State::Undecided(undecided) if undecided.side == side => {
                 self.buffered -= undecided.data.len();
-                stream.0 = State::Probing(tries);
+                stream.0 = State::Probing(undecided.probing);
             }
             State::Active(active) => {
-                let mut missing = missing;
-                let direction = &mut active.directions[side as usize];
-                if direction.skip == 0 && !direction.buffer.is_empty() {
+                if !active.directions[side as usize].buffer.is_empty() {
                     // What is there of the message is all there will be.
-                    self.parse(stream, flow, side, true, counts, sink);
+                    self.parse_buffer(stream, side, true, out);
                 }
-                let State::Active(active) = &mut stream.0 else { return };
-                let role = active.role(side);
-                let direction = &mut active.directions[side as usize];
-                let skipped = direction.skip.min(missing);
-                direction.skip -= skipped;
-                missing -= skipped;
-                active.exchanges.consumed(role, skipped);
-                if missing > 0 {
-                    self.stats.gap_bytes += missing;
-                    active.lose(side, &mut self.buffered);
+                if let State::Active(active) = &mut stream.0 {
+                    let missing = missing - active.pass_over(side, missing);
+                    if missing > 0 {
+                        self.stats.gap_bytes += missing;
+                        active.lose(side);
+                    }
+                    self.hand_on(active, out);
                 }
-                let mut out = out(flow, active.client, active.parser.protocol(), counts, sink);
-                active.exchanges.flush(&mut out);
             }
             _ => {}
         }
@@ -278,16 +211,9 @@ impl Engine {
     /// Treats a stream as `protocol` with its client at `side`, whatever its content: for streams whose protocol is told
     /// from outside, and for tests of one parser.
     pub fn assume(&mut self, stream: &mut Stream, protocol: L7Protocol, client: Side) {
-        if let Some(parser) = AnyParser::new(protocol) {
-            let exchanges = Exchanges::new(parser.pairing(), self.config.max_pending);
-            stream.0 =
-                State::Active(Box::new(Active { parser, exchanges, client, directions: Default::default() }));
+        if let Some(active) = Active::new(protocol, client, Probing::default(), &self.config) {
+            stream.0 = State::Active(Box::new(Active { proven: true, ..active }));
         }
-    }
-
-    /// Bytes that all streams keep at this moment.
-    pub fn buffered(&self) -> usize {
-        self.buffered
     }
 
     /// Gives up on requests that wait too long at `now_ns`.
@@ -301,8 +227,7 @@ impl Engine {
     ) {
         if let State::Active(active) = &mut stream.0 {
             active.exchanges.expire(now_ns.saturating_sub(active.parser.timeout_ms() * 1_000_000));
-            let mut out = out(flow, active.client, active.parser.protocol(), counts, sink);
-            active.exchanges.flush(&mut out);
+            self.hand_on(active, &mut Out { flow, counts, sink });
         }
     }
 
@@ -314,316 +239,238 @@ impl Engine {
         counts: &mut L7Counts,
         sink: &mut dyn SpanSink,
     ) {
+        let out = &mut Out { flow, counts, sink };
         for side in [Side::A, Side::B] {
-            if let State::Active(active) = &stream.0
-                && !active.directions[side as usize].buffer.is_empty()
-            {
-                self.parse(stream, flow, side, true, counts, sink);
-            }
+            self.parse_buffer(stream, side, true, out);
         }
-        self.turn_off(stream, flow, counts, sink);
+        if let State::Active(active) = &mut stream.0 {
+            active.exchanges.close();
+        }
+        self.leave(stream, State::Off(stream.known()), out);
     }
 
-    fn turn_off(
-        &mut self,
-        stream: &mut Stream,
-        flow: &FlowContext,
-        counts: &mut L7Counts,
-        sink: &mut dyn SpanSink,
-    ) {
-        let protocol = stream.protocol();
+    /// Bytes go where the stream is.
+    fn take(&mut self, stream: &mut Stream, side: Side, chunk: Chunk<'_>, out: &mut Out<'_>) {
+        if chunk.data.is_empty() {
+            return;
+        }
         match &mut stream.0 {
-            State::Active(active) => {
-                for direction in &mut active.directions {
-                    self.buffered -= direction.buffer.len();
-                }
-                active.exchanges.close();
-                let mut out = out(flow, active.client, active.parser.protocol(), counts, sink);
-                active.exchanges.flush(&mut out);
-            }
-            State::Undecided(undecided) => self.buffered -= undecided.data.len(),
-            _ => {}
+            State::Off(_) => {}
+            State::Active(_) => self.feed(stream, side, chunk, out),
+            State::Probing(_) | State::Undecided(_) => self.detect(stream, side, chunk, out),
         }
-        stream.0 = State::Off(protocol);
     }
 
-    fn detect(
-        &mut self,
-        stream: &mut Stream,
-        flow: &FlowContext,
-        side: Side,
-        chunk: Chunk<'_>,
-        counts: &mut L7Counts,
-        sink: &mut dyn SpanSink,
-    ) {
-        let (tries, kept) = match std::mem::take(&mut stream.0) {
-            State::Probing(tries) => (tries, None),
+    fn detect(&mut self, stream: &mut Stream, side: Side, chunk: Chunk<'_>, out: &mut Out<'_>) {
+        let (mut probing, kept) = match std::mem::take(&mut stream.0) {
+            State::Probing(probing) => (probing, None),
             State::Undecided(undecided) => {
                 self.buffered -= undecided.data.len();
-                (undecided.tries, Some(undecided))
+                // What was kept of the other side is of no use any more: it did not tell and was answered.
+                (undecided.probing, Some(undecided).filter(|undecided| undecided.side == side))
             }
-            _ => (0, None),
-        };
-        let at = At { ts_ns: chunk.ts_ns, seq: chunk.seq, truncated: false };
-        // Bytes kept of the other side are of no use once this side speaks: they did not tell and were answered.
-        let kept = kept.filter(|undecided| undecided.side == side);
-        let (data, at) = match &kept {
-            Some(undecided) => (&[&undecided.data, chunk.data].concat()[..], undecided.at),
-            None => (chunk.data, at),
-        };
-        let info = ProbeInfo {
-            l4: flow.l4,
-            src_port: flow.endpoints[side as usize].port,
-            dst_port: flow.endpoints[side.other() as usize].port,
-            role: flow.client.map(|client| role_of(client, side)),
-            stream_start: chunk.stream_start || kept.is_some(),
-        };
-        match self.probe(data, flow, side, &info) {
-            (Verdict::Yes(role), Some(parser)) => {
-                let client = if role == Role::Client { side } else { side.other() };
-                self.remember(flow.endpoints[client.other() as usize], flow.l4, parser.protocol());
-                let exchanges = Exchanges::new(parser.pairing(), self.config.max_pending);
-                stream.0 = State::Active(Box::new(Active {
-                    parser,
-                    exchanges,
-                    client,
-                    directions: Default::default(),
-                }));
-                let whole = Chunk { data, ts_ns: at.ts_ns, seq: at.seq, stream_start: info.stream_start };
-                self.feed(stream, flow, side, whole, counts, sink);
-            }
-            (Verdict::Maybe, _)
-                if flow.l4 == L4Protocol::Tcp
-                    && data.len() < MAX_PROBE
-                    && self.buffered + data.len() <= self.config.max_buffer_total =>
-            {
-                self.buffered += data.len();
-                stream.0 = State::Undecided(Box::new(Undecided { tries, side, at, data: data.to_vec() }));
-            }
-            _ if tries + 1 >= self.config.max_probes => stream.0 = State::Off(None),
-            _ => stream.0 = State::Probing(tries + 1),
-        }
-    }
-
-    /// Asks the protocol remembered for either endpoint first, then all.
-    fn probe(
-        &self,
-        data: &[u8],
-        flow: &FlowContext,
-        side: Side,
-        info: &ProbeInfo,
-    ) -> (Verdict, Option<AnyParser>) {
-        let agrees = |verdict| match (verdict, info.role) {
-            (Verdict::Yes(found), Some(known)) if found != known => Verdict::No,
-            _ => verdict,
-        };
-        if !self.endpoints.is_empty() {
-            for end in [side.other(), side] {
-                if let Some(&protocol) = self.endpoints.get(&(flow.endpoints[end as usize], flow.l4))
-                    && let Some(parser) = AnyParser::new(protocol)
-                    && let yes @ Verdict::Yes(_) = agrees(parser.probe(data, info))
-                {
-                    return (yes, Some(parser));
-                }
-            }
-        }
-        let mut best = Verdict::No;
-        for &(protocol, probe) in PROBES {
-            match agrees(probe(data, info)) {
-                yes @ Verdict::Yes(_) => return (yes, AnyParser::new(protocol)),
-                Verdict::Maybe => best = Verdict::Maybe,
-                Verdict::No => {}
-            }
-        }
-        (best, None)
-    }
-
-    fn remember(&mut self, server: Endpoint, l4: L4Protocol, protocol: L7Protocol) {
-        if self.endpoints.len() < self.config.max_endpoints || self.endpoints.contains_key(&(server, l4)) {
-            self.endpoints.insert((server, l4), protocol);
-        }
-    }
-
-    fn feed(
-        &mut self,
-        stream: &mut Stream,
-        flow: &FlowContext,
-        side: Side,
-        chunk: Chunk<'_>,
-        counts: &mut L7Counts,
-        sink: &mut dyn SpanSink,
-    ) {
-        let State::Active(active) = &mut stream.0 else { return };
-        let role = active.role(side);
-        let direction = &mut active.directions[side as usize];
-        let skipped = usize::try_from(direction.skip).unwrap_or(usize::MAX).min(chunk.data.len());
-        if skipped > 0 {
-            direction.skip -= skipped as u64;
-            active.exchanges.consumed(role, skipped as u64);
-        }
-        let data = &chunk.data[skipped..];
-        if data.is_empty() {
-            return;
-        }
-        let at = At {
-            ts_ns: chunk.ts_ns,
-            seq: chunk.seq.map(|seq| seq.wrapping_add(skipped as u32)),
-            truncated: false,
-        };
-        if direction.lost {
-            let info = ProbeInfo {
-                l4: flow.l4,
-                src_port: flow.endpoints[side as usize].port,
-                dst_port: flow.endpoints[side.other() as usize].port,
-                role: Some(role),
-                stream_start: false,
-            };
-            if active.parser.probe(data, &info) != Verdict::Yes(role) {
+            state => {
+                stream.0 = state;
                 return;
             }
-            direction.lost = false;
-        }
-        direction.newest = (at.ts_ns, direction.buffer.len());
-        if direction.buffer.is_empty() {
-            direction.at = at;
-            self.run(stream, flow, side, data, flow.l4 != L4Protocol::Tcp, counts, sink);
+        };
+        if !probing.wants(side, out.flow.l4, self.config.max_probes) && kept.is_none() {
+            stream.0 = State::Probing(probing);
             return;
         }
-        let room = (self.config.max_buffer.saturating_sub(direction.buffer.len()))
-            .min(self.config.max_buffer_total.saturating_sub(self.buffered));
-        let taken = data.len().min(room);
-        direction.buffer.extend_from_slice(&data[..taken]);
-        self.buffered += taken;
-        let full = taken < data.len();
-        if full {
-            self.stats.over_budget_bytes += (data.len() - taken) as u64;
-        }
-        if full || direction.buffer.len() >= direction.wanted {
-            self.parse(stream, flow, side, full, counts, sink);
-        }
-        if full {
-            // The rest of the segment: whatever the parser wants to pass over covers it, or the place is lost.
-            self.gap(stream, flow, side, (data.len() - taken) as u64, counts, sink);
+        let joined;
+        let data = match &kept {
+            Some(undecided) => {
+                joined = [&undecided.data, chunk.data].concat();
+                &joined[..]
+            }
+            None => chunk.data,
+        };
+        let stream_start = kept.as_ref().map_or(chunk.stream_start, |undecided| undecided.stream_start);
+        let is_exhausted = probing.is_exhausted(out.flow.l4, self.config.max_probes);
+        match self.endpoints.find(data, out.flow, side, stream_start) {
+            Found::Yes(protocol, client) => {
+                let Some(active) = Active::new(protocol, client, probing, &self.config) else { return };
+                stream.0 = State::Active(Box::new(active));
+                if let Some(kept) = kept {
+                    self.take(stream, side, kept.chunk(), out);
+                }
+                self.take(stream, side, chunk, out);
+            }
+            Found::Maybe if !is_exhausted && self.buffered + data.len() <= self.config.max_buffer_total => {
+                self.buffered += data.len();
+                let at = kept.as_ref().map_or(At::of(&chunk), |undecided| undecided.at);
+                let data = data.to_vec();
+                stream.0 = State::Undecided(Box::new(Undecided { probing, side, at, stream_start, data }));
+            }
+            _ if is_exhausted => stream.0 = State::Off(probing.known),
+            _ => stream.0 = State::Probing(probing),
         }
     }
 
-    /// Parses what is buffered.
-    fn parse(
-        &mut self,
-        stream: &mut Stream,
-        flow: &FlowContext,
-        side: Side,
-        last: bool,
-        counts: &mut L7Counts,
-        sink: &mut dyn SpanSink,
-    ) {
+    fn feed(&mut self, stream: &mut Stream, side: Side, chunk: Chunk<'_>, out: &mut Out<'_>) {
         let State::Active(active) = &mut stream.0 else { return };
+        let passed = active.pass_over(side, chunk.data.len() as u64) as usize;
+        let chunk = chunk.skip(passed);
+        if chunk.data.is_empty() || !active.finds_place(side, chunk.data, out.flow) {
+            return;
+        }
         let direction = &mut active.directions[side as usize];
-        let buffer = std::mem::take(&mut direction.buffer);
+        direction.newest = (chunk.ts_ns, direction.buffer.len());
+        if direction.buffer.is_empty() {
+            direction.at = At::of(&chunk);
+            self.run(stream, side, chunk.data, false, out);
+            return;
+        }
+        let total_room = self.config.max_buffer_total.saturating_sub(self.buffered);
+        let room = self.config.max_buffer.saturating_sub(direction.buffer.len()).min(total_room);
+        let taken = chunk.data.len().min(room);
+        direction.buffer.extend_from_slice(&chunk.data[..taken]);
+        self.buffered += taken;
+        let is_full = taken < chunk.data.len();
+        if is_full || direction.buffer.len() >= direction.wanted {
+            if is_full && room == total_room {
+                self.stats.over_budget_bytes += (chunk.data.len() - taken) as u64;
+            }
+            self.parse_buffer(stream, side, is_full, out);
+            self.take(stream, side, chunk.skip(taken), out);
+        }
+    }
+
+    /// Parses what is buffered; `ends` when nothing can be added to it.
+    fn parse_buffer(&mut self, stream: &mut Stream, side: Side, ends: bool, out: &mut Out<'_>) {
+        let State::Active(active) = &mut stream.0 else { return };
+        let buffer = std::mem::take(&mut active.directions[side as usize].buffer);
         self.buffered -= buffer.len();
-        self.run(stream, flow, side, &buffer, last, counts, sink);
+        self.run(stream, side, &buffer, ends, out);
     }
 
     /// Lets the parser have `data`, which begins at `direction.at`, and buffers what it leaves.
-    fn run(
-        &mut self,
-        stream: &mut Stream,
-        flow: &FlowContext,
-        side: Side,
-        data: &[u8],
-        last: bool,
-        counts: &mut L7Counts,
-        sink: &mut dyn SpanSink,
-    ) {
+    fn run(&mut self, stream: &mut Stream, side: Side, data: &[u8], ends: bool, out: &mut Out<'_>) {
         let State::Active(active) = &mut stream.0 else { return };
-        let role = active.role(side);
         let mut rest = data;
-        let mut turn = None;
         while !rest.is_empty() {
-            let direction = &mut active.directions[side as usize];
-            let mut cx = Cx {
-                config: &self.config,
-                l4: flow.l4,
-                last: last || rest.len() >= self.config.max_buffer,
-                role,
-                exchanges: &mut active.exchanges,
-                at: At { truncated: last && flow.l4 == L4Protocol::Tcp, ..direction.at },
-            };
-            let last = cx.last;
-            match active.parser.parse(role, rest, &mut cx) {
-                Step::Done(n) if n > 0 => {
-                    active.exchanges.consumed(role, n.min(rest.len()) as u64);
-                    direction.skip = n.saturating_sub(rest.len()) as u64;
-                    let n = n.min(rest.len());
-                    direction.at.seq = direction.at.seq.map(|seq| seq.wrapping_add(n as u32));
-                    if n >= direction.newest.1 {
-                        direction.at.ts_ns = direction.newest.0;
-                    }
-                    direction.newest.1 = direction.newest.1.saturating_sub(n);
-                    rest = &rest[n..];
-                }
-                Step::More(wanted) if !last && self.buffered + rest.len() <= self.config.max_buffer_total => {
+            match self.step(active, side, rest, ends, out.flow.l4) {
+                Step::Done(n) => rest = active.advance(side, rest, n),
+                Step::More(wanted) => {
+                    let direction = &mut active.directions[side as usize];
                     direction.wanted = wanted.max(rest.len() + 1);
                     direction.buffer.extend_from_slice(rest);
                     self.buffered += rest.len();
-                    rest = &[];
-                }
-                step @ (Step::Opaque | Step::Switch) => {
-                    turn = Some(step);
                     break;
                 }
-                Step::Done(_) | Step::More(_) | Step::Desync => {
+                Step::Desync => {
                     self.stats.desyncs += 1;
-                    if flow.l4 == L4Protocol::Tcp {
-                        active.lose(side, &mut self.buffered);
+                    active.desyncs = active.desyncs.saturating_add(1);
+                    if out.flow.l4 != L4Protocol::Tcp {
+                        break;
                     }
-                    rest = &[];
+                    match active.lose_before_newest(side, rest, out.flow) {
+                        Some(newest) => rest = newest,
+                        None => break,
+                    }
+                }
+                Step::Opaque => {
+                    self.leave(stream, State::Off(stream.known()), out);
+                    return;
+                }
+                Step::Switch => {
+                    self.switch(stream, side, rest, out);
+                    return;
                 }
             }
         }
+        self.hand_on(active, out);
+        self.judge(stream, out);
+    }
+
+    /// One step of the parser, who is asked again with what there is when more than that cannot be had. Any step but
+    /// `Done` with progress, `More` when there may come more, and the turns becomes `Desync`.
+    fn step(&mut self, active: &mut Active, side: Side, rest: &[u8], ends: bool, l4: L4Protocol) -> Step {
+        let is_datagram = l4 != L4Protocol::Tcp;
+        let can_wait = !ends
+            && rest.len() < self.config.max_buffer
+            && self.buffered + rest.len() <= self.config.max_buffer_total;
+        let step = match active.parse(side, rest, is_datagram, false, l4, &self.config) {
+            Step::More(_) if !is_datagram && !can_wait => {
+                active.parse(side, rest, true, true, l4, &self.config)
+            }
+            step => step,
+        };
+        match step {
+            Step::Done(0) => Step::Desync,
+            Step::More(_) if is_datagram || !can_wait => Step::Desync,
+            step => step,
+        }
+    }
+
+    /// Hands on the exchanges that are ready, and keeps the memory of those that wait within bounds.
+    fn hand_on(&mut self, active: &mut Active, out: &mut Out<'_>) {
+        self.pending_bytes = self.pending_bytes - active.pending_bytes + active.exchanges.pending_bytes();
+        if self.pending_bytes > self.config.max_pending_bytes {
+            self.pending_bytes -= active.exchanges.pending_bytes();
+            active.exchanges.abandon();
+        }
+        active.pending_bytes = active.exchanges.pending_bytes();
+        active.exchanges.flush(active.client, active.parser.protocol(), out);
+    }
+
+    /// Remembers what the server speaks once that is certain, and forgets what turns out wrong.
+    fn judge(&mut self, stream: &mut Stream, out: &mut Out<'_>) {
+        let State::Active(active) = &mut stream.0 else { return };
+        let server = out.flow.endpoints[active.client.other() as usize];
+        if active.proven {
+            return;
+        }
+        if active.exchanges.has_paired() {
+            active.proven = true;
+            if !active.probing.has_switched() {
+                self.endpoints.remember(server, out.flow.l4, active.parser.protocol());
+            }
+        } else if active.desyncs >= MAX_UNPROVEN_DESYNCS
+            || active.desyncs > 0 && !active.exchanges.has_messages()
+        {
+            self.endpoints.forget(server, out.flow.l4, active.parser.protocol());
+            let mut probing = active.probing;
+            if active.exchanges.has_messages() {
+                probing.known = stream.known();
+            }
+            self.leave(stream, State::Probing(probing), out);
+        }
+    }
+
+    /// The stream changes its protocol: detects anew from `rest` on.
+    fn switch(&mut self, stream: &mut Stream, side: Side, rest: &[u8], out: &mut Out<'_>) {
+        let known = stream.known();
+        let State::Active(active) = &mut stream.0 else { return };
         let at = active.directions[side as usize].at;
-        match turn {
-            Some(Step::Switch) => {
-                self.turn_off(stream, flow, counts, sink);
-                stream.0 = State::Fresh;
-                let chunk = Chunk { data: rest, ts_ns: at.ts_ns, seq: at.seq, stream_start: true };
-                self.detect(stream, flow, side, chunk, counts, sink);
+        let other = &mut active.directions[side.other() as usize];
+        let (kept, kept_at) = (std::mem::take(&mut other.buffer), other.at);
+        self.buffered -= kept.len();
+        let next = active.probing.switch(known).map_or(State::Off(known), State::Probing);
+        self.leave(stream, next, out);
+        let kept = Chunk { data: &kept, ts_ns: kept_at.ts_ns, seq: kept_at.seq, stream_start: true };
+        let rest = Chunk { data: rest, ts_ns: at.ts_ns, seq: at.seq, stream_start: true };
+        self.take(stream, side.other(), kept, out);
+        self.take(stream, side, rest, out);
+    }
+
+    /// Leaves a parser, or detection, for `next`: nothing of the stream stays behind.
+    fn leave(&mut self, stream: &mut Stream, next: State, out: &mut Out<'_>) {
+        match std::mem::replace(&mut stream.0, next) {
+            State::Active(mut active) => {
+                self.buffered -= active.directions.iter().map(|d| d.buffer.len()).sum::<usize>();
+                active.exchanges.abandon();
+                self.hand_on(&mut active, out);
             }
-            Some(_) => self.turn_off(stream, flow, counts, sink),
-            None => {
-                let mut out = out(flow, active.client, active.parser.protocol(), counts, sink);
-                active.exchanges.flush(&mut out);
-            }
+            State::Undecided(undecided) => self.buffered -= undecided.data.len(),
+            State::Probing(_) | State::Off(_) => {}
         }
     }
 }
 
-impl Active {
-    fn role(&self, side: Side) -> Role {
-        role_of(self.client, side)
-    }
+/// Times an unproven parser may lose its place before the detection counts as wrong.
+const MAX_UNPROVEN_DESYNCS: u8 = 3;
 
-    /// Message boundaries of one direction are lost.
-    fn lose(&mut self, side: Side, buffered: &mut usize) {
-        let role = self.role(side);
-        let direction = &mut self.directions[side as usize];
-        *buffered -= direction.buffer.len();
-        *direction = Direction { lost: true, ..Direction::default() };
-        self.parser.lost(role);
-        self.exchanges.lost(role);
-    }
-}
-
-fn role_of(client: Side, side: Side) -> Role {
-    if side == client { Role::Client } else { Role::Server }
-}
-
-fn out<'a>(
-    flow: &'a FlowContext,
-    client: Side,
-    protocol: L7Protocol,
-    counts: &'a mut L7Counts,
-    sink: &'a mut dyn SpanSink,
-) -> Out<'a> {
-    Out { flow, client, protocol, counts, sink }
-}
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Pairs requests with responses and makes the spans.
 
-use crate::engine::{FlowContext, Side, SpanSink};
+use crate::engine::{Chunk, FlowContext, Side, SpanSink};
 use crate::parser::{Length, Message, Pairing, Role};
 use std::collections::VecDeque;
 use wirespan_records::{L7Counts, L7Protocol, ResponseStatus, Session, Span};
@@ -12,6 +12,12 @@ pub(crate) struct At {
     pub seq: Option<u32>,
     /// Bytes of the message are missing in the capture.
     pub truncated: bool,
+}
+
+impl At {
+    pub(crate) fn of(chunk: &Chunk<'_>) -> Self {
+        Self { ts_ns: chunk.ts_ns, seq: chunk.seq, truncated: false }
+    }
 }
 
 /// One half of an exchange.
@@ -36,6 +42,13 @@ impl Half {
     }
 }
 
+/// A request that waits. Boxed, so that taking one out of the middle of many is cheap.
+struct Pending {
+    id: Option<u64>,
+    cost: usize,
+    half: Box<Half>,
+}
+
 /// An exchange that is ready, and why it has no other half.
 struct Ready {
     request: Option<Half>,
@@ -44,16 +57,34 @@ struct Ready {
     unanswered: ResponseStatus,
 }
 
+/// Whether responses in order can be told to belong to the requests that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Kept,
+    /// Messages were lost.
+    Broken,
+    /// Messages were lost of a client that does not wait for responses, and a response came since.
+    BrokenAndAnswered,
+}
+
 /// The requests of one stream that wait for their response, and the exchanges that are ready to be handed on.
 pub(crate) struct Exchanges {
     pairing: Pairing,
-    pending: VecDeque<Half>,
+    pending: VecDeque<Pending>,
+    pending_bytes: usize,
+    max_pending: usize,
     /// The newest request is the last of `pending` and its bytes are still being counted.
     request_open: bool,
     /// A paired response whose bytes are still being counted.
     response_open: Option<Ready>,
     ready: Vec<Ready>,
-    max_pending: usize,
+    order: Order,
+    /// The client was seen to send requests before it had the response of the one before.
+    pipelines: bool,
+    /// Requests that were given up while the order was kept: as many responses belong to them.
+    late: usize,
+    has_messages: bool,
+    has_paired: bool,
 }
 
 impl Exchanges {
@@ -61,62 +92,147 @@ impl Exchanges {
         Self {
             pairing,
             pending: VecDeque::new(),
+            pending_bytes: 0,
+            max_pending,
             request_open: false,
             response_open: None,
             ready: Vec::new(),
-            max_pending,
+            order: Order::Kept,
+            pipelines: false,
+            late: 0,
+            has_messages: false,
+            has_paired: false,
         }
+    }
+
+    /// A message was seen.
+    pub(crate) fn has_messages(&self) -> bool {
+        self.has_messages
+    }
+
+    /// A request had its response.
+    pub(crate) fn has_paired(&self) -> bool {
+        self.has_paired
+    }
+
+    /// Memory of the requests that wait.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending_bytes
     }
 
     pub(crate) fn request(&mut self, message: Message, at: At, role: Role) {
         self.end(role);
-        if self.pairing == Pairing::ById
-            && let Some(first) = self.pending.iter_mut().find(|half| half.message.id == message.id)
-        {
-            if first.message.resource == message.resource {
-                // The same question again: one exchange that began with the first.
-                first.bytes += Half::new(message, at).bytes;
+        self.has_messages = true;
+        if self.pairing == Pairing::ById {
+            if self.repeats(&message) {
                 return;
             }
+            // Whoever uses an id again does not wait for the response to its first use.
             let id = message.id;
-            self.give_up(|half| half.message.id == id, ResponseStatus::Timeout);
+            self.give_up(|pending| pending.id == id, ResponseStatus::Timeout);
+        } else {
+            if self.order == Order::BrokenAndAnswered {
+                // Clients that send several requests at once mostly wait for all the responses before they go on.
+                self.abandon();
+            }
+            if self.pending.is_empty() && !self.pipelines {
+                self.late = 0;
+            }
         }
         if self.pending.len() >= self.max_pending
-            && let Some(oldest) = self.pending.pop_front()
+            && let Some(oldest) = self.remove(0)
         {
+            self.late += 1;
             self.ready.push(Ready {
                 request: Some(oldest),
                 response: None,
                 unanswered: ResponseStatus::Unknown,
             });
         }
-        let half = Half::new(message, at);
+        let half = Box::new(Half::new(message, at));
         self.request_open = half.is_open();
-        self.pending.push_back(half);
+        let cost = size_of::<Half>() + half.message.heap_bytes();
+        self.pending_bytes += cost;
+        self.pending.push_back(Pending { id: half.message.id, cost, half });
+    }
+
+    /// The same question again: one exchange that began with the first.
+    fn repeats(&mut self, message: &Message) -> bool {
+        let Some(first) = self.pending.iter_mut().find(|pending| pending.id == message.id) else {
+            return false;
+        };
+        let half = &mut first.half;
+        let same =
+            half.message.resource == message.resource && half.message.request_type == message.request_type;
+        if let (true, Length::Known(bytes)) = (same, message.length) {
+            half.bytes += bytes;
+        }
+        same
     }
 
     pub(crate) fn one_way(&mut self, message: Message, at: At) {
+        self.has_messages = true;
         let request = Some(Half::new(message, at));
         self.ready.push(Ready { request, response: None, unanswered: ResponseStatus::Ok });
     }
 
     pub(crate) fn response(&mut self, message: Message, at: At, role: Role) {
         self.end(role);
+        self.has_messages = true;
+        let response = Half::new(message, at);
         let request = match self.pairing {
-            Pairing::InOrder => self.pending.pop_front(),
+            Pairing::InOrder => self.next_in_order(at.ts_ns),
             Pairing::ById => self
                 .pending
                 .iter()
-                .position(|half| half.message.id == message.id)
-                .and_then(|index| self.pending.remove(index)),
+                .position(|pending| pending.id == response.message.id)
+                .and_then(|index| self.remove(index)),
         };
-        self.request_open &= !self.pending.is_empty();
-        let response = Half::new(message, at);
+        self.has_paired |= request.is_some();
         self.answered(request, response);
+    }
+
+    /// Takes the request that is answered by a response that was sent at `ts_ns`.
+    fn next_in_order(&mut self, ts_ns: u64) -> Option<Half> {
+        if self.order != Order::Kept {
+            let answered = self.answered_after_loss(ts_ns);
+            // What comes before was answered by what was lost.
+            for _ in 0..answered.unwrap_or(self.pending.len()) {
+                if let Some(mut request) = self.remove(0) {
+                    request.at.truncated = true;
+                    let unanswered = ResponseStatus::Unknown;
+                    self.ready.push(Ready { request: Some(request), response: None, unanswered });
+                }
+            }
+            self.order = if self.pipelines { Order::BrokenAndAnswered } else { Order::Kept };
+            return answered.and_then(|_| self.remove(0));
+        }
+        if self.late > 0 {
+            self.late -= 1;
+            return None;
+        }
+        self.pipelines |= self.pending.get(1).is_some_and(|second| second.half.at.ts_ns < ts_ns);
+        self.remove(0)
+    }
+
+    /// A client that waits for each response has sent only one request since the last. Of the others nothing is certain.
+    fn answered_after_loss(&self, ts_ns: u64) -> Option<usize> {
+        if self.pipelines {
+            return None;
+        }
+        self.pending.iter().rposition(|pending| pending.half.at.ts_ns <= ts_ns)
+    }
+
+    fn remove(&mut self, index: usize) -> Option<Half> {
+        let removed = self.pending.remove(index)?;
+        self.pending_bytes -= removed.cost;
+        self.request_open &= !self.pending.is_empty();
+        Some(*removed.half)
     }
 
     pub(crate) fn push(&mut self, message: Message, at: At) {
         self.end(Role::Server);
+        self.has_messages = true;
         self.answered(None, Half::new(message, at));
     }
 
@@ -131,7 +247,11 @@ impl Exchanges {
     }
 
     pub(crate) fn open_response(&mut self) -> Option<&mut Message> {
-        self.response_open.as_mut().and_then(|ready| ready.response.as_mut()).map(|half| &mut half.message)
+        self.open_half().map(|half| &mut half.message)
+    }
+
+    fn open_half(&mut self) -> Option<&mut Half> {
+        self.response_open.as_mut().and_then(|ready| ready.response.as_mut())
     }
 
     /// The open message of `role` has all its bytes.
@@ -144,45 +264,60 @@ impl Exchanges {
 
     /// `n` bytes of the open message of `role` went by.
     pub(crate) fn consumed(&mut self, role: Role, n: u64) {
-        match role {
-            Role::Client if self.request_open => {
-                if let Some(half) = self.pending.back_mut() {
-                    half.bytes += n;
-                }
-            }
-            Role::Server => {
-                if let Some(half) = self.response_open.as_mut().and_then(|r| r.response.as_mut()) {
-                    half.bytes += n;
-                }
-            }
-            Role::Client => {}
+        let open = match role {
+            Role::Client if self.request_open => self.pending.back_mut().map(|pending| &mut *pending.half),
+            Role::Client => None,
+            Role::Server => self.open_half(),
+        };
+        if let Some(half) = open {
+            half.bytes = half.bytes.saturating_add(n);
         }
     }
 
     pub(crate) fn request_with(&self, id: Option<u64>) -> Option<&Message> {
-        self.pending.iter().map(|half| &half.message).find(|message| message.id == id)
+        self.pending.iter().find(|pending| pending.id == id).map(|pending| &pending.half.message)
     }
 
-    pub(crate) fn oldest(&self) -> Option<&Message> {
-        self.pending.front().map(|half| &half.message)
+    /// The request that a response sent at `ts_ns` answers.
+    pub(crate) fn oldest(&self, ts_ns: u64) -> Option<&Message> {
+        let index = match self.order {
+            Order::Kept if self.late > 0 => return None,
+            Order::Kept => 0,
+            _ if self.pairing == Pairing::ById => 0,
+            _ => self.answered_after_loss(ts_ns)?,
+        };
+        self.pending.get(index).map(|pending| &pending.half.message)
     }
 
-    /// Message boundaries of `role` are lost. Responses that were in the hole cannot be told from those that were not,
-    /// so the requests that wait in order end as unknown.
+    /// Message boundaries of `role` are lost, and with them any number of messages.
     pub(crate) fn lost(&mut self, role: Role) {
-        self.end(role);
-        if role == Role::Server && self.pairing == Pairing::InOrder {
-            for half in &mut self.pending {
-                half.at.truncated = true;
+        match role {
+            Role::Server => {
+                if let Some(half) = self.open_half() {
+                    half.at.truncated = true;
+                }
             }
-            self.give_up(|_| true, ResponseStatus::Unknown);
+            Role::Client if self.request_open => {
+                if let Some(request) = self.pending.back_mut() {
+                    request.half.at.truncated = true;
+                }
+            }
+            Role::Client => {}
+        }
+        self.end(role);
+        // A request that was lost has its response come while none waits, unless several are sent at once.
+        if self.pairing == Pairing::InOrder && (role == Role::Server || self.pipelines) {
+            self.order = Order::Broken;
         }
     }
 
     /// Requests older than `before_ns` are not waited for any longer.
     pub(crate) fn expire(&mut self, before_ns: u64) {
-        if self.pending.front().is_some_and(|half| half.at.ts_ns < before_ns) {
-            self.give_up(|half| half.at.ts_ns < before_ns, ResponseStatus::Timeout);
+        if self.pending.front().is_some_and(|pending| pending.half.at.ts_ns < before_ns) {
+            let status = self.unanswered();
+            let waiting = self.pending.len();
+            self.give_up(|pending| pending.half.at.ts_ns < before_ns, status);
+            self.late += waiting - self.pending.len();
         }
     }
 
@@ -190,44 +325,61 @@ impl Exchanges {
     pub(crate) fn close(&mut self) {
         self.end(Role::Client);
         self.end(Role::Server);
-        self.give_up(|_| true, ResponseStatus::Timeout);
+        let status = self.unanswered();
+        self.give_up(|_| true, status);
     }
 
-    fn give_up(&mut self, which: impl Fn(&Half) -> bool, unanswered: ResponseStatus) {
+    /// Whatever waits ends as unknown: what becomes of it will not be seen.
+    pub(crate) fn abandon(&mut self) {
+        self.end(Role::Client);
+        self.end(Role::Server);
+        self.give_up(|_| true, ResponseStatus::Unknown);
+        self.order = Order::Kept;
+    }
+
+    /// How a request ends whose response did not come. When responses were lost, it may have come.
+    fn unanswered(&mut self) -> ResponseStatus {
+        if self.order == Order::Kept {
+            return ResponseStatus::Timeout;
+        }
+        for pending in &mut self.pending {
+            pending.half.at.truncated = true;
+        }
+        ResponseStatus::Unknown
+    }
+
+    fn give_up(&mut self, which: impl Fn(&Pending) -> bool, unanswered: ResponseStatus) {
         let mut index = 0;
-        while let Some(half) = self.pending.get(index) {
-            if which(half) {
-                let request = self.pending.remove(index);
+        while let Some(pending) = self.pending.get(index) {
+            if which(pending) {
+                let request = self.remove(index);
                 self.ready.push(Ready { request, response: None, unanswered });
             } else {
                 index += 1;
             }
         }
-        self.request_open &= !self.pending.is_empty();
     }
 
     /// Hands on what is ready.
     #[inline]
-    pub(crate) fn flush(&mut self, out: &mut Out<'_>) {
+    pub(crate) fn flush(&mut self, client: Side, protocol: L7Protocol, out: &mut Out<'_>) {
         if !self.ready.is_empty() {
             for ready in self.ready.drain(..) {
-                out.emit(ready);
+                out.emit(client, protocol, ready);
             }
         }
     }
 }
 
-/// Where the spans of one stream go, and what they have in common.
+/// Where the spans of one stream go, and what they take from its flow.
 pub(crate) struct Out<'a> {
     pub flow: &'a FlowContext,
-    pub client: Side,
-    pub protocol: L7Protocol,
     pub counts: &'a mut L7Counts,
     pub sink: &'a mut dyn SpanSink,
 }
 
 impl Out<'_> {
-    fn emit(&mut self, ready: Ready) {
+    fn emit(&mut self, client: Side, protocol: L7Protocol, ready: Ready) {
         let Ready { request, response, unanswered } = ready;
         let (session, status) = match (&request, &response) {
             (Some(_), Some(r)) => (Session::Complete, r.message.status.unwrap_or_default()),
@@ -240,7 +392,7 @@ impl Out<'_> {
         let (request_bytes, response_bytes) =
             (request.as_ref().map_or(0, |h| h.bytes), response.as_ref().map_or(0, |h| h.bytes));
         let start_ns = request_at.or(response_at).unwrap_or_default().ts_ns;
-        let end_ns = response_at.map_or(start_ns, |at| at.ts_ns);
+        let end_ns = response_at.map_or(start_ns, |at| at.ts_ns.max(start_ns));
         let q = request.map(|half| half.message).unwrap_or_default();
         let r = response.map(|half| half.message).unwrap_or_default();
         let mut attributes = q.attributes;
@@ -251,11 +403,11 @@ impl Out<'_> {
             flow_id: self.flow.flow_id,
             start_ns,
             end_ns,
-            client: self.flow.endpoints[self.client as usize],
-            server: self.flow.endpoints[self.client.other() as usize],
+            client: self.flow.endpoints[client as usize],
+            server: self.flow.endpoints[client.other() as usize],
             protocol: self.flow.l4,
             tunnel: self.flow.tunnel,
-            l7_protocol: self.protocol,
+            l7_protocol: protocol,
             version: q.version.or(r.version),
             request_type: q.request_type.or(r.request_type),
             request_domain: q.domain.or(r.domain),

@@ -6,15 +6,19 @@
 //! | module | what |
 //! |---|---|
 //! | [`parser`] | the contract every protocol fulfils: probe, parse, what a step may say |
-//! | [`protocols`] | one file per protocol and the one list where they are registered |
-//! | [`engine`] | per worker: detection, remembered endpoints, limits; per stream: buffers, skipping, holes |
+//! | [`protocols`] | one file or folder per protocol and the one list where they are registered |
+//! | [`engine`] | per worker: settings, limits, counters; the way of the bytes |
+//! | `detect` | what a stream speaks, remembered endpoints |
+//! | `stream` | per stream: its parser, buffers, bytes that are passed over, holes |
 //! | [`exchange`] | pairs requests with responses and makes the spans |
 //! | [`trace`] | trace context in headers |
+//! | `text` | bytes as text of bounded length |
 //! | [`obfuscate`] | literals and values out of statements and commands |
 //!
 //! To add a protocol: one file in `protocols/` with a type that implements [`parser::Parser`], one line in the list of
 //! `protocols/mod.rs`, its name in `L7Protocol`.
 
+mod detect;
 #[doc(hidden)]
 pub mod drive;
 pub mod engine;
@@ -22,7 +26,9 @@ pub mod exchange;
 pub mod obfuscate;
 pub mod parser;
 pub mod protocols;
+mod stream;
 mod text;
 pub mod trace;
 
-pub use engine::{Chunk, Config, Engine, FlowContext, Side, SpanSink, Stream};
+pub use engine::{Chunk, Config, Engine, FlowContext, Side, SpanSink};
+pub use stream::Stream;

@@ -127,6 +127,26 @@ pub struct Message {
     pub length: Length,
 }
 
+impl Message {
+    /// Memory of its texts, about.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let texts = [
+            &self.version,
+            &self.request_type,
+            &self.domain,
+            &self.resource,
+            &self.endpoint,
+            &self.exception,
+            &self.result,
+            &self.trace_id,
+            &self.span_id,
+            &self.x_request_id,
+        ];
+        let texts = texts.into_iter().flatten().chain(self.attributes.iter().map(|(_, value)| value));
+        texts.map(String::capacity).sum()
+    }
+}
+
 /// What a parser may use while it parses: its limits, where it is in the stream, and where messages go.
 pub struct Cx<'a> {
     /// Settings.
@@ -184,9 +204,9 @@ impl Cx<'_> {
         self.exchanges.request_with(id)
     }
 
-    /// The oldest request that has no response yet.
+    /// The request that a response beginning at the first byte given would answer: the oldest that has no response yet.
     pub fn oldest_request(&self) -> Option<&Message> {
-        self.exchanges.oldest()
+        self.exchanges.oldest(self.at.ts_ns)
     }
 }
 

@@ -362,3 +362,6 @@ fn response(head: &Head<'_>, version: &[u8], code: u16, reason: &[u8], cx: &Cx<'
 fn some(bytes: &[u8], max: usize) -> Option<String> {
     (!bytes.is_empty()).then(|| text(bytes, max))
 }
+
+#[cfg(test)]
+mod tests;
