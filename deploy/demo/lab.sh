@@ -1,0 +1,176 @@
+# shellcheck shell=bash
+# A small shop in network namespaces, to be sourced: lab_up, lab_load, lab_down.
+#
+#   client --\                 /-- app    app.demo    an HTTP service (app.py)
+#             >-- a switch ---<--- db     db.demo     MariaDB
+#   web -----/        |        \-- cache  cache.demo  Redis
+#   www.demo          |         \- dns                dnsmasq, for all of them
+#   nginx          mirror port
+#
+# The switch is a bridge in a namespace of its own, so that neither the addresses nor the firewall of this machine play
+# a part. Every frame that enters the switch is copied to the mirror port, once; the other end of that port is
+# $LAB_MIRROR on this machine, which has no address and answers nothing: as on a real mirror port, one only listens.
+
+demo=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+PATH=$PATH:/usr/sbin:/sbin
+
+# name=last byte of its address
+lab_hosts=(client=10 web=20 app=30 db=40 cache=50 dns=53)
+
+# Makes the network and starts the servers. Sets LAB, a directory that is gone after lab_down, and LAB_MIRROR.
+lab_up() {
+    lab_clear_leftovers
+    LAB=$(mktemp -d "${TMPDIR:-/tmp}/wirespan-demo.XXXX")
+    chmod 711 "$LAB"
+    exec 9>"$LAB/lock"
+    flock 9
+    LAB_MIRROR=$(lab_name mirror)
+    lab_network
+    lab_config
+    lab_servers
+}
+
+# Drives requests: lab_load [--rounds N].
+lab_load() {
+    lab_run client /usr/bin/python3 "$demo/load.py" --ca "$LAB/www.crt" "$@"
+}
+
+lab_down() {
+    [[ -n ${LAB:-} ]] || return 0
+    lab_remove "$LAB"
+    unset LAB
+}
+
+# The name of a namespace or an interface of this lab.
+lab_name() {
+    echo "ws-${LAB##*.}-$1"
+}
+
+# Runs a command as a host of the lab: in its network, and with the lab's name server.
+lab_run() {
+    local host=$1
+    shift
+    # shellcheck disable=SC2016
+    nsenter --net="/run/netns/$(lab_name "$host")" unshare --mount bash -c '
+        mount --bind "$0/resolv.conf" /etc/resolv.conf
+        mount --bind "$0/nsswitch.conf" /etc/nsswitch.conf
+        [[ ! -d /run/nscd ]] || mount -t tmpfs none /run/nscd
+        exec "$@"' "$LAB" "$@" 9>&-
+}
+
+# Starts a server as a host of the lab; what it says goes to a file of its name.
+lab_start() {
+    lab_run "$@" >"$LAB/$1.log" 2>&1 </dev/null 9>&- &
+}
+
+lab_network() {
+    local switch host name port ports=()
+    switch=$(lab_name switch)
+    ip netns add "$switch"
+    ip netns exec "$switch" sysctl -qw net.ipv6.conf.default.disable_ipv6=1
+    ip link add name "$LAB_MIRROR" type veth peer name mirror netns "$switch"
+    ip link set dev "$LAB_MIRROR" addrgenmode none arp off up
+    ip -n "$switch" link add name switch type bridge
+    ip -n "$switch" link set dev switch up
+    ip -n "$switch" link set dev mirror up
+    for host in "${lab_hosts[@]}"; do
+        port=${host%=*}
+        name=$(lab_name "$port")
+        ports+=("$port")
+        ip netns add "$name"
+        ip netns exec "$name" sysctl -qw net.ipv6.conf.default.disable_ipv6=1
+        ip -n "$switch" link add name "$port" type veth peer name eth0 netns "$name"
+        ip -n "$switch" link set dev "$port" master switch up
+        ip -n "$name" link set dev lo up
+        ip -n "$name" link set dev eth0 up
+        ip -n "$name" address add "10.88.0.${host#*=}/24" dev eth0
+    done
+    ip netns exec "$switch" nft -f - <<END
+table netdev mirror {
+    chain copy {
+        type filter hook ingress devices = { $(IFS=,; echo "${ports[*]}") } priority 0; policy accept
+        dup to "mirror"
+    }
+}
+END
+}
+
+lab_config() {
+    echo "nameserver 10.88.0.53" >"$LAB/resolv.conf"
+    echo "hosts: files dns" >"$LAB/nsswitch.conf"
+    printf '10.88.0.%s %s\n' 10 client.demo 20 www.demo 30 app.demo 40 db.demo 50 cache.demo 53 dns.demo >"$LAB/hosts"
+    mkdir -p "$LAB/nginx/static"
+    cp "$demo/nginx.conf" "$LAB/nginx/"
+    echo "<!doctype html><title>Shop</title><h1>Shop</h1>" >"$LAB/nginx/static/index.html"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=www.demo \
+        -addext subjectAltName=DNS:www.demo -keyout "$LAB/www.key" -out "$LAB/www.crt" 2>/dev/null
+    chmod -R a+rX "$LAB/nginx" "$LAB/www.crt" "$LAB/resolv.conf" "$LAB/nsswitch.conf"
+}
+
+lab_servers() {
+    lab_start dns dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --addn-hosts="$LAB/hosts" \
+        --local=/demo/ --listen-address=10.88.0.53 --bind-interfaces --user=root --pid-file= --log-facility=-
+    mariadb-install-db --no-defaults --datadir="$LAB/db" --user=root --skip-test-db \
+        --auth-root-authentication-method=normal >"$LAB/db-install.log" 2>&1 || lab_failed db-install
+    lab_start db mariadbd --no-defaults --user=root --datadir="$LAB/db" --socket="$LAB/db.sock" \
+        --pid-file="$LAB/db.pid" --bind-address=10.88.0.40 --skip-name-resolve --init-file="$demo/shop.sql" \
+        --innodb-buffer-pool-size=32M --innodb-flush-log-at-trx-commit=2
+    lab_start cache redis-server --bind 10.88.0.50 --protected-mode no --save "" --dir "$LAB" --loglevel warning
+    lab_start app /usr/bin/python3 "$demo/app.py"
+    lab_wait db 3306
+    lab_wait cache 6379
+    lab_wait app 8000
+    lab_start web nginx -e "$LAB/web.log" -p "$LAB/nginx" -c nginx.conf
+    lab_wait web 443
+}
+
+# Waits until a host of the lab listens on a TCP port, without a packet that would show in the demo.
+lab_wait() {
+    local tries
+    for ((tries = 0; tries < 300; tries++)); do
+        [[ -z $(nsenter --net="/run/netns/$(lab_name "$1")" ss -Hltn "sport = :$2") ]] || return 0
+        sleep 0.2
+    done
+    lab_failed "$1"
+}
+
+lab_failed() {
+    echo "the demo's $1 did not start; it said:" >&2
+    tail -n 20 "$LAB/$1.log" >&2
+    return 1
+}
+
+# Removes the labs of runs that were killed: their lock is free.
+lab_clear_leftovers() {
+    local old
+    for old in "${TMPDIR:-/tmp}"/wirespan-demo.????; do
+        [[ -d $old && ! -L $old && -O $old ]] || continue
+        (flock --nonblock 9 && lab_remove "$old") 9>"$old/lock" || true
+    done
+}
+
+# Ends every process of a lab, then removes its namespaces (and with them its links) and its directory.
+lab_remove() {
+    local LAB=$1 name pids signal namespaces
+    namespaces=$(find /run/netns -maxdepth 1 -name "$(lab_name '*')" -printf '%f\n' 2>/dev/null || true)
+    for signal in TERM KILL; do
+        # Also what runs outside the namespaces on the lab's data, such as wirespan itself.
+        pids=$(for name in $namespaces; do ip netns pids "$name"; done; pgrep -f -- "$LAB/data" || true)
+        # shellcheck disable=SC2086
+        [[ -z $pids ]] || kill -"$signal" $pids 2>/dev/null || true
+        lab_wait_end "$pids"
+    done
+    for name in $namespaces; do ip netns del "$name"; done
+    ip link del dev "$(lab_name mirror)" 2>/dev/null || true
+    rm -rf "$LAB"
+}
+
+# Waits up to 10 s for processes to end.
+lab_wait_end() {
+    local tries
+    for ((tries = 0; tries < 100; tries++)); do
+        # shellcheck disable=SC2086
+        [[ -n $1 ]] && kill -0 $1 2>/dev/null || return 0
+        sleep 0.1
+    done
+}

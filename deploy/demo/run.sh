@@ -1,0 +1,97 @@
+#!/bin/bash
+# The demo: real servers and their requests in network namespaces, watched by wirespan on a mirror port.
+# run.sh WIRESPAN. Ends on Ctrl-C, or with ONCE=1 as soon as it has shown what it saw. Needs root.
+set -euo pipefail
+wirespan=$(realpath "$1")
+if ((EUID != 0)); then
+    command -v sudo >/dev/null || { echo "the demo makes network namespaces, which needs root: run it as root" >&2; exit 1; }
+    echo "==> the demo makes network namespaces, which needs root: asking sudo"
+    exec sudo --preserve-env=ONCE,WIRESPAN_LIBCHDB,XDG_CACHE_HOME,HOME "$0" "$wirespan"
+fi
+# shellcheck source=SCRIPTDIR/lab.sh
+source "$(dirname "$(realpath "$0")")/lab.sh"
+
+page=http://127.0.0.1:7700
+expected="HTTP MySQL Redis DNS TLS"
+# With ONCE=1, how long to wait until all of them were seen.
+patience_s=60
+
+say() {
+    printf '\n==> %s\n' "$*"
+}
+
+ask() {
+    "$wirespan" query "$1"
+}
+
+up() {
+    "$wirespan" up -i "$LAB_MIRROR" --data "$LAB/data" --hosts "$LAB/hosts" --listen 127.0.0.1:7700 \
+        --clickhouse-listen 127.0.0.1:8123 9>&- >"$LAB/wirespan.log" 2>&1 </dev/null &
+    wirespan_pid=$!
+    local tries
+    for ((tries = 0; tries < 150; tries++)); do
+        curl -sf "$page/api/health" >/dev/null && return
+        kill -0 "$wirespan_pid" 2>/dev/null || break
+        sleep 0.2
+    done
+    echo "wirespan did not start; it said:" >&2
+    cat "$LAB/wirespan.log" >&2
+    return 1
+}
+
+# The expected protocols that have no request in the store.
+missing() {
+    local seen protocol
+    seen=$(ask "SELECT DISTINCT l7_protocol FROM l7_log")
+    for protocol in $expected; do
+        grep -qw "$protocol" <<<"$seen" || echo "$protocol"
+    done
+}
+
+show() {
+    say "rate, errors and duration of every service (wirespan top --once)"
+    "$wirespan" top --once
+    say "the service map (GET /api/map)"
+    curl -sf "$page/api/map" | /usr/bin/python3 "$demo/show_map.py"
+    say "latest requests, by SQL (wirespan query)"
+    ask "SELECT start_time, l7_protocol, client, server, request_type, endpoint, response_status AS status, duration_us
+        FROM l7_log WHERE l7_protocol != 'DNS' ORDER BY start_time DESC LIMIT 8"
+    say "what the shop's database spent its time on, by SQL"
+    ask "SELECT endpoint, count() AS requests, round(avg(duration_us) / 1000, 2) AS mean_ms,
+        countIf(response_status = 'server_error') AS errors
+        FROM l7_log WHERE l7_protocol = 'MySQL' GROUP BY endpoint ORDER BY sum(duration_us) DESC LIMIT 5"
+}
+
+trap 'trap "" INT TERM; lab_down' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+say "starting nginx, a Python app, MariaDB, Redis and a DNS server, each in its own network namespace"
+lab_up
+say "watching their switch's mirror port $LAB_MIRROR"
+up
+lab_load --rounds 0 9>&- &
+say "requests are running; the first table comes in 20 s; the page is at $page"
+sleep 20 9>&- &
+wait $!
+if [[ ${ONCE:-} == 1 ]]; then
+    for ((end = SECONDS + patience_s; SECONDS < end; )); do
+        [[ -n $(missing) ]] || break
+        sleep 2
+    done
+fi
+show
+if [[ ${ONCE:-} == 1 ]]; then
+    lacking=$(missing)
+    if [[ -n $lacking ]]; then
+        echo "the demo failed: no request of ${lacking//$'\n'/, } was seen; wirespan said:" >&2
+        cat "$LAB/wirespan.log" >&2
+        exit 1
+    fi
+    say "every expected protocol was seen ($expected); stopping"
+    kill -TERM "$wirespan_pid"
+    wait "$wirespan_pid"
+else
+    say "the page is at $page; Ctrl-C stops and removes everything"
+    wait "$wirespan_pid"
+fi
