@@ -312,3 +312,39 @@ impl Datagram {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn memory_is_bounded_and_accounted_for(
+            fragments in prop::collection::vec((0u32..8, 0usize..40, 1usize..9, any::<bool>(), 0u64..40), 1..200),
+        ) {
+            let limits = FragmentLimits { datagrams_max: 5, bytes_max: 4000, timeout_ns: 30 };
+            let place = Place { src: 1, dst: 2, v6: true, vlan: None, tunnel: None };
+            let mut reassembly = Reassembly::new(limits);
+            let (mut waiting, mut lost) = (0, 0);
+            for (id, offset, units, more, now_ns) in fragments {
+                let fragment = Fragment { id, protocol: 17, offset: offset * 8, more };
+                let data = vec![0; units * 8];
+                match reassembly.add(place, fragment, &data, now_ns, 1, &mut Vec::new()) {
+                    Outcome::Absent(DropReason::Fragment) => waiting += 1,
+                    Outcome::Complete { wire_len, .. } => waiting -= i64::from(wire_len) - 1,
+                    Outcome::Absent(_) => {}
+                }
+                lost += reassembly.take_lost() as i64;
+                let held = |datagram: &Datagram| datagram.cost() + OVERHEAD;
+                prop_assert_eq!(reassembly.bytes, reassembly.datagrams.values().map(held).sum::<usize>());
+                prop_assert!(reassembly.bytes <= limits.bytes_max);
+                prop_assert!(reassembly.datagrams.len() <= limits.datagrams_max);
+                prop_assert_eq!(reassembly.datagrams.len(), reassembly.ages.len());
+            }
+            reassembly.give_up_all();
+            prop_assert_eq!(waiting, lost + reassembly.take_lost() as i64);
+            prop_assert_eq!(reassembly.bytes, 0);
+        }
+    }
+}

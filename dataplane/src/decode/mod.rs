@@ -4,12 +4,12 @@
 //! [`Packet`], or the reason why there is none. It counts nothing: every frame gives exactly one result, so a caller
 //! that counts packets and reasons has `frames = packets + drops`.
 //!
-//! - [`rest`]: what is left of a packet behind the headers read so far
-//! - [`link`]: link types, VLAN tags, MPLS, PPPoE, LLC/SNAP
-//! - [`ip`]: IPv4, IPv6 with extension headers
-//! - [`fragments`]: puts IP fragments together
-//! - [`transport`]: TCP, UDP, SCTP, ICMP
-//! - [`tunnels`]: one file per tunnel; the inner packet wins
+//! - `rest`: what is left of a packet behind the headers read so far
+//! - `link`: link types, VLAN tags, MPLS, PPPoE, LLC/SNAP
+//! - `ip`: IPv4, IPv6 with extension headers
+//! - `fragments`: puts IP fragments together
+//! - `transport`: TCP, UDP, SCTP, ICMP
+//! - `tunnels`: one file per tunnel; the inner packet wins
 //!
 //! Lengths come from the IP header, also where they exceed the frame: what a snap length or a mirror cut off is missing
 //! from [`Packet::payload`] only. A tunnel header that does not check out, or whose inside cannot be decoded, is no reason
