@@ -18,9 +18,11 @@ mod error;
 pub mod schema;
 pub mod server;
 pub mod supervise;
+pub mod write;
 
 pub use client::{Client, Table};
 pub use error::StoreError;
 pub use schema::{Retention, migrate};
 pub use server::{ServeOptions, serve};
 pub use supervise::{Supervisor, SupervisorOptions};
+pub use write::{NetMetrics, Stat, Writer, WriterCounters, WriterOptions};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 type Handle = *mut c_void;
 
-/// The loaded library and its entry points; valid as long as `_library` is.
+/// The library's entry points. It stays loaded for good: its background threads outlive the last connection.
 pub(super) struct Api {
     connect: unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut Handle,
     close: unsafe extern "C" fn(*mut Handle),
@@ -24,7 +24,6 @@ pub(super) struct Api {
     storage_rows_read: unsafe extern "C" fn(Handle) -> u64,
     storage_bytes_read: unsafe extern "C" fn(Handle) -> u64,
     destroy: unsafe extern "C" fn(Handle),
-    _library: Library,
 }
 
 type QueryFn = unsafe extern "C" fn(
@@ -50,14 +49,14 @@ impl Api {
         let library = unsafe { Library::new(path) }.map_err(bad)?;
         macro_rules! symbol {
             ($name:literal) => {
-                // SAFETY: the type of each field is the one declared in chdb.h, and the pointer is kept beside its library.
+                // SAFETY: the type of each field is the one declared in chdb.h, and the library is never unloaded.
                 *unsafe { library.get($name) }.map_err(bad)?
             };
         }
         let set_signal_handlers: unsafe extern "C" fn(c_int) = symbol!(b"chdb_set_signal_handlers_enabled\0");
         // SAFETY: no connection is open yet. The engine's own crash handlers would keep a dying process for minutes.
         unsafe { set_signal_handlers(0) };
-        Ok(Arc::new(Self {
+        let api = Self {
             connect: symbol!(b"chdb_connect\0"),
             close: symbol!(b"chdb_close_conn\0"),
             query: symbol!(b"chdb_query_with_params_n\0"),
@@ -71,8 +70,9 @@ impl Api {
             storage_rows_read: symbol!(b"chdb_result_storage_rows_read\0"),
             storage_bytes_read: symbol!(b"chdb_result_storage_bytes_read\0"),
             destroy: symbol!(b"chdb_destroy_query_result\0"),
-            _library: library,
-        }))
+        };
+        std::mem::forget(library);
+        Ok(Arc::new(api))
     }
 }
 

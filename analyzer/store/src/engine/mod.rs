@@ -44,7 +44,6 @@ pub struct Answer {
 
 /// The running engine. Dropping it closes the last connection, which shuts the engine down cleanly.
 pub struct Engine {
-    // Field order matters: the connection closes before the library may go.
     _anchor: Connection,
     api: Arc<Api>,
     arguments: Vec<CString>,
@@ -60,9 +59,8 @@ impl Engine {
         let path = CString::new(path).map_err(|_| refused("its name has a NUL byte"))?;
         let arguments = vec![CString::from(c"wirespan"), path];
         let api = Api::load(library)?;
-        let mut anchor = Connection::open(&api, &arguments)
+        let anchor = Connection::open(&api, &arguments)
             .ok_or_else(|| refused("check that it can be written and that no other process uses it"))?;
-        replace_default_database(&mut anchor).map_err(|message| refused(&message))?;
         Ok(Self { _anchor: anchor, api, arguments })
     }
 
@@ -85,17 +83,6 @@ impl Engine {
         let summary = output.summary();
         Ok(Answer { data: output.into_bytes(), summary })
     }
-}
-
-/// The engine's own `default` database shows every file of the machine as a table; put a plain one in its place. All on one
-/// connection, as none opens while there is no `default`.
-fn replace_default_database(connection: &mut Connection) -> Result<(), String> {
-    connection.query(b"DETACH DATABASE default", "Null", &[])?;
-    // Fails on a new data directory, where there is nothing to attach yet.
-    let attached = connection.query(b"ATTACH DATABASE default", "Null", &[]).map(drop);
-    let created =
-        connection.query(b"CREATE DATABASE IF NOT EXISTS default ENGINE = Atomic", "Null", &[]).map(drop);
-    created.map_err(|e| attached.err().map_or_else(|| e.clone(), |first| format!("{first}; {e}")))
 }
 
 /// `name` as an SQL identifier.

@@ -1,0 +1,167 @@
+//! Batches that wait to be sent, bounded by bytes, and the tasks that send them.
+
+use super::{WriterCounters, lock};
+use crate::{Client, StoreError};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Rows of one table, ready to send; the same bytes and token each time.
+pub(super) struct Batch {
+    pub(super) table: &'static str,
+    pub(super) rows: usize,
+    pub(super) token: String,
+    pub(super) data: Bytes,
+}
+
+/// First pause before a batch is sent again; doubles.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// Refusals of one batch that do not look transient before it is given up.
+const MAX_REFUSALS: u32 = 3;
+
+#[derive(Default)]
+struct Counters {
+    rows_in: AtomicU64,
+    stored: AtomicU64,
+    full: AtomicU64,
+    refused: AtomicU64,
+    batches: AtomicU64,
+    retries: AtomicU64,
+}
+
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    max_bytes: usize,
+    more: Notify,
+    counters: Counters,
+    empty: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    batches: VecDeque<Batch>,
+    /// Bytes of the batches that wait and of those under way.
+    bytes: usize,
+    under_way: usize,
+}
+
+impl Queue {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            max_bytes,
+            more: Notify::new(),
+            counters: Counters::default(),
+            empty: Notify::new(),
+        }
+    }
+
+    pub(super) fn count_in(&self, rows: usize) {
+        self.counters.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Takes a batch, or drops it when there is no room. An empty queue takes any batch.
+    pub(super) fn offer(&self, batch: Batch) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.bytes > 0 && waiting.bytes + batch.data.len() > self.max_bytes {
+            self.counters.full.fetch_add(batch.rows as u64, Ordering::Relaxed);
+            return;
+        }
+        waiting.bytes += batch.data.len();
+        waiting.batches.push_back(batch);
+        drop(waiting);
+        self.more.notify_one();
+    }
+
+    /// Completes when nothing waits and nothing is under way.
+    pub(super) async fn drained(&self) {
+        loop {
+            let changed = self.empty.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let waiting = lock(&self.waiting);
+                if waiting.batches.is_empty() && waiting.under_way == 0 {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Sends batches one after another, forever.
+    pub(super) async fn send_all(&self, client: Client) {
+        loop {
+            let batch = self.next().await;
+            let bytes = batch.data.len();
+            self.send(&client, batch).await;
+            let mut waiting = lock(&self.waiting);
+            waiting.bytes -= bytes;
+            waiting.under_way -= 1;
+            drop(waiting);
+            self.empty.notify_waiters();
+        }
+    }
+
+    async fn next(&self) -> Batch {
+        loop {
+            let more = self.more.notified();
+            {
+                let mut waiting = lock(&self.waiting);
+                if let Some(batch) = waiting.batches.pop_front() {
+                    waiting.under_way += 1;
+                    return batch;
+                }
+            }
+            more.await;
+        }
+    }
+
+    /// Sends one batch until it is acknowledged or refused for good.
+    async fn send(&self, client: &Client, batch: Batch) {
+        let mut pause = MIN_PAUSE;
+        let mut refusals = 0;
+        loop {
+            let error =
+                match client.insert(batch.table, "Native", batch.data.clone(), Some(&batch.token)).await {
+                    Ok(()) => {
+                        self.counters.stored.fetch_add(batch.rows as u64, Ordering::Relaxed);
+                        self.counters.batches.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                    Err(error) => error,
+                };
+            refusals += u32::from(!error.is_transient());
+            if refusals >= MAX_REFUSALS || matches!(error, StoreError::Query { status: 400..=404, .. }) {
+                tracing::error!(%error, table = batch.table, rows = batch.rows, "ClickHouse refuses a batch; its rows are lost");
+                self.counters.refused.fetch_add(batch.rows as u64, Ordering::Relaxed);
+                return;
+            }
+            tracing::warn!(%error, table = batch.table, pause_ms = pause.as_millis() as u64, "Sending a batch again");
+            self.counters.retries.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    pub(super) fn counters(&self) -> WriterCounters {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let c = &self.counters;
+        // In this order: a row that moves on meanwhile is then still among the waiting.
+        let (stored, full, refused) = (get(&c.stored), get(&c.full), get(&c.refused));
+        let rows_in = get(&c.rows_in);
+        WriterCounters {
+            rows_in,
+            rows_stored: stored,
+            rows_dropped_full: full,
+            rows_dropped_refused: refused,
+            rows_waiting: rows_in.saturating_sub(stored + full + refused),
+            batches_stored: get(&c.batches),
+            retries: get(&c.retries),
+        }
+    }
+}
