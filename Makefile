@@ -51,7 +51,7 @@ lint: cargo $(WEB)/node_modules/.package-lock.json ## Check format, lints, scrip
 	$(call say,dependency arrows)
 	python3 .ci/arrows.py
 	$(call say,scripts)
-	git grep -lIE '^#!/bin/(ba)?sh' | xargs shellcheck
+	git ls-files '*.sh' .ci/run | xargs shellcheck -x
 	$(call say,the committed page is what its sources build)
 	cd $(WEB) && npx tsc --noEmit && out=$$(mktemp -d) && npx vite build --logLevel warn --emptyOutDir --outDir "$$out" && \
 		diff -r "$$out" dist && rm -r "$$out"
