@@ -1,17 +1,18 @@
 //! From worker threads to the store.
 //!
-//! Workers hand over batches through a [`Sink`] and never wait: when as many rows wait as are allowed, the newest batch is
-//! dropped and counted. One exporter thread sums ticks, cuts batches for the store and writes them. For every table
-//! taken in = stored + dropped, and [`Ingest::stop`] returns only when everything taken in is one of the two.
+//! Workers hand over batches through a [`Sink`] and never wait: when as many records wait as are allowed, the newest batch
+//! is dropped and counted. One exporter thread sums ticks and hands rows to the store's writer, which sends them until they
+//! are acknowledged. Every record is stored or counted as dropped, and [`Ingest::stop`] returns when that is so for all.
 
-use crate::metrics::{NetAggregator, NetRow};
+use crate::metrics::NetAggregator;
 use crate::registry::{Counter, Registry};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use wirespan_records::{Flow, FlowTick, Span};
+use wirespan_store::{NetMetrics, Stat, Writer, WriterCounters};
 
 /// Batches that wait at most, whatever their size.
 const QUEUE_BATCHES: usize = 8192;
@@ -39,159 +40,150 @@ impl Batch {
     }
 }
 
-/// Where the exporter writes. A call that fails has given up: the rows are counted as dropped and not offered again.
-pub trait RowStore: Send + 'static {
-    /// Why rows were not stored.
-    type Error: std::fmt::Display;
-    /// Writes rows of `l7_log`.
-    fn write_spans(&mut self, rows: &[Span]) -> Result<(), Self::Error>;
-    /// Writes rows of `flow_log`.
-    fn write_flows(&mut self, rows: &[Flow]) -> Result<(), Self::Error>;
-    /// Writes rows of `net_metrics_1s`.
-    fn write_net(&mut self, rows: &[NetRow]) -> Result<(), Self::Error>;
-}
-
 /// Bounds of the way to the store.
 #[derive(Clone, Debug)]
 pub struct IngestOptions {
     /// Records that wait for the exporter at most.
-    pub queue_rows: usize,
-    /// Rows of one table that are written together at most.
-    pub batch_rows: usize,
-    /// How long rows wait for others, and how often finished seconds are written.
+    pub queue_records: usize,
+    /// How often finished seconds are handed on.
     pub flush_every: Duration,
+    /// How often the process's counters are written to `agent_stats`.
+    pub stats_every: Duration,
 }
 
 impl Default for IngestOptions {
     fn default() -> Self {
-        Self { queue_rows: 262_144, batch_rows: 65_536, flush_every: Duration::from_millis(500) }
+        Self {
+            queue_records: 262_144,
+            flush_every: Duration::from_millis(500),
+            stats_every: Duration::from_secs(10),
+        }
     }
 }
 
-/// What became of the rows of one table.
+/// What became of the records of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TableCounts {
-    /// Handed over by workers (ticks for `net_metrics_1s`: many make one row).
+pub struct RecordCounts {
+    /// Handed over by workers.
     pub taken: u64,
-    /// Not taken in because the queue was full.
-    pub dropped_queue: u64,
-    /// Rows handed to the store: what was taken in and not dropped, ticks summed up.
-    pub rows: u64,
-    /// Acknowledged by the store.
-    pub stored: u64,
-    /// Refused by the store.
-    pub dropped_store: u64,
+    /// Of these, dropped because the queue was full or closed.
+    pub dropped: u64,
 }
 
-/// What became of everything that workers handed over.
+/// What became of everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IngestReport {
-    /// `l7_log`.
-    pub spans: TableCounts,
-    /// `flow_log`.
-    pub flows: TableCounts,
-    /// `net_metrics_1s`.
-    pub net: TableCounts,
+    /// Requests.
+    pub spans: RecordCounts,
+    /// Flows.
+    pub flows: RecordCounts,
+    /// Ticks of flows, many of which make one row.
+    pub ticks: RecordCounts,
+    /// Rows made of ticks, and of the process's own counters.
+    pub rows_made: u64,
+    /// What became of the rows.
+    pub writer: WriterCounters,
 }
 
 impl IngestReport {
-    /// Every record is stored or counted as dropped.
+    /// Every record is stored or counted as dropped; so it is after [`Ingest::stop`].
     pub fn closes(&self) -> bool {
-        let rows = |t: &TableCounts| t.rows == t.stored + t.dropped_store;
-        let records = |t: &TableCounts| t.taken == t.dropped_queue + t.rows;
-        records(&self.spans)
-            && records(&self.flows)
-            && [&self.spans, &self.flows, &self.net].iter().all(|t| rows(t))
-    }
-
-    /// Rows that are in the store.
-    pub fn stored(&self) -> u64 {
-        self.spans.stored + self.flows.stored + self.net.stored
+        let logs = self.spans.taken + self.flows.taken - self.spans.dropped - self.flows.dropped;
+        let w = &self.writer;
+        w.rows_in == logs + self.rows_made
+            && w.rows_in == w.rows_stored + w.rows_dropped_full + w.rows_dropped_refused + w.rows_waiting
     }
 
     /// Records and rows that were lost.
     pub fn dropped(&self) -> u64 {
-        [&self.spans, &self.flows, &self.net].iter().map(|t| t.dropped_queue + t.dropped_store).sum()
+        let records: u64 = [&self.spans, &self.flows, &self.ticks].iter().map(|r| r.dropped).sum();
+        records + self.writer.rows_dropped_full + self.writer.rows_dropped_refused + self.writer.rows_waiting
     }
 }
 
 #[derive(Clone)]
-struct TableCounters {
+struct RecordCounters {
     taken: Counter,
-    dropped_queue: Counter,
-    rows: Counter,
-    stored: Counter,
-    dropped_store: Counter,
+    dropped: Counter,
 }
 
-impl TableCounters {
-    fn new(registry: &Registry, table: &str) -> Self {
-        let of = |name, help| registry.counter(name, help, &[("table", table)]);
-        let dropped = |reason| {
-            registry.counter(
-                "wirespan_ingest_dropped_total",
-                "Records that did not reach the store, by reason.",
-                &[("table", table), ("reason", reason)],
-            )
-        };
+impl RecordCounters {
+    fn new(registry: &Registry, kind: &str) -> Self {
+        let of = |name, help| registry.counter(name, help, &[("kind", kind)]);
         Self {
             taken: of("wirespan_ingest_taken_total", "Records that workers handed over."),
-            rows: of("wirespan_ingest_rows_total", "Rows made of them for the store."),
-            stored: of("wirespan_ingest_stored_total", "Rows acknowledged by the store."),
-            dropped_queue: dropped("queue_full"),
-            dropped_store: dropped("store_error"),
+            dropped: of("wirespan_ingest_dropped_total", "Records dropped because the queue was full."),
         }
     }
 
-    fn counts(&self) -> TableCounts {
-        TableCounts {
-            taken: self.taken.get(),
-            dropped_queue: self.dropped_queue.get(),
-            rows: self.rows.get(),
-            stored: self.stored.get(),
-            dropped_store: self.dropped_store.get(),
-        }
+    fn counts(&self) -> RecordCounts {
+        RecordCounts { taken: self.taken.get(), dropped: self.dropped.get() }
     }
 }
 
-#[derive(Clone)]
 struct Counters {
-    spans: TableCounters,
-    flows: TableCounters,
-    net: TableCounters,
-    queue_rows: Counter,
+    spans: RecordCounters,
+    flows: RecordCounters,
+    ticks: RecordCounters,
+    queued: Counter,
+    rows_made: Counter,
+    rows_in: Counter,
+    rows_stored: Counter,
+    rows_full: Counter,
+    rows_refused: Counter,
+    rows_waiting: Counter,
+    retries: Counter,
 }
 
 impl Counters {
     fn new(registry: &Registry) -> Self {
+        let dropped = |reason| {
+            registry.counter(
+                "wirespan_store_dropped_total",
+                "Rows lost on the way to the store.",
+                &[("reason", reason)],
+            )
+        };
         Self {
-            spans: TableCounters::new(registry, "l7_log"),
-            flows: TableCounters::new(registry, "flow_log"),
-            net: TableCounters::new(registry, "net_metrics_1s"),
-            queue_rows: registry.gauge(
-                "wirespan_ingest_queue_rows",
-                "Records that wait for the exporter.",
+            spans: RecordCounters::new(registry, "span"),
+            flows: RecordCounters::new(registry, "flow"),
+            ticks: RecordCounters::new(registry, "tick"),
+            queued: registry.gauge("wirespan_ingest_queued", "Records that wait for the exporter.", &[]),
+            rows_made: registry.counter(
+                "wirespan_ingest_rows_made_total",
+                "Rows made of ticks and counters.",
                 &[],
             ),
+            rows_in: registry.counter("wirespan_store_rows_total", "Rows handed to the store's writer.", &[]),
+            rows_stored: registry.counter("wirespan_store_stored_total", "Rows the store acknowledged.", &[]),
+            rows_full: dropped("queue_full"),
+            rows_refused: dropped("refused"),
+            rows_waiting: registry.gauge("wirespan_store_waiting", "Rows not yet acknowledged.", &[]),
+            retries: registry.counter("wirespan_store_retries_total", "Batches sent again.", &[]),
         }
     }
 
-    fn report(&self) -> IngestReport {
-        IngestReport { spans: self.spans.counts(), flows: self.flows.counts(), net: self.net.counts() }
-    }
-
-    fn add_lens(&self, batch: &Batch, counter: impl Fn(&TableCounters) -> &Counter) {
+    fn add_lens(&self, batch: &Batch, counter: impl Fn(&RecordCounters) -> &Counter) {
         counter(&self.spans).add(batch.spans.len() as u64);
         counter(&self.flows).add(batch.flows.len() as u64);
-        counter(&self.net).add(batch.ticks.len() as u64);
+        counter(&self.ticks).add(batch.ticks.len() as u64);
+    }
+
+    fn set_writer(&self, writer: &WriterCounters) {
+        self.rows_in.set(writer.rows_in);
+        self.rows_stored.set(writer.rows_stored);
+        self.rows_full.set(writer.rows_dropped_full);
+        self.rows_refused.set(writer.rows_dropped_refused);
+        self.rows_waiting.set(writer.rows_waiting);
+        self.retries.set(writer.retries);
     }
 }
 
 /// State that sinks and the exporter share.
 struct Shared {
     counters: Counters,
-    queue_rows_max: usize,
-    queued_rows: AtomicUsize,
+    queue_records: usize,
+    queued: AtomicUsize,
     closed: AtomicBool,
 }
 
@@ -205,170 +197,206 @@ pub struct Sink {
 impl Sink {
     /// Hands over a batch without waiting. `false`: it was dropped and counted.
     pub fn send(&self, batch: Batch) -> bool {
-        let rows = batch.len();
-        if rows == 0 {
+        let records = batch.len();
+        if records == 0 {
             return true;
         }
         let shared = &self.shared;
-        shared.counters.add_lens(&batch, |t| &t.taken);
-        // The rows are announced before `closed` is read: the exporter sets `closed` first and ends when none are announced.
-        let waiting = shared.queued_rows.fetch_add(rows, SeqCst);
-        let has_room = waiting == 0 || waiting + rows <= shared.queue_rows_max;
+        shared.counters.add_lens(&batch, |c| &c.taken);
+        // Announced before `closed` is read: the exporter sets `closed` first and ends when nothing is announced.
+        let waiting = shared.queued.fetch_add(records, SeqCst);
+        let has_room = waiting == 0 || waiting + records <= shared.queue_records;
         let refused = if has_room && !shared.closed.load(SeqCst) {
             self.queue.try_send(batch).err().map(|e| e.into_inner())
         } else {
             Some(batch)
         };
         let Some(batch) = refused else { return true };
-        shared.queued_rows.fetch_sub(rows, SeqCst);
-        shared.counters.add_lens(&batch, |t| &t.dropped_queue);
+        shared.queued.fetch_sub(records, SeqCst);
+        shared.counters.add_lens(&batch, |c| &c.dropped);
         false
+    }
+}
+
+/// Where the exporter puts rows; none of these waits.
+trait Rows: Send + 'static {
+    fn spans(&self, rows: &[Span]);
+    fn flows(&self, rows: &[Flow]);
+    fn net_metrics(&self, rows: &[NetMetrics]);
+    fn stats(&self, rows: &[Stat]);
+    fn counters(&self) -> WriterCounters;
+}
+
+impl Rows for Writer {
+    fn spans(&self, rows: &[Span]) {
+        Self::spans(self, rows);
+    }
+    fn flows(&self, rows: &[Flow]) {
+        Self::flows(self, rows);
+    }
+    fn net_metrics(&self, rows: &[NetMetrics]) {
+        Self::net_metrics(self, rows);
+    }
+    fn stats(&self, rows: &[Stat]) {
+        Self::stats(self, rows);
+    }
+    fn counters(&self) -> WriterCounters {
+        Self::counters(self)
     }
 }
 
 /// The way from workers to the store.
 pub struct Ingest {
-    sink: Sink,
-    stop: Sender<()>,
-    exporter: JoinHandle<()>,
+    exporter: Running<Writer>,
 }
 
 impl Ingest {
-    /// Starts the exporter thread.
-    pub fn start<S: RowStore>(
-        store: S,
-        options: &IngestOptions,
-        registry: &Registry,
-    ) -> std::io::Result<Self> {
-        let (queue, batches) = bounded(QUEUE_BATCHES);
-        let (stop, stopped) = bounded(1);
-        let shared = Arc::new(Shared {
-            counters: Counters::new(registry),
-            queue_rows_max: options.queue_rows,
-            queued_rows: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
-        });
-        let exporter = Exporter {
-            store,
-            options: options.clone(),
-            shared: Arc::clone(&shared),
-            spans: Vec::new(),
-            flows: Vec::new(),
-            net: NetAggregator::default(),
-        };
-        let exporter = std::thread::Builder::new()
-            .name("exporter".into())
-            .spawn(move || exporter.run(&batches, &stopped))?;
-        Ok(Self { sink: Sink { queue, shared }, stop, exporter })
+    /// Starts the exporter thread, which owns the writer; counters go to `registry`, and those of `registry` to the store.
+    pub fn start(writer: Writer, options: &IngestOptions, registry: &Registry) -> std::io::Result<Self> {
+        Ok(Self { exporter: Running::start(writer, options, registry)? })
     }
 
     /// A handle for a worker.
     pub fn sink(&self) -> Sink {
-        self.sink.clone()
+        self.exporter.sink.clone()
     }
 
-    /// Counts so far.
-    pub fn report(&self) -> IngestReport {
-        self.sink.shared.counters.report()
-    }
-
-    /// Stores everything that was taken in, and says what became of it. Batches sent later are dropped and counted.
-    pub fn stop(self) -> IngestReport {
-        let _ = self.stop.send(());
-        if self.exporter.join().is_err() {
+    /// Stores everything that was taken in, waiting for the store at most `patience`, and says what became of it. Batches
+    /// sent later are dropped and counted.
+    pub async fn stop(self, patience: Duration) -> IngestReport {
+        let shared = Arc::clone(&self.exporter.sink.shared);
+        let writer = tokio::task::spawn_blocking(move || self.exporter.stop()).await.ok().flatten();
+        let Some(writer) = writer else {
             tracing::error!("The exporter thread ended by a panic; records that waited are lost");
-        }
-        self.sink.shared.counters.report()
+            return report(&shared.counters, WriterCounters::default());
+        };
+        let counters = writer.close(patience).await;
+        shared.counters.set_writer(&counters);
+        report(&shared.counters, counters)
     }
 }
 
-struct Exporter<S> {
-    store: S,
+fn report(counters: &Counters, writer: WriterCounters) -> IngestReport {
+    IngestReport {
+        spans: counters.spans.counts(),
+        flows: counters.flows.counts(),
+        ticks: counters.ticks.counts(),
+        rows_made: counters.rows_made.get(),
+        writer,
+    }
+}
+
+/// An exporter thread.
+struct Running<W> {
+    sink: Sink,
+    stop: Sender<()>,
+    thread: JoinHandle<W>,
+}
+
+impl<W: Rows> Running<W> {
+    fn start(rows: W, options: &IngestOptions, registry: &Registry) -> std::io::Result<Self> {
+        let (queue, batches) = bounded(QUEUE_BATCHES);
+        let (stop, stopped) = bounded(1);
+        let shared = Arc::new(Shared {
+            counters: Counters::new(registry),
+            queue_records: options.queue_records,
+            queued: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        });
+        let exporter = Exporter {
+            rows,
+            options: options.clone(),
+            registry: registry.clone(),
+            shared: Arc::clone(&shared),
+            net: NetAggregator::default(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("exporter".into())
+            .spawn(move || exporter.run(&batches, &stopped))?;
+        Ok(Self { sink: Sink { queue, shared }, stop, thread })
+    }
+
+    /// Hands on everything that was taken in; `None` when the thread panicked.
+    fn stop(self) -> Option<W> {
+        let _ = self.stop.send(());
+        self.thread.join().ok()
+    }
+}
+
+struct Exporter<W> {
+    rows: W,
     options: IngestOptions,
+    registry: Registry,
     shared: Arc<Shared>,
-    spans: Vec<Span>,
-    flows: Vec<Flow>,
     net: NetAggregator,
 }
 
-impl<S: RowStore> Exporter<S> {
-    fn run(mut self, batches: &Receiver<Batch>, stopped: &Receiver<()>) {
+impl<W: Rows> Exporter<W> {
+    fn run(mut self, batches: &Receiver<Batch>, stopped: &Receiver<()>) -> W {
         let mut flush_at = Instant::now() + self.options.flush_every;
+        let mut stats_at = Instant::now() + self.options.stats_every;
         while stopped.is_empty() {
             match batches.recv_deadline(flush_at) {
-                Ok(batch) => self.take(batch),
+                Ok(batch) => self.take(&batch),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if Instant::now() >= flush_at {
-                self.flush();
-                flush_at = Instant::now() + self.options.flush_every;
+            let now = Instant::now();
+            if now >= flush_at {
+                let rows = self.net.drain_finished();
+                self.put_net(&rows);
+                self.shared.counters.set_writer(&self.rows.counters());
+                flush_at = now + self.options.flush_every;
+            }
+            if now >= stats_at {
+                self.put_stats();
+                stats_at = now + self.options.stats_every;
             }
         }
         self.shared.closed.store(true, SeqCst);
-        while self.shared.queued_rows.load(SeqCst) > 0 {
+        while self.shared.queued.load(SeqCst) > 0 {
             if let Ok(batch) = batches.recv_timeout(Duration::from_millis(1)) {
-                self.take(batch);
+                self.take(&batch);
             }
         }
-        self.write_logs(0);
         let rows = self.net.drain_all();
-        self.write_net(&rows);
+        self.put_net(&rows);
+        self.put_stats();
+        self.rows
     }
 
-    fn take(&mut self, batch: Batch) {
-        let rows = batch.len();
-        let left = self.shared.queued_rows.fetch_sub(rows, SeqCst).saturating_sub(rows);
-        self.shared.counters.queue_rows.set(left as u64);
-        self.spans.extend(batch.spans);
-        self.flows.extend(batch.flows);
+    fn take(&mut self, batch: &Batch) {
+        let records = batch.len();
+        self.rows.spans(&batch.spans);
+        self.rows.flows(&batch.flows);
         for tick in &batch.ticks {
             self.net.add(tick);
         }
-        self.write_logs(self.options.batch_rows);
         if self.net.is_full() {
             let rows = self.net.drain_finished();
-            self.write_net(&rows);
+            self.put_net(&rows);
         }
+        let left = self.shared.queued.fetch_sub(records, SeqCst).saturating_sub(records);
+        self.shared.counters.queued.set(left as u64);
     }
 
-    fn flush(&mut self) {
-        self.write_logs(0);
-        let rows = self.net.drain_finished();
-        self.write_net(&rows);
+    fn put_net(&self, rows: &[NetMetrics]) {
+        self.shared.counters.rows_made.add(rows.len() as u64);
+        self.rows.net_metrics(rows);
     }
 
-    /// Writes the logs that have at least so many rows.
-    fn write_logs(&mut self, least: usize) {
-        let counters = &self.shared.counters;
-        if !self.spans.is_empty() && self.spans.len() >= least {
-            let result = self.store.write_spans(&self.spans);
-            count_rows(&counters.spans, self.spans.len(), result);
-            self.spans.clear();
-        }
-        if !self.flows.is_empty() && self.flows.len() >= least {
-            let result = self.store.write_flows(&self.flows);
-            count_rows(&counters.flows, self.flows.len(), result);
-            self.flows.clear();
-        }
-    }
-
-    fn write_net(&mut self, rows: &[NetRow]) {
-        if !rows.is_empty() {
-            let result = self.store.write_net(rows);
-            count_rows(&self.shared.counters.net, rows.len(), result);
-        }
-    }
-}
-
-fn count_rows<E: std::fmt::Display>(table: &TableCounters, rows: usize, result: Result<(), E>) {
-    table.rows.add(rows as u64);
-    match result {
-        Ok(()) => table.stored.add(rows as u64),
-        Err(error) => {
-            table.dropped_store.add(rows as u64);
-            tracing::error!(rows, %error, "The store refused rows; they are dropped");
-        }
+    /// Writes the counters of the process.
+    fn put_stats(&self) {
+        let time_ms = UNIX_EPOCH.elapsed().map_or(0, |d| d.as_millis() as u64);
+        let stat = |s: crate::registry::Sample| Stat {
+            time_ms,
+            name: s.name.into(),
+            labels: s.labels,
+            value: s.value as f64,
+        };
+        let rows: Vec<_> = self.registry.samples().into_iter().map(stat).collect();
+        self.shared.counters.rows_made.add(rows.len() as u64);
+        self.rows.stats(&rows);
     }
 }
 
@@ -461,49 +489,60 @@ mod tests {
 
     #[derive(Clone, Default)]
     struct Fake {
-        /// Rows of l7_log, flow_log, net_metrics_1s.
-        rows: Arc<Mutex<[usize; 3]>>,
-        calls: Arc<Mutex<usize>>,
-        refuse_flows: bool,
-        /// Each write waits for a message, where there is a channel.
+        counts: Arc<Mutex<WriterCounters>>,
+        spans: Arc<Mutex<usize>>,
+        /// Each call with spans waits for a message, where there is a channel.
         gate: Option<Receiver<()>>,
     }
 
     impl Fake {
-        fn write(&self, table: usize, rows: usize) -> Result<(), &'static str> {
-            if let Some(gate) = &self.gate {
-                let _ = gate.recv();
-            }
-            *self.calls.lock().unwrap() += 1;
-            if table == 1 && self.refuse_flows {
-                return Err("no room");
-            }
-            self.rows.lock().unwrap()[table] += rows;
-            Ok(())
+        fn count(&self, rows: usize) {
+            let mut counts = self.counts.lock().unwrap();
+            counts.rows_in += rows as u64;
+            counts.rows_stored += rows as u64;
         }
     }
 
-    impl RowStore for Fake {
-        type Error = &'static str;
-        fn write_spans(&mut self, rows: &[Span]) -> Result<(), Self::Error> {
-            self.write(0, rows.len())
+    impl Rows for Fake {
+        fn spans(&self, rows: &[Span]) {
+            if let Some(gate) = &self.gate {
+                let _ = gate.recv();
+            }
+            *self.spans.lock().unwrap() += rows.len();
+            self.count(rows.len());
         }
-        fn write_flows(&mut self, rows: &[Flow]) -> Result<(), Self::Error> {
-            self.write(1, rows.len())
+        fn flows(&self, rows: &[Flow]) {
+            self.count(rows.len());
         }
-        fn write_net(&mut self, rows: &[NetRow]) -> Result<(), Self::Error> {
-            self.write(2, rows.len())
+        fn net_metrics(&self, rows: &[NetMetrics]) {
+            self.count(rows.len());
         }
+        fn stats(&self, rows: &[Stat]) {
+            self.count(rows.len());
+        }
+        fn counters(&self) -> WriterCounters {
+            *self.counts.lock().unwrap()
+        }
+    }
+
+    fn start(fake: &Fake, queue_records: usize, registry: &Registry) -> Running<Fake> {
+        let options = IngestOptions { queue_records, ..IngestOptions::default() };
+        Running::start(fake.clone(), &options, registry).unwrap()
+    }
+
+    fn stop(running: Running<Fake>) -> IngestReport {
+        let shared = Arc::clone(&running.sink.shared);
+        let counters = running.stop().unwrap().counters();
+        report(&shared.counters, counters)
     }
 
     #[test]
     fn everything_taken_in_is_stored_when_it_stops() {
-        let fake = Fake::default();
-        let registry = Registry::default();
-        let ingest = Ingest::start(fake.clone(), &IngestOptions::default(), &registry).unwrap();
+        let (fake, registry) = (Fake::default(), Registry::default());
+        let ingest = start(&fake, 100_000, &registry);
         std::thread::scope(|scope| {
             for worker in 0..4u32 {
-                let sink = ingest.sink();
+                let sink = ingest.sink.clone();
                 scope.spawn(move || {
                     for _ in 0..50 {
                         let ticks = vec![tick(100), tick(100 + worker)];
@@ -512,51 +551,38 @@ mod tests {
                 });
             }
         });
-        let late = ingest.sink();
-        let report = ingest.stop();
+        let late = ingest.sink.clone();
+        let report = stop(ingest);
         assert!(report.closes(), "{report:?}");
-        assert_eq!((report.spans.stored, report.flows.stored, report.dropped()), (600, 200, 0));
-        assert_eq!(report.net.taken, 400);
-        assert_eq!(*fake.rows.lock().unwrap(), [600, 200, report.net.stored as usize]);
+        assert_eq!((report.spans.taken, report.flows.taken, report.ticks.taken), (600, 200, 400));
+        assert_eq!((report.dropped(), *fake.spans.lock().unwrap()), (0, 600));
+        assert!(report.rows_made >= 4, "{report:?}");
 
         assert!(!late.send(spans(2)));
-        assert_eq!(late.shared.counters.report().spans.dropped_queue, 2);
-        assert!(registry.render().contains("wirespan_ingest_stored_total{table=\"l7_log\"} 600\n"));
+        assert!(registry.render().contains("wirespan_ingest_dropped_total{kind=\"span\"} 2\n"));
     }
 
     #[test]
     fn a_full_queue_drops_the_newest_batch_and_counts_it() {
         let (open, gate) = bounded(1000);
         let fake = Fake { gate: Some(gate), ..Fake::default() };
-        let options = IngestOptions { queue_rows: 10, batch_rows: 1, ..IngestOptions::default() };
-        let ingest = Ingest::start(fake.clone(), &options, &Registry::default()).unwrap();
-        let sink = ingest.sink();
-        let taken: u64 = (0..20).filter(|_| sink.send(spans(5))).count() as u64 * 5;
-        assert!((10..100).contains(&taken), "{taken} of 100 rows were taken in");
+        let ingest = start(&fake, 10, &Registry::default());
+        let taken: u64 = (0..20).filter(|_| ingest.sink.send(spans(5))).count() as u64 * 5;
+        assert_eq!(taken, 10, "records count as waiting until they are handed on");
         for _ in 0..100 {
             open.send(()).unwrap();
         }
-        let report = ingest.stop();
+        let report = stop(ingest);
         assert!(report.closes(), "{report:?}");
-        assert_eq!((report.spans.taken, report.spans.stored), (100, taken));
-        assert_eq!(report.spans.dropped_queue, 100 - taken);
+        assert_eq!((report.spans.taken, report.spans.dropped), (100, 90));
+        assert_eq!(*fake.spans.lock().unwrap(), 10);
     }
 
     #[test]
     fn a_batch_larger_than_the_queue_is_taken_when_nothing_waits() {
-        let options = IngestOptions { queue_rows: 10, ..IngestOptions::default() };
-        let ingest = Ingest::start(Fake::default(), &options, &Registry::default()).unwrap();
-        assert!(ingest.sink().send(spans(25)));
-        assert_eq!(ingest.stop().spans.stored, 25);
-    }
-
-    #[test]
-    fn rows_that_the_store_refuses_are_counted() {
-        let fake = Fake { refuse_flows: true, ..Fake::default() };
-        let ingest = Ingest::start(fake, &IngestOptions::default(), &Registry::default()).unwrap();
-        assert!(ingest.sink().send(Batch { flows: vec![flow(1), flow(2)], ..spans(1) }));
-        let report = ingest.stop();
-        assert!(report.closes(), "{report:?}");
-        assert_eq!((report.spans.stored, report.flows.stored, report.flows.dropped_store), (1, 0, 2));
+        let fake = Fake::default();
+        let ingest = start(&fake, 10, &Registry::default());
+        assert!(ingest.sink.send(spans(25)));
+        assert_eq!((stop(ingest).dropped(), *fake.spans.lock().unwrap()), (0, 25));
     }
 }

@@ -18,5 +18,5 @@ pub mod registry;
 
 pub use answers::{AnswerError, Answers};
 pub use http::{Server, ServerError, ServerOptions};
-pub use ingest::{Batch, Ingest, IngestOptions, IngestReport, RowStore, Sink};
+pub use ingest::{Batch, Ingest, IngestOptions, IngestReport, Sink};
 pub use registry::{Counter, Registry};

@@ -33,12 +33,14 @@ impl Counter {
     }
 }
 
+/// Names and values that tell the values of one metric apart.
+pub type Labels = Vec<(&'static str, String)>;
+
 #[derive(Debug)]
 struct Family {
     help: &'static str,
     kind: Kind,
-    /// By the label text, as it is shown between braces.
-    values: BTreeMap<String, Counter>,
+    values: BTreeMap<Labels, Counter>,
 }
 
 /// The counters of one process. Clones share them.
@@ -50,20 +52,25 @@ pub struct Registry(Arc<Mutex<BTreeMap<&'static str, Family>>>);
 pub struct Sample {
     /// Name of the metric.
     pub name: &'static str,
-    /// Labels as `key="value"`, separated by commas.
-    pub labels: String,
+    /// Its labels.
+    pub labels: Labels,
     /// The value.
     pub value: u64,
 }
 
 impl Registry {
     /// The counter of this name and these labels; made when it is asked for the first time.
-    pub fn counter(&self, name: &'static str, help: &'static str, labels: &[(&str, &str)]) -> Counter {
+    pub fn counter(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+    ) -> Counter {
         self.register(name, help, Kind::Counter, labels)
     }
 
     /// The same for a value that also goes down.
-    pub fn gauge(&self, name: &'static str, help: &'static str, labels: &[(&str, &str)]) -> Counter {
+    pub fn gauge(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &str)]) -> Counter {
         self.register(name, help, Kind::Gauge, labels)
     }
 
@@ -72,11 +79,12 @@ impl Registry {
         name: &'static str,
         help: &'static str,
         kind: Kind,
-        labels: &[(&str, &str)],
+        labels: &[(&'static str, &str)],
     ) -> Counter {
         let mut families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let family = families.entry(name).or_insert_with(|| Family { help, kind, values: BTreeMap::new() });
-        family.values.entry(label_text(labels)).or_default().clone()
+        let labels = labels.iter().map(|&(key, value)| (key, value.to_owned())).collect();
+        family.values.entry(labels).or_default().clone()
     }
 
     /// Every value, by name and labels.
@@ -102,7 +110,7 @@ impl Registry {
             let kind = if family.kind == Kind::Counter { "counter" } else { "gauge" };
             let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
             for (labels, value) in &family.values {
-                let _ = match labels.as_str() {
+                let _ = match label_text(labels).as_str() {
                     "" => writeln!(out, "{name} {}", value.get()),
                     labels => writeln!(out, "{name}{{{labels}}} {}", value.get()),
                 };
@@ -113,7 +121,7 @@ impl Registry {
 }
 
 /// `a="1",b="2"` with the escapes of the format.
-fn label_text(labels: &[(&str, &str)]) -> String {
+fn label_text(labels: &Labels) -> String {
     let mut out = String::new();
     for (key, value) in labels {
         let comma = if out.is_empty() { "" } else { "," };
@@ -148,7 +156,7 @@ mod tests {
         assert_eq!(one.get(), 5);
         assert_eq!(
             registry.samples(),
-            [Sample { name: "x_total", labels: "a=\"1\",b=\"2\"".into(), value: 5 }]
+            [Sample { name: "x_total", labels: vec![("a", "1".into()), ("b", "2".into())], value: 5 }]
         );
     }
 }
