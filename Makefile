@@ -11,6 +11,10 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 WEB := analyzer/web
 FUZZ_SECONDS ?= 60
 
+# Cargo tools, at versions that this toolchain builds.
+NEXTEST := 0.9.151
+CARGO_FUZZ := 0.13.2
+
 # $(call say,WHAT): what the next lines do.
 say = @printf '\n==> %s\n' '$(1)'
 
@@ -81,11 +85,11 @@ nextest cargo-fuzz: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
 
 nextest: cargo
 	@command -v cargo-nextest >/dev/null || { .ci/packages.sh build; echo "==> installing cargo-nextest"; \
-		CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)/tools" cargo install --locked --quiet cargo-nextest; }
+		env -u CARGO_TARGET_DIR cargo install --locked --quiet cargo-nextest@$(NEXTEST); }
 
 cargo-fuzz: cargo
 	@command -v cargo-fuzz >/dev/null || { .ci/packages.sh build; echo "==> installing cargo-fuzz"; \
-		CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)/tools" cargo install --locked --quiet cargo-fuzz; }
+		env -u CARGO_TARGET_DIR cargo install --locked --quiet cargo-fuzz@$(CARGO_FUZZ); }
 
 $(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
 	@.ci/packages.sh web
