@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -43,6 +43,12 @@ pub struct Supervisor {
     task: JoinHandle<()>,
 }
 
+/// A child with the pipe that keeps it alive; `Child::wait` would close the pipe, so it is kept apart.
+struct Running {
+    child: Child,
+    pipe: Option<ChildStdin>,
+}
+
 #[derive(Default)]
 struct Status {
     pid: AtomicU32,
@@ -52,11 +58,11 @@ struct Status {
 impl Supervisor {
     /// Starts the child and waits until it answers.
     pub async fn start(options: SupervisorOptions) -> Result<Self, StoreError> {
-        let (child, url) = start_child(&options).await?;
+        let (running, url) = start_child(&options).await?;
         let status = Arc::new(Status::default());
-        status.pid.store(child.id().unwrap_or(0), Ordering::Relaxed);
+        status.pid.store(running.child.id().unwrap_or(0), Ordering::Relaxed);
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(keep_running(child, options, Arc::clone(&status), stopped));
+        let task = tokio::spawn(keep_running(running, options, Arc::clone(&status), stopped));
         Ok(Self { url, status, stop: Some(stop), task })
     }
 
@@ -85,7 +91,7 @@ impl Supervisor {
 }
 
 /// Starts a child and reads `ready URL` from its standard output.
-async fn start_child(options: &SupervisorOptions) -> Result<(Child, String), StoreError> {
+async fn start_child(options: &SupervisorOptions) -> Result<(Running, String), StoreError> {
     let failed = |reason: String| StoreError::Child { reason };
     let (program, arguments) =
         options.argv.split_first().ok_or_else(|| failed("no program was named".into()))?;
@@ -96,6 +102,7 @@ async fn start_child(options: &SupervisorOptions) -> Result<(Child, String), Sto
         .process_group(0)
         .spawn()
         .map_err(|e| failed(format!("{}: {e}", program.display())))?;
+    let pipe = child.stdin.take();
     let Some(stdout) = child.stdout.take() else { return Err(failed("it has no standard output".into())) };
     let mut lines = BufReader::new(stdout).lines();
     let first = timeout(options.patience, lines.next_line()).await;
@@ -106,7 +113,7 @@ async fn start_child(options: &SupervisorOptions) -> Result<(Child, String), Sto
     if let Some(url) = url {
         // Whatever else it prints is read, so that it never blocks on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        return Ok((child, url));
+        return Ok((Running { child, pipe }, url));
     }
     let reason = match first {
         Ok(Ok(None)) => match child.wait().await {
@@ -117,12 +124,12 @@ async fn start_child(options: &SupervisorOptions) -> Result<(Child, String), Sto
         Ok(Err(e)) => e.to_string(),
         Err(_) => format!("it was not ready within {} s", options.patience.as_secs()),
     };
-    end_child(child, options.patience).await;
+    end_child(Running { child, pipe }, options.patience).await;
     Err(failed(reason))
 }
 
 async fn keep_running(
-    mut child: Child,
+    mut running: Running,
     options: SupervisorOptions,
     status: Arc<Status>,
     mut stop: oneshot::Receiver<()>,
@@ -131,9 +138,9 @@ async fn keep_running(
     loop {
         let started = Instant::now();
         let ended = tokio::select! {
-            ended = child.wait() => ended,
+            ended = running.child.wait() => ended,
             _ = &mut stop => {
-                end_child(child, options.patience).await;
+                end_child(running, options.patience).await;
                 return;
             }
         };
@@ -147,25 +154,25 @@ async fn keep_running(
             }
             Err(error) => tracing::warn!(%error, "The store process is lost, starting another"),
         }
-        child = loop {
+        running = loop {
             tokio::select! {
                 () = sleep(pause) => {}
                 _ = &mut stop => return,
             }
             pause = (pause * 2).min(MAX_PAUSE);
             match start_child(&options).await {
-                Ok((child, _)) => break child,
+                Ok((running, _)) => break running,
                 Err(error) => tracing::error!(%error, "The store process does not start"),
             }
         };
-        status.pid.store(child.id().unwrap_or(0), Ordering::Relaxed);
+        status.pid.store(running.child.id().unwrap_or(0), Ordering::Relaxed);
         status.restarts.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// Closes the child's standard input, which tells it to end; kills it when it takes too long.
-async fn end_child(mut child: Child, patience: Duration) {
-    drop(child.stdin.take());
+async fn end_child(Running { mut child, pipe }: Running, patience: Duration) {
+    drop(pipe);
     if timeout(patience, child.wait()).await.is_err() {
         tracing::warn!("The store process does not stop, killing it");
         let _ = child.kill().await;
