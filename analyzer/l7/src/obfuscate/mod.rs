@@ -93,3 +93,6 @@ impl Masked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

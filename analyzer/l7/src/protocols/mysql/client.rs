@@ -160,8 +160,8 @@ impl MySql {
         let (Some(id), Some(flags), Some(_iterations)) = (r.u32(), r.u8(), r.u32()) else { return };
         message.id = Some(u64::from(id));
         let obfuscate = cx.config.obfuscate;
-        let Some(statement) = self.statements.get_mut(id) else {
-            name_pipelined(id, message, cx);
+        let pipelined = name_pipelined(id, message, cx);
+        let Some(statement) = self.statements.get_mut(id).filter(|_| !pipelined) else {
             if whole && let Some(values) = Values::guess(r.0, obfuscate) {
                 use_parameters(values.text, message, cx);
             }
@@ -206,12 +206,13 @@ impl MySql {
     fn use_statement(&mut self, command: Command, body: &[u8], message: &mut Message, cx: &Cx<'_>) {
         let Some(id) = Reader(body).u32() else { return };
         message.id = Some(u64::from(id));
+        if name_pipelined(id, message, cx) {
+            return;
+        }
         if let Some(statement) = self.statements.get_mut(id) {
             message.resource = statement.sql.clone();
             message.endpoint = statement.endpoint.clone();
             statement.long_data = 0;
-        } else {
-            name_pipelined(id, message, cx);
         }
         if command == Command::StmtClose {
             self.statements.remove(id);
@@ -231,15 +232,16 @@ impl MySql {
     }
 }
 
-/// MariaDB's id -1 is the statement prepared just before, possibly without waiting for the answer.
-fn name_pipelined(id: u32, message: &mut Message, cx: &Cx<'_>) {
-    if id == u32::MAX
-        && let Some(request) = cx.oldest_request()
-        && request.request_type.as_deref() == Some(Command::StmtPrepare.name())
-    {
-        message.resource = request.resource.clone();
-        message.endpoint = request.endpoint.clone();
-    }
+/// MariaDB's id -1 is the statement prepared just before, possibly without waiting for the answer: whether it was not
+/// waited for, and then what it is.
+fn name_pipelined(id: u32, message: &mut Message, cx: &Cx<'_>) -> bool {
+    let preparing = |request: &&Message| request.request_type.as_deref() == Some(Command::StmtPrepare.name());
+    let Some(request) = cx.oldest_request().filter(|_| id == u32::MAX).filter(preparing) else {
+        return false;
+    };
+    message.resource = request.resource.clone();
+    message.endpoint = request.endpoint.clone();
+    true
 }
 
 /// Query attributes, up to the statement.

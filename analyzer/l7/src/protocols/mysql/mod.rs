@@ -246,3 +246,7 @@ impl MySql {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -41,8 +41,11 @@ impl MySql {
         if continued || header.length == 0 {
             return Step::Done(header.total());
         }
-        let Some(&first) = data.get(HEADER) else {
-            return if cx.last { Step::Done(header.total()) } else { Step::More(HEADER + 1) };
+        // A description is told from a row by its first bytes.
+        let told_by = if matches!(self.results, Results::Columns { .. }) { 4 } else { 1 };
+        let needed = HEADER + header.length.min(told_by);
+        let Some(&first) = data.get(HEADER).filter(|_| data.len() >= needed) else {
+            return if cx.last { Step::Done(header.total()) } else { Step::More(needed) };
         };
         let begins = self.begins(header, cx);
         // Rows and descriptions are passed over; all else is short or text.
