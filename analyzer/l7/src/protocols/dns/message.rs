@@ -17,11 +17,49 @@ pub(super) fn u32_at(data: &[u8], at: usize) -> Option<u32> {
     data.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
+/// Second word of the header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flags(u16);
+
+impl Flags {
+    /// The flags of a message of which at least four bytes are there.
+    pub(super) fn parse(message: &[u8]) -> Option<Self> {
+        u16_at(message, 2).map(Self)
+    }
+
+    pub(super) fn is_response(self) -> bool {
+        self.0 & 0x8000 != 0
+    }
+
+    pub(super) fn opcode(self) -> u16 {
+        self.0 >> 11 & 0xf
+    }
+
+    pub(super) fn rcode(self) -> u16 {
+        self.0 & 0xf
+    }
+
+    /// The server had to leave something out.
+    pub(super) fn is_truncated(self) -> bool {
+        self.0 & 0x0200 != 0
+    }
+
+    /// Bits a query must not set: AA, TC and RA.
+    pub(super) fn has_response_bits(self) -> bool {
+        self.0 & 0x0680 != 0
+    }
+
+    /// The bit no message sets.
+    pub(super) fn has_reserved_bit(self) -> bool {
+        self.0 & 0x0040 != 0
+    }
+}
+
 /// The first twelve bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     pub id: u16,
-    flags: u16,
+    pub flags: Flags,
     pub questions: u16,
     pub answers: u16,
     pub authorities: u16,
@@ -33,39 +71,12 @@ impl Header {
         let number = |index: usize| u16_at(message, 2 * index);
         Some(Self {
             id: number(0)?,
-            flags: number(1)?,
+            flags: Flags::parse(message)?,
             questions: number(2)?,
             answers: number(3)?,
             authorities: number(4)?,
             additionals: number(5)?,
         })
-    }
-
-    pub(super) fn is_response(self) -> bool {
-        self.flags & 0x8000 != 0
-    }
-
-    pub(super) fn opcode(self) -> u16 {
-        self.flags >> 11 & 0xf
-    }
-
-    pub(super) fn rcode(self) -> u16 {
-        self.flags & 0xf
-    }
-
-    /// The server had to leave something out.
-    pub(super) fn is_truncated(self) -> bool {
-        self.flags & 0x0200 != 0
-    }
-
-    /// Bits a query must not set: AA, TC, RA and the reserved one.
-    pub(super) fn has_response_bits(self) -> bool {
-        self.flags & 0x06c0 != 0
-    }
-
-    /// The bit no message sets.
-    pub(super) fn has_reserved_bit(self) -> bool {
-        self.flags & 0x0040 != 0
     }
 
     /// Records of all sections.

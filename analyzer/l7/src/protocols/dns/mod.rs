@@ -59,32 +59,32 @@ impl Dns {
             0 => None,
             _ => Some(Question::first(data)?),
         };
-        if header.is_response() != (role == Role::Server) {
+        if header.flags.is_response() != (role == Role::Server) {
             return None;
         }
         let id = Some(u64::from(header.id));
         let is_asked = cx.request_with(id).is_some();
-        if header.is_response() && !is_asked && self.transfer == Some(header.id) {
+        if header.flags.is_response() && !is_asked && self.transfer == Some(header.id) {
             return Some(());
         }
         let mut message = Message { id, length: Length::Known(length as u64), ..Message::default() };
-        if !(header.is_response() && is_asked) {
+        if !(header.flags.is_response() && is_asked) {
             read_question(data, header, question, &mut message);
         }
         let max = cx.config.max_text;
         let (edns, whole) = read_records(data, header, question, max, &mut message);
-        message.truncated = !whole && !header.is_truncated();
+        message.truncated = !whole && !header.flags.is_truncated();
         if let Some(edns) = &edns {
-            edns.attributes(data, header.is_response(), &mut message);
+            edns.attributes(data, header.flags.is_response(), &mut message);
         }
-        if !header.is_response() {
+        if !header.flags.is_response() {
             cx.request(message);
             return Some(());
         }
         if question.is_some_and(|question| matches!(question.kind, 251 | 252)) {
             self.transfer = Some(header.id);
         }
-        let rcode = edns.map_or(0, |edns| edns.extended_rcode) << 4 | header.rcode();
+        let rcode = edns.map_or(0, |edns| edns.extended_rcode) << 4 | header.flags.rcode();
         message.code = Some(rcode.into());
         message.status = Some(match rcode {
             0 => ResponseStatus::Ok,
@@ -92,7 +92,7 @@ impl Dns {
             _ => ResponseStatus::ServerError,
         });
         message.exception = (rcode != 0).then(|| rcode_name(rcode).into_owned());
-        if header.is_truncated() {
+        if header.flags.is_truncated() {
             message.attributes.push(("dns.truncated", "true".to_owned()));
         }
         cx.response(message);
@@ -106,7 +106,7 @@ fn read_question(data: &[u8], header: Header, question: Option<Question>, messag
     if read_name(data, HEADER, &mut name).is_none() {
         return;
     }
-    message.request_type = Some(match operation(header.opcode()) {
+    message.request_type = Some(match operation(header.flags.opcode()) {
         Some(operation) => operation.to_owned(),
         None => type_name(question.kind).into_owned(),
     });
@@ -132,7 +132,7 @@ fn read_records(
             break;
         };
         whole = record.end <= data.len();
-        if index < usize::from(header.answers) && header.is_response() && result.len() < max {
+        if index < usize::from(header.answers) && header.flags.is_response() && result.len() < max {
             if index > 0 {
                 result.push_str("; ");
             }

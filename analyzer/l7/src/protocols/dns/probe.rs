@@ -3,7 +3,7 @@
 //! Left out by port: multicast DNS (5353), NetBIOS names (137) and LLMNR (5355), which look like DNS but are answered by
 //! whoever feels meant, so that requests and responses do not pair.
 
-use super::message::{HEADER, Header, Question, Record, is_plain_name};
+use super::message::{Flags, HEADER, Header, Question, Record, is_plain_name};
 use super::names::{known_rcode, known_type, operation};
 use crate::parser::{MAX_PROBE, ProbeInfo, Role, Verdict};
 use wirespan_records::L4Protocol;
@@ -45,14 +45,14 @@ enum Check {
 
 /// Looks at the first bytes of a message that is `length` bytes long.
 fn check(message: &[u8], length: usize, strict: bool) -> Check {
-    if message.get(2..4).is_some_and(|flags| !flags_fit(flags)) {
+    if Flags::parse(message).is_some_and(|flags| !flags_fit(flags)) {
         return Check::Not;
     }
     let Some(header) = Header::parse(message) else { return Check::Short };
     if !counts_fit(header, length, strict) {
         return Check::Not;
     }
-    let role = if header.is_response() { Role::Server } else { Role::Client };
+    let role = if header.flags.is_response() { Role::Server } else { Role::Client };
     let mut end = HEADER;
     if header.questions == 1 {
         let Some(question) = Question::first(message) else { return cut(message, length) };
@@ -80,13 +80,12 @@ fn cut(message: &[u8], length: usize) -> Check {
     if message.len() < length { Check::Short } else { Check::Not }
 }
 
-fn flags_fit(flags: &[u8]) -> bool {
-    let Some(header) = Header::parse(&[&[0, 0], flags, &[0; 8]].concat()) else { return false };
-    (header.opcode() == 0 || operation(header.opcode()).is_some())
-        && !header.has_reserved_bit()
-        && match header.is_response() {
-            true => known_rcode(header.rcode()).is_some(),
-            false => header.rcode() == 0 && !header.has_response_bits(),
+fn flags_fit(flags: Flags) -> bool {
+    (flags.opcode() == 0 || operation(flags.opcode()).is_some())
+        && !flags.has_reserved_bit()
+        && match flags.is_response() {
+            true => known_rcode(flags.rcode()).is_some(),
+            false => flags.rcode() == 0 && !flags.has_response_bits(),
         }
 }
 
@@ -95,14 +94,14 @@ fn counts_fit(header: Header, length: usize, strict: bool) -> bool {
     let fits = HEADER + 5 * usize::from(header.questions) + 11 * header.records() <= length;
     let asks_one = header.questions == 1;
     let plain_query = header.answers == 0 && header.authorities <= 1 && header.additionals <= 3;
-    match (header.is_response(), header.opcode()) {
+    match (header.flags.is_response(), header.flags.opcode()) {
         (false, 0) => asks_one && plain_query && fits,
         // Notifications carry the new SOA; updates (RFC 2136) fill every section.
         (false, 4 | 5) => asks_one && fits,
         (false, _) => !strict && header.questions <= 1 && fits,
         (true, _) if strict => asks_one && fits,
         // Errors and the later messages of zone transfers come without the question; short snap lengths cut records.
-        (true, _) => header.questions <= 1 && (asks_one || header.rcode() != 0 || header.answers > 0),
+        (true, _) => header.questions <= 1 && (asks_one || header.flags.rcode() != 0 || header.answers > 0),
     }
 }
 
