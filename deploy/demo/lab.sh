@@ -110,7 +110,7 @@ lab_config() {
 lab_servers() {
     lab_start dns dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --addn-hosts="$LAB/hosts" \
         --local=/demo/ --listen-address=10.88.0.53 --bind-interfaces --user=root --pid-file= --log-facility=-
-    mariadb-install-db --no-defaults --datadir="$LAB/db" --user=root --skip-test-db \
+    mariadb-install-db --no-defaults --datadir="$LAB/db" --user=root --skip-test-db --force \
         --auth-root-authentication-method=normal >"$LAB/db-install.log" 2>&1 || lab_failed db-install
     lab_start db mariadbd --no-defaults --user=root --datadir="$LAB/db" --socket="$LAB/db.sock" \
         --pid-file="$LAB/db.pid" --bind-address=10.88.0.40 --skip-name-resolve --init-file="$demo/shop.sql" \
