@@ -46,21 +46,19 @@ impl Replies {
 
     /// Tells what begins here, once enough of it is there. `Some` when there is nothing to walk (yet).
     fn begin(&mut self, data: &[u8], session: &mut Session, cx: &mut Cx<'_>) -> Option<Step> {
+        if let Some(wanted) = wanted(data)
+            && !cx.last
+        {
+            return Some(Step::More(wanted));
+        }
         let (element, head) = match resp::read(data) {
             Read::Got(element, head) => (element, head),
-            Read::Partial if data.len() < MAX_LINE && !cx.last => return Some(Step::More(data.len() + 1)),
             Read::Partial if is_line(data) => (Element::Line(data[0], &data[1..]), data.len()),
             // A master says this while it prepares a snapshot.
             Read::Bad if data[0] == b'\n' => return Some(Step::Done(1)),
             _ => return Some(Step::Desync),
         };
         match element {
-            Element::Bulk(_, len) => {
-                let wanted = len.min(MAX_RESULT as u64) as usize;
-                if data.len() - head < wanted && !cx.last {
-                    return Some(Step::More(head + wanted));
-                }
-            }
             Element::Aggregate(kind @ (b'>' | b'*'), count) => {
                 let may_be = kind == b'>'
                     || matches!(count, 3 | 4) && (session.subscribed || cx.oldest_request().is_none());
@@ -146,6 +144,13 @@ impl Replies {
                 at += end + 1;
                 self.take();
                 continue;
+            }
+            if self.untold
+                && self.stack.len() == 1
+                && let Some(wanted) = wanted(rest)
+                && !cx.last
+            {
+                return if at > 0 { Step::Done(at) } else { Step::More(wanted) };
             }
             match resp::read(rest) {
                 Read::Got(element, head) => match self.element(element, head, rest, cx) {
@@ -240,6 +245,18 @@ impl Replies {
     }
 }
 
+/// How many bytes must be there before the element at the start of `data` can be described, when they are not.
+fn wanted(data: &[u8]) -> Option<usize> {
+    match resp::read(data) {
+        Read::Got(Element::Bulk(_, len), head) => {
+            let wanted = head + len.min(MAX_RESULT as u64) as usize;
+            (data.len() < wanted).then_some(wanted)
+        }
+        Read::Partial if data.len() < MAX_LINE => Some(data.len() + 1),
+        _ => None,
+    }
+}
+
 /// What an array or push of a subscribed connection is.
 enum Event<'a> {
     /// Not enough bytes to tell.
@@ -263,9 +280,8 @@ impl<'a> Event<'a> {
         };
         let is_message = match kind {
             b"message" | b"smessage" | b"pmessage" => true,
-            b"subscribe" | b"psubscribe" | b"ssubscribe" | b"unsubscribe" | b"punsubscribe" | b"sunsubscribe" => {
-                false
-            }
+            b"subscribe" | b"psubscribe" | b"ssubscribe" | b"unsubscribe" | b"punsubscribe"
+            | b"sunsubscribe" => false,
             _ => return Self::Other(kind),
         };
         let channel = match string(&data[next..], cx) {

@@ -15,7 +15,9 @@ pub(super) fn attributes(body: &[u8], now_s: i64) -> Vec<(&'static str, String)>
     let der = Reader::new(body).vector24().vector24().rest();
     let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Vec::new() };
     let names: Vec<String> = match certificate.subject_alternative_name() {
-        Ok(Some(extension)) => extension.value.general_names.iter().filter_map(dns_name).take(MAX_NAMES).collect(),
+        Ok(Some(extension)) => {
+            extension.value.general_names.iter().filter_map(dns_name).take(MAX_NAMES).collect()
+        }
         _ => Vec::new(),
     };
     let not_after_s = certificate.validity().not_after.timestamp();

@@ -129,7 +129,9 @@ impl Tls {
             if rest.len() < record::HEAD && !cx.last {
                 return Step::More(at + record::HEAD);
             }
-            let Some(record) = Record::parse(rest).filter(|record| record.kind == record::HANDSHAKE) else { break };
+            let Some(record) = Record::parse(rest).filter(|record| record.kind == record::HANDSHAKE) else {
+                break;
+            };
             if !record.is_whole() && !cx.last {
                 return Step::More(at + record.len);
             }
@@ -217,7 +219,9 @@ impl Tls {
             SERVER_HELLO => self.server_hello(body, cx),
             CERTIFICATE => {
                 let now_s = (cx.at.ts_ns / 1_000_000_000) as i64;
-                cx.amend_response(|response| response.attributes.extend(certificate::attributes(body, now_s)));
+                cx.amend_response(|response| {
+                    response.attributes.extend(certificate::attributes(body, now_s))
+                });
             }
             _ => {}
         }
@@ -228,7 +232,10 @@ impl Tls {
         let Some(hello) = ServerHello::parse(body) else { return };
         self.version = Some(hello.version);
         if hello.retry {
-            cx.amend_response(|response| response.attributes.push(("tls.hello_retry", "true".to_owned())));
+            cx.amend_response(|response| {
+                response.version = Some(version_name(hello.version));
+                response.attributes.push(("tls.hello_retry", "true".to_owned()));
+            });
             return;
         }
         let cipher = cipher::name(hello.cipher);
@@ -285,7 +292,7 @@ fn message_len(data: &[u8]) -> Option<usize> {
 }
 
 fn is_tls13(version: u16) -> bool {
-    version == 0x0304 || version >> 8 == 0x7f
+    version == 0x0304 || matches!(version >> 8, 0x7f | 0xfb)
 }
 
 fn version_name(version: u16) -> String {
@@ -293,8 +300,8 @@ fn version_name(version: u16) -> String {
         0x0002 => "SSL 2.0".to_owned(),
         0x0300 => "SSL 3.0".to_owned(),
         0x0301..=0x0304 => format!("TLS 1.{}", version - 0x0301),
-        // Drafts of TLS 1.3 had numbers of their own.
-        0x7f00..=0x7fff => format!("TLS 1.3 draft {}", version & 0xff),
+        // Drafts of TLS 1.3 had numbers of their own, and those of Facebook's Fizz too.
+        0x7f00..=0x7fff | 0xfb00..=0xfbff => format!("TLS 1.3 draft {}", version & 0xff),
         _ => format!("0x{version:04x}"),
     }
 }
