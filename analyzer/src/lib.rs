@@ -7,16 +7,19 @@
 //! | [`query`] | services, map, spans and flows as SQL, and the shape of the answers |
 //! | [`answers`] | puts the questions to the store |
 //! | [`http`] | the API, `/metrics` and the web page (its sources are in `web/`) |
+//! | [`names`] | names of addresses as a dictionary of the store |
 //! | [`registry`] | named counters of the process |
 
 pub mod answers;
 pub mod http;
 pub mod ingest;
 pub mod metrics;
+pub mod names;
 pub mod query;
 pub mod registry;
 
 pub use answers::{AnswerError, Answers};
 pub use http::{Server, ServerError, ServerOptions};
 pub use ingest::{Batch, Ingest, IngestOptions, IngestReport, Sink};
+pub use names::push_names;
 pub use registry::{Counter, Registry};

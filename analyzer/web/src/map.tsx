@@ -1,8 +1,8 @@
 // The service map as a drawing, and the same as a list for those who do not see it.
 
-import { useMemo } from "preact/hooks";
+import { useCallback, useMemo } from "preact/hooks";
 import type { ServiceMap } from "./api";
-import { Chart } from "./chart";
+import { Chart, MAP_HEIGHT } from "./chart";
 import { bytes, duration, percent, rate } from "./format";
 import { buildGraph, type Graph, type GraphEdge, type GraphNode } from "./graph";
 import { errorLevel } from "./services";
@@ -16,12 +16,12 @@ interface Props {
 
 export function MapView({ map, dark, onSelect }: Props) {
   const graph = useMemo(() => buildGraph(map), [map]);
-  const option = useMemo(() => drawing(graph), [graph, dark]);
-  const height = Math.min(560, Math.max(260, graph.rows * 84 + 70));
+  const height = Math.min(720, Math.max(MAP_HEIGHT, graph.rows * 76 + 60));
+  const draw = useCallback((width: number) => drawing(graph, width, height), [graph, height, dark]);
   const names = new Map(graph.nodes.map((n) => [n.id, n.label]));
   return (
     <>
-      <Chart option={option} height={height} summary={`Map of ${graph.nodes.length} addresses and ${graph.edges.length} connections`}
+      <Chart draw={draw} height={height} summary={`Map of ${graph.nodes.length} addresses and ${graph.edges.length} connections`}
         onClick={(data) => {
           const service = (data as { service?: string } | null)?.service;
           if (service) onSelect(service);
@@ -41,13 +41,22 @@ function edgeText(e: GraphEdge): string {
   return `${e.protocols.join(", ")}, ${rate(e.rate)} requests/s, ${percent(e.errorRatio)} errors, p95 ${duration(e.p95_us)}`;
 }
 
-function drawing(graph: Graph) {
+/** Space around the outermost nodes for their labels, in pixels. */
+const MARGIN = { side: 56, top: 34, bottom: 58 };
+
+function drawing(graph: Graph, width: number, height: number) {
   const c = colours();
   const level = { none: c.accent, some: c.warn, many: c.bad };
   const labels = new Map(graph.nodes.map((n) => [n.id, n.label]));
   const busiest = Math.max(...graph.edges.map((e) => e.rate), 1e-9);
   const size = (n: GraphNode) => 26 + 16 * Math.sqrt(Math.min(1, n.rate / busiest));
-  const stretch = 150;
+  // Places in pixels, and a frame of the same size for them: the drawing is not stretched.
+  const spaceX = (width - 2 * MARGIN.side) / Math.max(1, graph.columns - 1);
+  const spaceY = (height - MARGIN.top - MARGIN.bottom) / Math.max(1, graph.rows - 1);
+  const xs = graph.nodes.map((n) => n.x * spaceX);
+  const ys = graph.nodes.map((n) => n.y * spaceY);
+  const frameX = frame(xs, width, MARGIN.side);
+  const frameY = frame(ys, height + MARGIN.top - MARGIN.bottom, MARGIN.top);
   return {
     animation: false,
     tooltip: {
@@ -57,16 +66,16 @@ function drawing(graph: Graph) {
       type: "graph",
       layout: "none",
       roam: false,
-      left: 70, right: 70, top: 36, bottom: 44,
+      left: frameX.start, width: frameX.length, top: frameY.start, height: frameY.length,
       edgeSymbol: ["none", "arrow"],
       edgeSymbolSize: 8,
       emphasis: { focus: "adjacency", lineStyle: { width: 4 } },
-      data: graph.nodes.map((n) => ({
+      data: graph.nodes.map((n, i) => ({
         id: n.id,
         name: n.label,
         service: n.service,
-        x: n.x * stretch * 1.6,
-        y: n.y * stretch,
+        x: xs[i],
+        y: ys[i],
         symbolSize: size(n),
         itemStyle: {
           color: n.service ? level[errorLevel(n.errorRatio)] : c.surface,
@@ -98,4 +107,11 @@ function drawing(graph: Graph) {
       })),
     }],
   };
+}
+
+/** Where the places begin and how far they reach, centred. ECharts takes a frame of nothing as two pixels wide. */
+function frame(places: number[], space: number, least: number): { start: number; length: number } {
+  const length = places.length ? Math.max(...places) - Math.min(...places) : 0;
+  const start = Math.max(least, (space - length) / 2);
+  return length > 0 ? { start, length } : { start: start - 1, length: 2 };
 }

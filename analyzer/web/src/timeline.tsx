@@ -1,8 +1,8 @@
 // Requests per second over the range, of all services together.
 
-import { useMemo } from "preact/hooks";
+import { useCallback } from "preact/hooks";
 import type { Services } from "./api";
-import { Chart } from "./chart";
+import { Chart, MAP_HEIGHT } from "./chart";
 import { rate, timeOfDay } from "./format";
 import { colours } from "./theme";
 
@@ -18,8 +18,8 @@ export function totals(answer: Services, series: "requests_series" | "errors_ser
 }
 
 export function Timeline({ answer, dark }: { answer: Services; dark: boolean }) {
-  const option = useMemo(() => drawing(answer), [answer, dark]);
-  return <Chart option={option} height={260} summary="Requests and failed requests per second over time" />;
+  const draw = useCallback(() => drawing(answer), [answer, dark]);
+  return <Chart draw={draw} height={MAP_HEIGHT} summary="Requests and failed requests per second over time" />;
 }
 
 function drawing(answer: Services) {

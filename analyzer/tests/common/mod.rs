@@ -1,0 +1,186 @@
+//! Records of a small shop, as they would come from the wire: a browser asks `web`, which asks a cache, a database and DNS.
+
+use std::net::IpAddr;
+use wirespan_analyzer::Batch;
+use wirespan_records::{
+    CloseType, Endpoint, Flow, FlowMetrics, FlowTick, L4Protocol, L7Protocol, ObservationPoint, PerDirection,
+    ResponseStatus, Session, Signal, Span,
+};
+
+/// Names for the addresses below.
+pub const HOSTS: &str = "10.0.0.1 browser\n10.0.0.2 web\n10.0.0.3 cache\n10.0.0.4 db\n10.0.0.53 resolver\n";
+
+/// `10.0.0.LAST:PORT`.
+pub fn endpoint(last: u8, port: u16) -> Endpoint {
+    Endpoint { ip: IpAddr::from([10, 0, 0, last]), port }
+}
+
+/// What differs from request to request.
+pub struct Exchange {
+    pub l7_protocol: L7Protocol,
+    pub client: Endpoint,
+    pub server: Endpoint,
+    pub start_ns: u64,
+    pub duration_us: u64,
+    pub status: ResponseStatus,
+    pub code: Option<i32>,
+    pub request: (&'static str, String),
+}
+
+impl Exchange {
+    /// The record.
+    pub fn span(self) -> Span {
+        let answered = self.status != ResponseStatus::Timeout;
+        let is_http = self.l7_protocol == L7Protocol::Http;
+        let udp = self.l7_protocol == L7Protocol::Dns;
+        Span {
+            signal: Signal::Packet,
+            observation_point: ObservationPoint::Rest,
+            flow_id: u64::from(self.client.port),
+            start_ns: self.start_ns,
+            end_ns: self.start_ns + if answered { self.duration_us * 1000 } else { 0 },
+            client: self.client,
+            server: self.server,
+            protocol: if udp { L4Protocol::Udp } else { L4Protocol::Tcp },
+            tunnel: None,
+            l7_protocol: self.l7_protocol,
+            version: is_http.then(|| "1.1".into()),
+            request_type: Some(self.request.0.into()),
+            request_domain: is_http.then(|| "shop.example".into()),
+            endpoint: Some(self.request.1.split('?').next().unwrap_or_default().into()),
+            request_resource: Some(self.request.1),
+            request_id: None,
+            response_status: self.status,
+            response_code: self.code,
+            response_exception: None,
+            response_result: None,
+            request_bytes: 120,
+            response_bytes: if answered { 900 } else { 0 },
+            affected_rows: None,
+            trace_id: None,
+            span_id: None,
+            x_request_id: None,
+            req_tcp_seq: Some(1),
+            resp_tcp_seq: answered.then_some(2),
+            session: if answered { Session::Complete } else { Session::RequestOnly },
+            truncated: false,
+            attributes: vec![("user_agent", "curl/8".into())],
+        }
+    }
+}
+
+/// The flow of a request, closed, with one retransmission.
+pub fn flow(span: &Span) -> Flow {
+    let mut metrics = FlowMetrics {
+        packets: PerDirection { tx: 5, rx: 4 },
+        bytes: PerDirection { tx: 500, rx: 1500 },
+        syn_count: 1,
+        synack_count: 1,
+        retrans: PerDirection { tx: 1, rx: 0 },
+        ..FlowMetrics::default()
+    };
+    metrics.rtt.add(250);
+    metrics.l7.request = 1;
+    Flow {
+        flow_id: span.flow_id,
+        start_ns: span.start_ns,
+        end_ns: span.end_ns,
+        observation_point: span.observation_point,
+        client: span.client,
+        server: span.server,
+        protocol: span.protocol,
+        tunnel: None,
+        vlan: Some(7),
+        tcp_flags: PerDirection { tx: 0x1b, rx: 0x1b },
+        metrics,
+        close_type: CloseType::Finish,
+        is_new: true,
+        l7_protocol: Some(span.l7_protocol),
+    }
+}
+
+/// What that flow did in its second.
+pub fn tick(flow: &Flow) -> FlowTick {
+    FlowTick {
+        second: (flow.start_ns / 1_000_000_000) as u32,
+        observation_point: flow.observation_point,
+        client: flow.client,
+        server: flow.server,
+        protocol: flow.protocol,
+        tunnel: None,
+        metrics: flow.metrics,
+        is_new: true,
+        closed: Some(flow.close_type),
+    }
+}
+
+/// Requests with their flows and ticks.
+pub fn batch(spans: Vec<Span>) -> Batch {
+    let flows: Vec<_> = spans.iter().map(flow).collect();
+    let ticks = flows.iter().map(tick).collect();
+    Batch { spans, flows, ticks }
+}
+
+/// What the shop does with its `n`th page view at `start_ns`: one HTTP request and what it leads to.
+pub fn page_view(n: u64, start_ns: u64) -> Vec<Span> {
+    let port = 40_000 + (n % 20_000) as u16;
+    let (status, code) = match n % 50 {
+        7 | 31 => (ResponseStatus::ServerError, Some(503)),
+        11 => (ResponseStatus::ClientError, Some(404)),
+        _ => (ResponseStatus::Ok, Some(200)),
+    };
+    let paths = ["/", "/cart", "/api/items?page=2", "/api/orders/1842", "/static/app.css"];
+    let at = |us: u64| start_ns + us * 1000;
+    let wave = n * 37 % 23;
+    let from_web = |server: Endpoint, l7_protocol, us, duration_us, status, request| {
+        Exchange {
+            l7_protocol,
+            client: endpoint(2, port),
+            server,
+            start_ns: at(us),
+            duration_us,
+            status,
+            code: None,
+            request,
+        }
+        .span()
+    };
+    let mut spans = vec![
+        Exchange {
+            l7_protocol: L7Protocol::Http,
+            client: endpoint(1, port),
+            server: endpoint(2, 80),
+            start_ns,
+            duration_us: 4_000 + wave * 900,
+            status,
+            code,
+            request: ("GET", paths[(n % 5) as usize].into()),
+        }
+        .span(),
+        from_web(
+            endpoint(3, 6379),
+            L7Protocol::Redis,
+            300,
+            90 + wave * 7,
+            ResponseStatus::Ok,
+            ("GET", format!("GET session:{n}")),
+        ),
+    ];
+    if n % 2 == 0 {
+        let status = if n % 40 == 0 { ResponseStatus::Timeout } else { ResponseStatus::Ok };
+        let statement = "SELECT id, name, price FROM items WHERE shop = ? ORDER BY price LIMIT ?".to_owned();
+        spans.push(from_web(
+            endpoint(4, 3306),
+            L7Protocol::MySql,
+            900,
+            1_200 + wave * 400,
+            status,
+            ("QUERY", statement),
+        ));
+    }
+    if n % 5 == 0 {
+        let name = "db.shop.example".to_owned();
+        spans.push(from_web(endpoint(53, 53), L7Protocol::Dns, 100, 310, ResponseStatus::Ok, ("A", name)));
+    }
+    spans
+}
