@@ -27,25 +27,26 @@ impl Values {
 /// Where a command, in upper case, has its values. `None` for one that is not known.
 pub(super) fn values(name: &str) -> Option<Values> {
     Some(match name {
-        "ACL" | "ASKING" | "AUTH" | "BGREWRITEAOF" | "BGSAVE" | "BITCOUNT" | "BITFIELD_RO" | "BITOP" | "BITPOS"
-        | "BLMOVE" | "BLMPOP" | "BLPOP" | "BRPOP" | "BRPOPLPUSH" | "BZMPOP" | "BZPOPMAX" | "BZPOPMIN"
-        | "CLIENT" | "CLUSTER" | "COMMAND" | "COPY" | "DBSIZE" | "DEBUG" | "DECR" | "DEL" | "DISCARD" | "DUMP"
-        | "EXEC" | "EXISTS" | "EXPIRE" | "EXPIREAT" | "EXPIRETIME" | "FAILOVER" | "FLUSHALL" | "FLUSHDB"
-        | "GET" | "GETBIT" | "GETDEL" | "GETEX" | "GETRANGE" | "HDEL" | "HELLO" | "HEXISTS" | "HEXPIRE"
-        | "HEXPIREAT" | "HEXPIRETIME" | "HGET" | "HGETALL" | "HGETDEL" | "HGETEX" | "HKEYS" | "HLEN" | "HMGET"
-        | "HPERSIST" | "HPEXPIRE" | "HPEXPIREAT" | "HPEXPIRETIME" | "HPTTL" | "HRANDFIELD" | "HSCAN"
-        | "HSTRLEN" | "HTTL" | "HVALS" | "INCR" | "INFO" | "KEYS" | "LASTSAVE" | "LATENCY" | "LCS" | "LINDEX"
-        | "LLEN" | "LMOVE" | "LMPOP" | "LOLWUT" | "LPOP" | "LRANGE" | "LTRIM" | "MEMORY" | "MGET" | "MIGRATE"
-        | "MODULE" | "MONITOR" | "MOVE" | "MULTI" | "OBJECT" | "PERSIST" | "PEXPIRE" | "PEXPIREAT"
-        | "PEXPIRETIME" | "PFCOUNT" | "PFMERGE" | "PSUBSCRIBE" | "PSYNC" | "PTTL" | "PUBSUB" | "PUNSUBSCRIBE"
-        | "QUIT" | "RANDOMKEY" | "READONLY" | "READWRITE" | "RENAME" | "RENAMENX" | "REPLCONF" | "REPLICAOF"
-        | "RESET" | "ROLE" | "RPOP" | "RPOPLPUSH" | "SAVE" | "SCAN" | "SCARD" | "SDIFF" | "SDIFFSTORE"
-        | "SELECT" | "SENTINEL" | "SHUTDOWN" | "SINTER" | "SINTERCARD" | "SINTERSTORE" | "SLAVEOF"
-        | "SLOWLOG" | "SMEMBERS" | "SORT" | "SORT_RO" | "SPOP" | "SRANDMEMBER" | "SSCAN" | "SSUBSCRIBE"
-        | "STRLEN" | "SUBSCRIBE" | "SUBSTR" | "SUNION" | "SUNIONSTORE" | "SUNSUBSCRIBE" | "SWAPDB" | "SYNC"
-        | "TIME" | "TOUCH" | "TTL" | "TYPE" | "UNLINK" | "UNSUBSCRIBE" | "UNWATCH" | "WAIT" | "WAITAOF"
-        | "WATCH" | "XACK" | "XAUTOCLAIM" | "XCLAIM" | "XDEL" | "XGROUP" | "XINFO" | "XLEN" | "XPENDING"
-        | "XRANGE" | "XREAD" | "XREADGROUP" | "XREVRANGE" | "XSETID" | "XTRIM" | "ZCARD" | "ZCOUNT" | "ZDIFF"
+        "ACL" | "ASKING" | "AUTH" | "BGREWRITEAOF" | "BGSAVE" | "BITCOUNT" | "BITFIELD_RO" | "BITOP"
+        | "BITPOS" | "BLMOVE" | "BLMPOP" | "BLPOP" | "BRPOP" | "BRPOPLPUSH" | "BZMPOP" | "BZPOPMAX"
+        | "BZPOPMIN" | "CLIENT" | "CLUSTER" | "COMMAND" | "COPY" | "DBSIZE" | "DEBUG" | "DECR" | "DEL"
+        | "DISCARD" | "DUMP" | "EXEC" | "EXISTS" | "EXPIRE" | "EXPIREAT" | "EXPIRETIME" | "FAILOVER"
+        | "FLUSHALL" | "FLUSHDB" | "GET" | "GETBIT" | "GETDEL" | "GETEX" | "GETRANGE" | "HDEL" | "HELLO"
+        | "HEXISTS" | "HEXPIRE" | "HEXPIREAT" | "HEXPIRETIME" | "HGET" | "HGETALL" | "HGETDEL" | "HGETEX"
+        | "HKEYS" | "HLEN" | "HMGET" | "HPERSIST" | "HPEXPIRE" | "HPEXPIREAT" | "HPEXPIRETIME" | "HPTTL"
+        | "HRANDFIELD" | "HSCAN" | "HSTRLEN" | "HTTL" | "HVALS" | "INCR" | "INFO" | "KEYS" | "LASTSAVE"
+        | "LATENCY" | "LCS" | "LINDEX" | "LLEN" | "LMOVE" | "LMPOP" | "LOLWUT" | "LPOP" | "LRANGE"
+        | "LTRIM" | "MEMORY" | "MGET" | "MIGRATE" | "MODULE" | "MONITOR" | "MOVE" | "MULTI" | "OBJECT"
+        | "PERSIST" | "PEXPIRE" | "PEXPIREAT" | "PEXPIRETIME" | "PFCOUNT" | "PFMERGE" | "PSUBSCRIBE"
+        | "PSYNC" | "PTTL" | "PUBSUB" | "PUNSUBSCRIBE" | "QUIT" | "RANDOMKEY" | "READONLY" | "READWRITE"
+        | "RENAME" | "RENAMENX" | "REPLCONF" | "REPLICAOF" | "RESET" | "ROLE" | "RPOP" | "RPOPLPUSH"
+        | "SAVE" | "SCAN" | "SCARD" | "SDIFF" | "SDIFFSTORE" | "SELECT" | "SENTINEL" | "SHUTDOWN"
+        | "SINTER" | "SINTERCARD" | "SINTERSTORE" | "SLAVEOF" | "SLOWLOG" | "SMEMBERS" | "SORT"
+        | "SORT_RO" | "SPOP" | "SRANDMEMBER" | "SSCAN" | "SSUBSCRIBE" | "STRLEN" | "SUBSCRIBE" | "SUBSTR"
+        | "SUNION" | "SUNIONSTORE" | "SUNSUBSCRIBE" | "SWAPDB" | "SYNC" | "TIME" | "TOUCH" | "TTL"
+        | "TYPE" | "UNLINK" | "UNSUBSCRIBE" | "UNWATCH" | "WAIT" | "WAITAOF" | "WATCH" | "XACK"
+        | "XAUTOCLAIM" | "XCLAIM" | "XDEL" | "XGROUP" | "XINFO" | "XLEN" | "XPENDING" | "XRANGE"
+        | "XREAD" | "XREADGROUP" | "XREVRANGE" | "XSETID" | "XTRIM" | "ZCARD" | "ZCOUNT" | "ZDIFF"
         | "ZDIFFSTORE" | "ZINTER" | "ZINTERCARD" | "ZINTERSTORE" | "ZLEXCOUNT" | "ZMPOP" | "ZPOPMAX"
         | "ZPOPMIN" | "ZRANDMEMBER" | "ZRANGE" | "ZRANGEBYLEX" | "ZRANGEBYSCORE" | "ZRANGESTORE"
         | "ZREMRANGEBYLEX" | "ZREMRANGEBYRANK" | "ZREMRANGEBYSCORE" | "ZREVRANGE" | "ZREVRANGEBYLEX"
@@ -54,11 +55,44 @@ pub(super) fn values(name: &str) -> Option<Values> {
         }
         "SET" => Values::Only(2),
         "ECHO" | "EVAL" | "EVAL_RO" | "PING" => Values::From(1),
-        "APPEND" | "BITFIELD" | "DECRBY" | "FUNCTION" | "GEOADD" | "GEODIST" | "GEOHASH" | "GEOPOS"
-        | "GEORADIUS" | "GEORADIUSBYMEMBER" | "GEORADIUSBYMEMBER_RO" | "GEORADIUS_RO" | "GEOSEARCH"
-        | "GETSET" | "INCRBY" | "INCRBYFLOAT" | "LPOS" | "LPUSH" | "LPUSHX" | "PFADD" | "PUBLISH" | "RPUSH"
-        | "RPUSHX" | "SADD" | "SCRIPT" | "SETNX" | "SISMEMBER" | "SMISMEMBER" | "SPUBLISH" | "SREM" | "XADD"
-        | "ZADD" | "ZINCRBY" | "ZMSCORE" | "ZRANK" | "ZREM" | "ZREVRANK" | "ZSCORE" => Values::From(2),
+        "APPEND"
+        | "BITFIELD"
+        | "DECRBY"
+        | "FUNCTION"
+        | "GEOADD"
+        | "GEODIST"
+        | "GEOHASH"
+        | "GEOPOS"
+        | "GEORADIUS"
+        | "GEORADIUSBYMEMBER"
+        | "GEORADIUSBYMEMBER_RO"
+        | "GEORADIUS_RO"
+        | "GEOSEARCH"
+        | "GETSET"
+        | "INCRBY"
+        | "INCRBYFLOAT"
+        | "LPOS"
+        | "LPUSH"
+        | "LPUSHX"
+        | "PFADD"
+        | "PUBLISH"
+        | "RPUSH"
+        | "RPUSHX"
+        | "SADD"
+        | "SCRIPT"
+        | "SETNX"
+        | "SISMEMBER"
+        | "SMISMEMBER"
+        | "SPUBLISH"
+        | "SREM"
+        | "XADD"
+        | "ZADD"
+        | "ZINCRBY"
+        | "ZMSCORE"
+        | "ZRANK"
+        | "ZREM"
+        | "ZREVRANK"
+        | "ZSCORE" => Values::From(2),
         "EVALSHA" | "EVALSHA_RO" | "FCALL" | "FCALL_RO" | "GEOSEARCHSTORE" | "HINCRBY" | "HINCRBYFLOAT"
         | "HSETEX" | "HSETNX" | "LINSERT" | "LREM" | "LSET" | "PSETEX" | "RESTORE" | "SETBIT" | "SETEX"
         | "SETRANGE" | "SMOVE" | "JSON.SET" => Values::From(3),
@@ -89,9 +123,7 @@ pub(super) fn is_secret(name: &str, args: &[&[u8]], index: usize) -> bool {
             word(1, "SETUSER")
                 && args.get(index).is_some_and(|arg| matches!(unquoted(arg), [b'>' | b'<' | b'#' | b'!', ..]))
         }
-        "MIGRATE" => {
-            index > 5 && (word(index - 1, "AUTH") || index > 6 && word(index - 2, "AUTH2"))
-        }
+        "MIGRATE" => index > 5 && (word(index - 1, "AUTH") || index > 6 && word(index - 2, "AUTH2")),
         "SENTINEL" => word(1, "SET") && index >= 4 && word(index - 1, "auth-pass"),
         _ => false,
     }

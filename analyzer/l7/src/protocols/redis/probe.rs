@@ -16,26 +16,107 @@ const MAX_VALUE: u64 = 512 << 20;
 
 /// Commands that begin a line of another text protocol too (memcached, NATS, FTP, SMTP, POP3, HTTP, SIP, STOMP, IRC).
 const SHARED_WORDS: &[&str] = &[
-    "APPEND", "AUTH", "CLIENT", "COMMAND", "CONFIG", "COPY", "DEBUG", "DECR", "DECRBY", "DEL", "DUMP", "ECHO", "EXISTS",
-    "GET", "HELLO", "INCR", "INFO", "KEYS", "MODULE", "MONITOR", "MOVE", "OBJECT", "PING", "PUBLISH", "QUIT",
-    "RENAME", "RESET", "RESTORE", "ROLE", "SAVE", "SCAN", "SELECT", "SET", "SHUTDOWN", "SORT", "SUBSCRIBE", "SYNC", "TIME",
-    "TOUCH", "TYPE", "UNSUBSCRIBE", "WAIT", "WATCH",
+    "APPEND",
+    "AUTH",
+    "CLIENT",
+    "COMMAND",
+    "CONFIG",
+    "COPY",
+    "DEBUG",
+    "DECR",
+    "DECRBY",
+    "DEL",
+    "DUMP",
+    "ECHO",
+    "EXISTS",
+    "GET",
+    "HELLO",
+    "INCR",
+    "INFO",
+    "KEYS",
+    "MODULE",
+    "MONITOR",
+    "MOVE",
+    "OBJECT",
+    "PING",
+    "PUBLISH",
+    "QUIT",
+    "RENAME",
+    "RESET",
+    "RESTORE",
+    "ROLE",
+    "SAVE",
+    "SCAN",
+    "SELECT",
+    "SET",
+    "SHUTDOWN",
+    "SORT",
+    "SUBSCRIBE",
+    "SYNC",
+    "TIME",
+    "TOUCH",
+    "TYPE",
+    "UNSUBSCRIBE",
+    "WAIT",
+    "WATCH",
 ];
 
 /// First words of error replies that no other protocol uses.
 const ERRORS: &[&str] = &[
-    "ASK", "BUSY", "BUSYGROUP", "BUSYKEY", "CLUSTERDOWN", "CROSSSLOT", "DENIED", "EXECABORT", "IOERR", "LOADING",
-    "MASTERDOWN", "MISCONF", "MOVED", "NOAUTH", "NOGOODSLAVE", "NOGROUP", "NOMASTERLINK", "NOPERM", "NOPROTO",
-    "NOREPLICAS", "NOSCRIPT", "NOTBUSY", "OOM", "READONLY", "TRYAGAIN", "UNBLOCKED", "UNKILLABLE", "WRONGPASS",
+    "ASK",
+    "BUSY",
+    "BUSYGROUP",
+    "BUSYKEY",
+    "CLUSTERDOWN",
+    "CROSSSLOT",
+    "DENIED",
+    "EXECABORT",
+    "IOERR",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "MOVED",
+    "NOAUTH",
+    "NOGOODSLAVE",
+    "NOGROUP",
+    "NOMASTERLINK",
+    "NOPERM",
+    "NOPROTO",
+    "NOREPLICAS",
+    "NOSCRIPT",
+    "NOTBUSY",
+    "OOM",
+    "READONLY",
+    "TRYAGAIN",
+    "UNBLOCKED",
+    "UNKILLABLE",
+    "WRONGPASS",
     "WRONGTYPE",
 ];
 
 /// What the server says after `-ERR` most often. POP3 and NATS begin errors with `-ERR` too.
 const ERR_TEXTS: &[&str] = &[
-    "unknown command", "unknown subcommand", "Unknown subcommand", "wrong number of arguments", "syntax error",
-    "value is not", "no such key", "DB index", "Protocol error", "max number of clients", "index out of range",
-    "invalid expire", "EXEC without MULTI", "DISCARD without MULTI", "Error running script", "user_script",
-    "increment or decrement", "numkeys", "hash value is not", "Client sent AUTH", "AUTH <password>",
+    "unknown command",
+    "unknown subcommand",
+    "Unknown subcommand",
+    "wrong number of arguments",
+    "syntax error",
+    "value is not",
+    "no such key",
+    "DB index",
+    "Protocol error",
+    "max number of clients",
+    "index out of range",
+    "invalid expire",
+    "EXEC without MULTI",
+    "DISCARD without MULTI",
+    "Error running script",
+    "user_script",
+    "increment or decrement",
+    "numkeys",
+    "hash value is not",
+    "Client sent AUTH",
+    "AUTH <password>",
 ];
 
 pub(super) fn probe(data: &[u8], info: &ProbeInfo) -> Verdict {
@@ -61,7 +142,9 @@ fn unfinished(data: &[u8]) -> Verdict {
 
 fn array(data: &[u8], info: &ProbeInfo) -> Verdict {
     let (count, head) = match resp::read(data) {
-        Read::Got(Element::Null | Element::Aggregate(_, 0), head) => return server_if(follows(&data[head..])),
+        Read::Got(Element::Null | Element::Aggregate(_, 0), head) => {
+            return server_if(follows(&data[head..]));
+        }
         Read::Got(Element::Aggregate(_, count), head) => (count, head),
         Read::Got(Element::StreamedAggregate(_), head) => return server_if(follows(&data[head..])),
         Read::Partial => return unfinished(data),
@@ -126,7 +209,9 @@ fn all_strings(mut data: &[u8], count: u64) -> bool {
 fn reply(data: &[u8], info: &ProbeInfo) -> Verdict {
     let (element, head) = match resp::read(data) {
         Read::Got(element, head) => (element, head),
-        Read::Partial if data.iter().all(|&b| b == b'\r' || (b' '..0x7f).contains(&b)) => return unfinished(data),
+        Read::Partial if data.iter().all(|&b| b == b'\r' || (b' '..0x7f).contains(&b)) => {
+            return unfinished(data);
+        }
         _ => return Verdict::No,
     };
     let rest = &data[head..];
@@ -183,8 +268,10 @@ fn is_line(kind: u8, text: &[u8], info: &ProbeInfo) -> bool {
 
 /// Status lines that only Redis sends. `+OK` is also POP3 and NATS.
 fn is_status(text: &[u8]) -> bool {
-    matches!(text, b"PONG" | b"QUEUED" | b"string" | b"list" | b"set" | b"zset" | b"hash" | b"stream" | b"none")
-        || text.starts_with(b"FULLRESYNC ")
+    matches!(
+        text,
+        b"PONG" | b"QUEUED" | b"string" | b"list" | b"set" | b"zset" | b"hash" | b"stream" | b"none"
+    ) || text.starts_with(b"FULLRESYNC ")
         || text.starts_with(b"Background ")
         || text == b"CONTINUE"
         || text.starts_with(b"CONTINUE ")
@@ -194,7 +281,8 @@ fn is_error(text: &[u8], info: &ProbeInfo) -> bool {
     let end = memchr(b' ', text).unwrap_or(text.len());
     match &text[..end] {
         b"ERR" => {
-            is_usual(info.src_port) || ERR_TEXTS.iter().any(|known| memmem::find(text, known.as_bytes()).is_some())
+            is_usual(info.src_port)
+                || ERR_TEXTS.iter().any(|known| memmem::find(text, known.as_bytes()).is_some())
         }
         word => ERRORS.iter().any(|known| known.as_bytes() == word),
     }
@@ -208,7 +296,8 @@ fn inline(data: &[u8], info: &ProbeInfo) -> Verdict {
     let words = words(line);
     let Some(name) = words.first().and_then(|name| str::from_utf8(name).ok()) else { return Verdict::No };
     let name = name.to_ascii_uppercase();
-    let foreign = ["HTTP/", "SIP/", "RTSP/"].iter().any(|version| memmem::find(line, version.as_bytes()).is_some());
+    let foreign =
+        ["HTTP/", "SIP/", "RTSP/"].iter().any(|version| memmem::find(line, version.as_bytes()).is_some());
     let shared = SHARED_WORDS.contains(&name.as_str()) && !is_usual(info.dst_port);
     if printable && !foreign && !shared && mask::values(&name).is_some() {
         Verdict::Yes(Role::Client)

@@ -4,7 +4,7 @@
 use super::Session;
 use super::resp::{self, Element, Read};
 use crate::parser::{Cx, Length, Message, Step};
-use memchr::memchr;
+use memchr::{memchr, memmem};
 use smallvec::SmallVec;
 use wirespan_records::ResponseStatus;
 
@@ -338,7 +338,9 @@ fn describe(message: &mut Message, element: Element<'_>, after: &[u8], obfuscate
     let (kind, value) = match element {
         Element::Line(b'-', error) => {
             message.status = Some(ResponseStatus::ServerError);
-            message.exception = Some(text(error, MAX_LINE));
+            // The server repeats arguments of a command it does not know.
+            let end = memmem::find(error, b", with args beginning with").filter(|_| obfuscate);
+            message.exception = Some(text(&error[..end.unwrap_or(error.len())], MAX_LINE));
             return;
         }
         Element::Bulk(b'!', len) => {

@@ -227,7 +227,8 @@ pub(super) fn words(line: &[u8]) -> Args<'_> {
 
 /// The command as one types it. Secrets always as `?`, values too when that is configured.
 fn command_line(name: &str, args: &[&[u8]], config: &Config) -> String {
-    let mut line = String::with_capacity(args.iter().map(|arg| arg.len() + 1).sum::<usize>().min(config.max_text));
+    let mut line =
+        String::with_capacity(args.iter().map(|arg| arg.len() + 1).sum::<usize>().min(config.max_text));
     let values = mask::values(name).unwrap_or(Values::From(1));
     for (index, arg) in args.iter().enumerate() {
         let room = config.max_text.saturating_sub(line.len());
