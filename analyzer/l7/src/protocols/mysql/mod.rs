@@ -120,9 +120,7 @@ impl Parser for MySql {
             Role::Client => self.infile = false,
             Role::Server => self.results = Results::default(),
         }
-        if self.phase != Phase::Command {
-            self.phase = Phase::Command;
-        }
+        self.phase = Phase::Command;
     }
 }
 
