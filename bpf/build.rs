@@ -54,7 +54,7 @@ fn compile(clang: &OsString, source: &Path, out: &Path) -> Result<(), String> {
     // Without an architecture of its own, the BPF target does not know where Debian keeps asm/types.h.
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let output = Command::new(clang)
-        .args(["-target", "bpf", "-g", "-O2", "-mcpu=v3", "-Wall", "-Werror", "-ffile-prefix-map=programs=."])
+        .args(["-target", "bpf", "-g", "-O2", "-mcpu=v3", "-Wall", "-Werror", "-fdebug-compilation-dir=."])
         .arg("-idirafter")
         .arg(format!("/usr/include/{arch}-linux-gnu"))
         .arg("-c")

@@ -37,7 +37,8 @@ pub struct Options {
     pub block_bytes: u32,
     /// Blocks of the ring.
     pub blocks: u32,
-    /// A block that is not full is handed over after this time.
+    /// A block that is not full is handed over after this time. So even at a low rate, the ring is full after `blocks`
+    /// times this time without a call.
     pub block_timeout: Duration,
     /// How long a call waits for a frame before it gives an empty batch.
     pub poll_timeout: Duration,
@@ -46,15 +47,15 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Whole frames, and a ring of 32 MiB: 0.25 s of a gigabit link.
+    /// Whole frames, and a ring of 32 MiB: a quarter of a second of a busy gigabit link, 5 seconds of a quiet one.
     fn default() -> Self {
         Self {
             snap_len: 256 * 1024,
             promiscuous: true,
             fanout_group: None,
-            block_bytes: 1024 * 1024,
-            blocks: 32,
-            block_timeout: Duration::from_millis(10),
+            block_bytes: 128 * 1024,
+            blocks: 256,
+            block_timeout: Duration::from_millis(20),
             poll_timeout: Duration::from_millis(100),
             port: 0,
         }

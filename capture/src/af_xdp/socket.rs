@@ -32,7 +32,8 @@ impl Socket {
             _ => error("open an AF_XDP socket")(source),
         })?;
         let socket = fd.as_fd();
-        let umem = register_umem(socket, frames).map_err(error("register memory for frames"))?;
+        let umem = register_umem(socket, frames)
+            .map_err(error("register memory for frames (needs cap_ipc_lock or a larger `ulimit -l`)"))?;
         for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING] {
             sys::set_option(socket, libc::SOL_XDP, ring, &frames).map_err(error("make the rings"))?;
         }

@@ -101,8 +101,8 @@ impl Capture {
                 if !descriptors.is_empty() {
                     break Step::BatchFull;
                 }
-                if is_known(kind) {
-                    unreadable.count(Unreadable::OversizedFrame);
+                if let Some(reason) = oversized(kind) {
+                    unreadable.count(reason);
                 }
                 break Step::Skip(block_bytes as u64);
             }
@@ -237,14 +237,19 @@ fn byte_order(mark: [u8; 4]) -> Option<Order> {
     [Order::Little, Order::Big].into_iter().find(|order| order.u32(mark) == BYTE_ORDER_MAGIC)
 }
 
-/// The length of a block as some writers state it may lack the padding; less than its own frame it cannot be.
+/// The whole length of a block. Some writers leave the padding out; less than an empty block's it cannot be.
 fn block_bytes(stated: u32) -> Option<usize> {
     let bytes = usize::try_from(stated).ok()?.checked_next_multiple_of(4)?;
     (bytes >= BLOCK_FRAME_BYTES).then_some(bytes)
 }
 
-fn is_known(kind: u32) -> bool {
-    matches!(kind, SECTION_HEADER | INTERFACE_DESCRIPTION | OBSOLETE_PACKET | SIMPLE_PACKET | ENHANCED_PACKET)
+/// What is lost with a block that is too long to hold.
+fn oversized(kind: u32) -> Option<Unreadable> {
+    match kind {
+        OBSOLETE_PACKET | SIMPLE_PACKET | ENHANCED_PACKET => Some(Unreadable::OversizedFrame),
+        SECTION_HEADER | INTERFACE_DESCRIPTION => Some(Unreadable::MalformedBlock),
+        _ => None,
+    }
 }
 
 fn ticks(high: u32, low: u32) -> u64 {
