@@ -409,7 +409,7 @@ impl Engine {
         self.pending_bytes = self.pending_bytes - active.pending_bytes + active.exchanges.pending_bytes();
         if self.pending_bytes > self.config.max_pending_bytes {
             self.pending_bytes -= active.exchanges.pending_bytes();
-            active.exchanges.abandon();
+            active.exchanges.shed();
         }
         active.pending_bytes = active.exchanges.pending_bytes();
         active.exchanges.flush(active.client, active.parser.protocol(), out);

@@ -142,7 +142,7 @@ impl Exchanges {
         if self.pending.len() >= self.max_pending
             && let Some(oldest) = self.remove(0)
         {
-            self.late += 1;
+            self.expect_late(1);
             self.ready.push(Ready {
                 request: Some(oldest),
                 response: None,
@@ -307,7 +307,7 @@ impl Exchanges {
         self.end(role);
         // A request that was lost has its response come while none waits, unless several are sent at once.
         if self.pairing == Pairing::InOrder && (role == Role::Server || self.pipelines) {
-            self.order = Order::Broken;
+            (self.order, self.late) = (Order::Broken, 0);
         }
     }
 
@@ -317,7 +317,21 @@ impl Exchanges {
             let status = self.unanswered();
             let waiting = self.pending.len();
             self.give_up(|pending| pending.half.at.ts_ns < before_ns, status);
-            self.late += waiting - self.pending.len();
+            self.expect_late(waiting - self.pending.len());
+        }
+    }
+
+    /// The requests that wait cost too much memory.
+    pub(crate) fn shed(&mut self) {
+        self.expect_late(self.pending.len());
+        self.request_open = false;
+        self.give_up(|_| true, ResponseStatus::Unknown);
+    }
+
+    /// Responses to `n` requests that were given up may still come, in order.
+    fn expect_late(&mut self, n: usize) {
+        if self.pairing == Pairing::InOrder && self.order == Order::Kept {
+            self.late += n;
         }
     }
 
@@ -334,7 +348,7 @@ impl Exchanges {
         self.end(Role::Client);
         self.end(Role::Server);
         self.give_up(|_| true, ResponseStatus::Unknown);
-        self.order = Order::Kept;
+        (self.order, self.late) = (Order::Kept, 0);
     }
 
     /// How a request ends whose response did not come. When responses were lost, it may have come.
