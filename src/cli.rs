@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{query, replay, store, top};
+use crate::{query, replay, store, top, up};
 use clap::{Parser, Subcommand};
 
 /// Packet analytics: turns packets into request spans, TCP and RED metrics and a service map.
@@ -13,6 +13,8 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Watch interfaces: agent, server, embedded store and web page in one process
+    Up(up::UpArgs),
     /// Read capture files and print what was in them
     Replay(replay::ReplayArgs),
     /// Ask a running wirespan in SQL
@@ -26,6 +28,7 @@ enum Command {
 /// Runs the command that was asked for.
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
+        Command::Up(args) => up::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Query(args) => query::run(&args),
         Command::Top(args) => top::run(&args),

@@ -7,6 +7,7 @@ mod replay;
 mod store;
 mod table;
 mod top;
+mod up;
 
 use clap::Parser;
 use std::process::ExitCode;

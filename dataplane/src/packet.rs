@@ -91,6 +91,8 @@ pub struct Packet<'a> {
     pub l3_len: u32,
     /// Bytes behind the L4 header, by the IP header's length; more than `payload` holds when the capture cut the packet.
     pub l4_len: u32,
+    /// As `l4_len`, but never more than the frame had on the wire: an IP header may claim more than there was.
+    pub l4_wire: u32,
     /// The captured bytes behind the L4 header, padding left out.
     pub payload: &'a [u8],
 }

@@ -5,7 +5,7 @@ use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink};
 use crate::packet::{Addresses, Packet};
 use wirespan_frame::Batch;
 use wirespan_l7::Engine;
-use wirespan_records::Drops;
+use wirespan_records::{DropReason, Drops};
 
 /// Settings of a worker.
 #[derive(Clone, Debug, Default)]
@@ -105,6 +105,7 @@ impl Worker {
                 _ => {}
             }
         }
+        self.count_lost_fragments();
     }
 
     /// No frame came for a while and it is `now_ns`: flows time out all the same.
@@ -114,7 +115,17 @@ impl Worker {
 
     /// The end of the input: everything that is kept is handed on.
     pub fn finish(&mut self, sink: &mut dyn RecordSink) {
+        self.decoder.finish();
+        self.count_lost_fragments();
         self.flows.finish(sink);
+    }
+
+    /// Fragments that waited in vain were counted as fragments when they came.
+    fn count_lost_fragments(&mut self) {
+        let lost = self.decoder.lost_fragments();
+        if self.shard.index == 0 {
+            self.stats.drops.reclassify(DropReason::Fragment, DropReason::FragmentLost, lost);
+        }
     }
 
     /// What was counted so far.

@@ -60,6 +60,13 @@ impl Drops {
         self.0[reason as usize] += 1;
     }
 
+    /// Moves `n` from one reason to another that became known later.
+    pub fn reclassify(&mut self, from: DropReason, to: DropReason, n: u64) {
+        let n = n.min(self.get(from));
+        self.0[from as usize] -= n;
+        self.0[to as usize] += n;
+    }
+
     /// How often.
     pub fn get(&self, reason: DropReason) -> u64 {
         self.0[reason as usize]

@@ -86,6 +86,7 @@ impl Decoder {
             datagrams: &mut self.datagrams,
             ts_ns: frame.ts_ns,
             wire_len: frame.wire_len.max(frame.data.len() as u32),
+            cut: frame.wire_len.saturating_sub(frame.data.len() as u32),
             vlan: frame.hints.vlan_tci.and_then(link::vlan_id),
             tunnel: None,
             depth: MAX_TUNNELS,
@@ -113,6 +114,8 @@ struct Walk<'a> {
     datagrams: &'a mut [Vec<u8>],
     ts_ns: u64,
     wire_len: u32,
+    /// Bytes of the frame that were not captured.
+    cut: u32,
     vlan: Option<u16>,
     tunnel: Option<Tunnel>,
     /// How many more tunnels may be entered.

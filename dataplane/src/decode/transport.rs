@@ -88,6 +88,7 @@ impl<'a> Walk<'a> {
         header: Header,
         rest: Rest<'a>,
     ) -> Packet<'a> {
+        let (l4_len, captured) = (rest.wire as u32, rest.data.len() as u32);
         Packet {
             ts_ns: self.ts_ns,
             wire_len: self.wire_len,
@@ -100,7 +101,8 @@ impl<'a> Walk<'a> {
             vlan: self.vlan,
             tunnel: self.tunnel,
             l3_len: l3_len as u32,
-            l4_len: rest.wire as u32,
+            l4_len,
+            l4_wire: l4_len.min(captured.saturating_add(self.cut)),
             payload: rest.data,
         }
     }

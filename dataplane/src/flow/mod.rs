@@ -404,7 +404,7 @@ impl L7<'_> {
         let tcp = &packet.tcp;
         let acknowledges =
             tcp.flags & flags::ACK != 0 && entry.tcp.sides[side.other() as usize].order.waits();
-        let carries = packet.l4_len > 0 && tcp.flags & flags::RST == 0;
+        let carries = packet.l4_wire > 0 && tcp.flags & flags::RST == 0;
         if !acknowledges && !carries {
             return;
         }

@@ -33,7 +33,7 @@ pub(crate) struct Sequence {
     next: u32,
     known: bool,
     /// Ranges below `next` that were not seen, lowest first.
-    holes: Option<Box<Vec<Hole>>>,
+    holes: Vec<Hole>,
 }
 
 /// A range `[from, to)` that was not seen, and since when.
@@ -64,7 +64,7 @@ impl Sequence {
             return SegmentKind::InOrder;
         }
         if before(self.next, seq) {
-            let holes = self.holes.get_or_insert_default();
+            let holes = &mut self.holes;
             if holes.len() == MAX_HOLES {
                 holes.remove(0);
             }
@@ -85,7 +85,7 @@ impl Sequence {
 
     /// Takes `[from, to)` out of the holes and says since when the first one it touched was there.
     fn fill(&mut self, from: u32, to: u32) -> Option<u64> {
-        let holes = self.holes.as_mut()?;
+        let holes = &mut self.holes;
         let mut touched = None;
         let mut index = 0;
         while let Some(&hole) = holes.get(index)
@@ -114,9 +114,6 @@ impl Sequence {
                     holes.remove(index);
                 }
             }
-        }
-        if holes.is_empty() {
-            self.holes = None;
         }
         touched
     }

@@ -166,7 +166,7 @@ impl Tcp {
     fn count_sequence(&mut self, packet: &Packet<'_>, side: Side, from_client: bool, m: &mut FlowMetrics) {
         let tcp = &packet.tcp;
         let phantom = u32::from(tcp.flags & flags::SYN != 0) + u32::from(tcp.flags & flags::FIN != 0);
-        let len = packet.l4_len + phantom;
+        let len = packet.l4_wire + phantom;
         let sequence = &mut self.sides[side as usize].sequence;
         if len == 0 {
             // A pure ACK carries nothing that could be repeated, but it shows where its sender is.
@@ -176,7 +176,7 @@ impl Tcp {
             return;
         }
         // A keep-alive repeats the last byte on purpose, RFC 9293 section 3.8.4.
-        if packet.l4_len <= 1 && phantom == 0 && sequence.next() == Some(tcp.seq.wrapping_add(1)) {
+        if packet.l4_wire <= 1 && phantom == 0 && sequence.next() == Some(tcp.seq.wrapping_add(1)) {
             return;
         }
         match sequence.observe(tcp.seq, len, packet.ts_ns, self.times.round_trip_ns()) {

@@ -22,6 +22,7 @@ pub(crate) fn tcp(src: u128, dst: u128, src_port: u16, dst_port: u16) -> Packet<
         tunnel: None,
         l3_len: 20,
         l4_len: 0,
+        l4_wire: 0,
         payload: &[],
     }
 }
@@ -100,6 +101,7 @@ fn segment(packet: Packet<'_>, flags: u8, seq: u32, ack: u32, data: &'static [u8
     Packet {
         tcp: Tcp { seq, ack, flags, window: 1000 },
         l4_len: len,
+        l4_wire: len,
         l3_len: 20 + len,
         wire_len: 54 + len,
         payload: data,

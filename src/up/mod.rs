@@ -1,0 +1,161 @@
+//! `wirespan up`: capture, analysis, store, answers and page in one command.
+
+mod capture;
+mod database;
+
+use crate::store;
+use anyhow::Context;
+use capture::{Backend, CaptureThread};
+use database::Database;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use wirespan_analyzer::{Ingest, IngestOptions, Registry, Server, ServerOptions, push_names};
+use wirespan_capture::PacketSource;
+use wirespan_controller::Names;
+use wirespan_dataplane::WorkerConfig;
+use wirespan_store::{Writer, WriterOptions};
+
+/// How long the end waits for the store to take what was seen.
+const STORE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What `wirespan up` is asked for.
+#[derive(clap::Args)]
+pub struct UpArgs {
+    /// Interfaces to watch
+    #[arg(short, long, required = true, value_delimiter = ',', value_name = "INTERFACE")]
+    interface: Vec<String>,
+
+    /// How frames are taken from the interfaces
+    #[arg(long, value_enum, default_value_t = Backend::AfPacket)]
+    backend: Backend,
+
+    /// Threads per interface; with af-xdp there is one per queue
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: u16,
+
+    /// Data directory of the embedded store
+    #[arg(long, value_name = "DIR", default_value_os_t = store::data_dir())]
+    data: PathBuf,
+
+    /// Address of the page and the API
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7700")]
+    listen: SocketAddr,
+
+    /// Host names, beside addresses and localhost, under which browsers may open the page
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    allow_host: Vec<String>,
+
+    /// Address of ClickHouse's HTTP interface over the embedded store
+    #[arg(long, value_name = "ADDRESS", default_value = store::CLICKHOUSE_LISTEN)]
+    clickhouse_listen: SocketAddr,
+
+    /// Use this ClickHouse server instead of the embedded store
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "clickhouse_listen"])]
+    clickhouse_url: Option<String>,
+
+    /// libchdb.so, when it is not where `make setup` puts it
+    #[arg(long, value_name = "FILE", env = "WIRESPAN_LIBCHDB")]
+    libchdb: Option<PathBuf>,
+
+    /// Names of addresses, in the format of /etc/hosts, which is read too
+    #[arg(long, value_name = "FILE")]
+    hosts: Vec<PathBuf>,
+
+    /// Keep literals in SQL, values in Redis commands and in URL queries as they are
+    #[arg(long)]
+    show_values: bool,
+
+    /// Flows kept at the same time by one thread; when there are more, the one that would be missed least leaves
+    #[arg(long, default_value_t = 1 << 20, value_name = "N")]
+    max_flows: usize,
+}
+
+/// Runs the command.
+pub fn run(args: UpArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(up(args))
+}
+
+async fn up(args: UpArgs) -> anyhow::Result<()> {
+    // What cannot work is told before anything is started.
+    let mut sources = Vec::new();
+    for (port, interface) in args.interface.iter().enumerate() {
+        for source in capture::open(args.backend, interface, port as u16, args.workers)? {
+            sources.push((interface.clone(), source));
+        }
+    }
+    Names::load(&args.hosts)?;
+    let database = Database::start(&args).await?;
+    let result = watch(&args, sources, &database).await;
+    database.stop().await;
+    result
+}
+
+/// Captures, stores and answers until it is told to stop.
+async fn watch(
+    args: &UpArgs,
+    sources: Vec<(String, Box<dyn PacketSource>)>,
+    database: &Database,
+) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let names = Names::load(&args.hosts)?;
+    push_names(&database.client, &names).await?;
+    let registry = Registry::default();
+    let options = ServerOptions { listen: args.listen, allowed_hosts: args.allow_host.clone(), names };
+    let server = Server::start(options, database.client.clone(), registry.clone()).await?;
+    let writer = Writer::start(database.client.clone(), WriterOptions::default());
+    let ingest = Ingest::start(writer, &IngestOptions::default(), &registry)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let local = capture::local_addresses();
+    let mut threads = Vec::new();
+    for (index, (interface, source)) in sources.into_iter().enumerate() {
+        let config = worker_config(args, index as u16, &local);
+        threads.push(CaptureThread::start(
+            &interface,
+            source,
+            config,
+            ingest.sink(),
+            &registry,
+            Arc::clone(&stop),
+        )?);
+    }
+    eprintln!(
+        "wirespan watches {}; the page is at http://{}/, ClickHouse's interface at {}; Ctrl-C stores what was seen and ends",
+        args.interface.join(", "),
+        server.address(),
+        database.client.url(),
+    );
+    let mut poll = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = poll.tick() => if threads.iter().any(CaptureThread::is_finished) { break },
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let joined =
+        tokio::task::spawn_blocking(move || threads.into_iter().map(CaptureThread::join).collect::<Vec<_>>());
+    let results = joined.await.context("the end of the capture threads was not seen")?;
+    let report = ingest.stop(STORE_PATIENCE).await;
+    server.stop().await;
+    let lost = report.dropped() + report.writer.rows_waiting;
+    eprintln!("wirespan stored {} rows and lost {lost}", report.writer.rows_stored);
+    results.into_iter().collect()
+}
+
+fn worker_config(args: &UpArgs, index: u16, local: &[IpAddr]) -> WorkerConfig {
+    let mut config = WorkerConfig::default();
+    config.flow.worker = index;
+    config.flow.max_flows = args.max_flows.max(1);
+    config.flow.ticks = true;
+    config.flow.report_interval_ms = Some(60_000);
+    config.flow.local_addresses = local.to_vec();
+    config.l7.obfuscate = !args.show_values;
+    config
+}
