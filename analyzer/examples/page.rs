@@ -4,11 +4,13 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use common::{Exchange, endpoint};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
 use wirespan_analyzer::{Ingest, IngestOptions, Registry, Server, ServerOptions, Sink, push_names};
 use wirespan_controller::Names;
+use wirespan_records::{Endpoint, L7Protocol, ResponseStatus, Span};
 use wirespan_store::{
     Client, Retention, ServeOptions, Supervisor, SupervisorOptions, Writer, WriterOptions, migrate, serve,
 };
@@ -36,7 +38,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     names.add_text(common::HOSTS);
     push_names(&client, &names).await?;
     let registry = Registry::default();
-    let writer = Writer::start(client.clone(), WriterOptions { batch_rows: 4096, ..WriterOptions::default() });
+    let writer =
+        Writer::start(client.clone(), WriterOptions { batch_rows: 4096, ..WriterOptions::default() });
     let ingest = Ingest::start(writer, &IngestOptions::default(), &registry)?;
     let server =
         Server::start(ServerOptions { listen, names, ..ServerOptions::default() }, client, registry).await?;
@@ -63,7 +66,7 @@ async fn keep_shopping(sink: Sink) {
         while next_ns < now_ns() {
             // Busier and quieter minutes.
             if n % 7 != 0 || next_ns / 60_000_000_000 % 3 != 0 {
-                spans.extend(common::page_view(n, next_ns));
+                spans.extend(page_view(n, next_ns));
             }
             n += 1;
             next_ns += step_ns;
@@ -71,4 +74,68 @@ async fn keep_shopping(sink: Sink) {
         sink.send(common::batch(spans));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// What the shop does with its `n`th page view at `start_ns`: one HTTP request and what it leads to.
+fn page_view(n: u64, start_ns: u64) -> Vec<Span> {
+    let port = 40_000 + (n % 20_000) as u16;
+    let (status, code) = match n % 50 {
+        7 | 31 => (ResponseStatus::ServerError, Some(503)),
+        11 => (ResponseStatus::ClientError, Some(404)),
+        _ => (ResponseStatus::Ok, Some(200)),
+    };
+    let paths = ["/", "/cart", "/api/items?page=2", "/api/orders/1842", "/static/app.css"];
+    let at = |us: u64| start_ns + us * 1000;
+    let wave = n * 37 % 23;
+    let from_web = |server: Endpoint, l7_protocol, us, duration_us, status, request| {
+        Exchange {
+            l7_protocol,
+            client: endpoint(2, port),
+            server,
+            start_ns: at(us),
+            duration_us,
+            status,
+            code: None,
+            request,
+        }
+        .span()
+    };
+    let mut spans = vec![
+        Exchange {
+            l7_protocol: L7Protocol::Http,
+            client: endpoint(1, port),
+            server: endpoint(2, 80),
+            start_ns,
+            duration_us: 4_000 + wave * 900,
+            status,
+            code,
+            request: ("GET", paths[(n % 5) as usize].into()),
+        }
+        .span(),
+        from_web(
+            endpoint(3, 6379),
+            L7Protocol::Redis,
+            300,
+            90 + wave * 7,
+            ResponseStatus::Ok,
+            ("GET", format!("GET session:{n}")),
+        ),
+    ];
+    if n % 2 == 0 {
+        let status = if n % 40 == 0 { ResponseStatus::Timeout } else { ResponseStatus::Ok };
+        let statement = "SELECT id, name, price FROM items WHERE shop = ? ORDER BY price LIMIT ?".to_owned();
+        spans.push(from_web(
+            endpoint(4, 3306),
+            L7Protocol::MySql,
+            900,
+            1_200 + wave * 400,
+            status,
+            ("QUERY", statement),
+        ));
+    }
+    if n % 5 == 0 {
+        let name = "db.shop.example".to_owned();
+        spans.push(from_web(endpoint(53, 53), L7Protocol::Dns, 100, 310, ResponseStatus::Ok, ("A", name)));
+    }
+    spans
 }

@@ -6,7 +6,7 @@ use crate::answers::SqlAnswer;
 use crate::query::{RangeParams, flows, map, services, spans};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -48,7 +48,11 @@ struct SqlRequest {
     sql: String,
 }
 
-pub async fn sql(State(state): State<AppState>, body: Bytes) -> Answer<SqlAnswer> {
+pub async fn sql(State(state): State<AppState>, body: Result<Bytes, BytesRejection>) -> Answer<SqlAnswer> {
+    let body = body.map_err(|e| {
+        let sentence = format!("the body cannot be read ({}): send at most 1 MiB", e.body_text());
+        ApiError::new(e.status(), sentence)
+    })?;
     let request: SqlRequest = serde_json::from_slice(&body).map_err(|e| {
         let sentence = format!("the body is not {{\"sql\": \"SELECT ...\"}} in JSON: {e}");
         ApiError::new(StatusCode::BAD_REQUEST, sentence)

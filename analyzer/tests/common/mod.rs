@@ -1,5 +1,8 @@
 //! Records of a small shop, as they would come from the wire: a browser asks `web`, which asks a cache, a database and DNS.
 
+#[allow(dead_code, reason = "not every user of the shop asks a server")]
+pub mod server;
+
 use std::net::IpAddr;
 use wirespan_analyzer::Batch;
 use wirespan_records::{
@@ -119,68 +122,4 @@ pub fn batch(spans: Vec<Span>) -> Batch {
     let flows: Vec<_> = spans.iter().map(flow).collect();
     let ticks = flows.iter().map(tick).collect();
     Batch { spans, flows, ticks }
-}
-
-/// What the shop does with its `n`th page view at `start_ns`: one HTTP request and what it leads to.
-pub fn page_view(n: u64, start_ns: u64) -> Vec<Span> {
-    let port = 40_000 + (n % 20_000) as u16;
-    let (status, code) = match n % 50 {
-        7 | 31 => (ResponseStatus::ServerError, Some(503)),
-        11 => (ResponseStatus::ClientError, Some(404)),
-        _ => (ResponseStatus::Ok, Some(200)),
-    };
-    let paths = ["/", "/cart", "/api/items?page=2", "/api/orders/1842", "/static/app.css"];
-    let at = |us: u64| start_ns + us * 1000;
-    let wave = n * 37 % 23;
-    let from_web = |server: Endpoint, l7_protocol, us, duration_us, status, request| {
-        Exchange {
-            l7_protocol,
-            client: endpoint(2, port),
-            server,
-            start_ns: at(us),
-            duration_us,
-            status,
-            code: None,
-            request,
-        }
-        .span()
-    };
-    let mut spans = vec![
-        Exchange {
-            l7_protocol: L7Protocol::Http,
-            client: endpoint(1, port),
-            server: endpoint(2, 80),
-            start_ns,
-            duration_us: 4_000 + wave * 900,
-            status,
-            code,
-            request: ("GET", paths[(n % 5) as usize].into()),
-        }
-        .span(),
-        from_web(
-            endpoint(3, 6379),
-            L7Protocol::Redis,
-            300,
-            90 + wave * 7,
-            ResponseStatus::Ok,
-            ("GET", format!("GET session:{n}")),
-        ),
-    ];
-    if n % 2 == 0 {
-        let status = if n % 40 == 0 { ResponseStatus::Timeout } else { ResponseStatus::Ok };
-        let statement = "SELECT id, name, price FROM items WHERE shop = ? ORDER BY price LIMIT ?".to_owned();
-        spans.push(from_web(
-            endpoint(4, 3306),
-            L7Protocol::MySql,
-            900,
-            1_200 + wave * 400,
-            status,
-            ("QUERY", statement),
-        ));
-    }
-    if n % 5 == 0 {
-        let name = "db.shop.example".to_owned();
-        spans.push(from_web(endpoint(53, 53), L7Protocol::Dns, 100, 310, ResponseStatus::Ok, ("A", name)));
-    }
-    spans
 }
