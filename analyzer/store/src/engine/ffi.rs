@@ -4,6 +4,9 @@ use crate::StoreError;
 use bytes::Bytes;
 use libloading::Library;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::FromRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -74,6 +77,20 @@ impl Api {
         std::mem::forget(library);
         Ok(Arc::new(api))
     }
+}
+
+/// A file without a name that holds `data` in memory.
+pub(super) fn memory_file(data: &[u8]) -> std::io::Result<File> {
+    // SAFETY: the name is NUL-terminated; the descriptor that comes back is ours alone.
+    let mut file = unsafe {
+        let descriptor = libc::memfd_create(c"wirespan-insert".as_ptr(), libc::MFD_CLOEXEC);
+        if descriptor < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        File::from_raw_fd(descriptor)
+    };
+    file.write_all(data)?;
+    Ok(file)
 }
 
 /// One connection: its own settings, parameters and current database; one statement at a time.

@@ -10,6 +10,7 @@ use crate::StoreError;
 use bytes::Bytes;
 use ffi::{Api, Connection};
 use std::ffi::CString;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,8 +20,11 @@ pub use locate::{LIBCHDB_VERSION, locate};
 /// One query with everything that changes how it runs.
 #[derive(Clone, Debug, Default)]
 pub struct Query<'a> {
-    /// SQL, with the data behind it when it is an INSERT.
+    /// SQL, without the data of an INSERT.
     pub sql: &'a [u8],
+    /// The data of an INSERT, and the offset in `sql` at which `FROM INFILE` may stand. Data behind the text itself would be
+    /// searched for the end of the statement and cut at `;` and a line break.
+    pub data: Option<(usize, &'a [u8])>,
     /// Output format unless the query names one; empty means TabSeparated.
     pub format: &'a str,
     /// Current database.
@@ -79,7 +83,18 @@ impl Engine {
             connection.query(b"SET readonly = 2", "Null", &[])?;
         }
         let format = if query.format.is_empty() { "TabSeparated" } else { query.format };
-        let output = connection.query(query.sql, format, query.params)?;
+        let output = match query.data.and_then(|(at, data)| Some((query.sql.split_at_checked(at)?, data))) {
+            None => connection.query(query.sql, format, query.params)?,
+            Some(((before, behind), data)) => {
+                let failed = |e| {
+                    format!("Code: 74. DB::Exception: The data of an INSERT does not reach the engine: {e}")
+                };
+                let file = ffi::memory_file(data).map_err(failed)?;
+                let source = format!(" FROM INFILE '/proc/self/fd/{}' ", file.as_raw_fd());
+                let sql = [before, source.as_bytes(), behind].concat();
+                connection.query(&sql, format, query.params)?
+            }
+        };
         let summary = output.summary();
         Ok(Answer { data: output.into_bytes(), summary })
     }

@@ -219,7 +219,8 @@ impl Server {
         let engine = Arc::clone(&self.engine);
         let done = tokio::task::spawn_blocking(move || {
             let result = engine.query(&Query {
-                sql: &parsed.sql,
+                sql: parsed.statement(),
+                data: parsed.data(),
                 format: parsed.format(),
                 database: parsed.database.as_deref(),
                 settings: &parsed.settings,

@@ -1,7 +1,7 @@
 //! From the parts of an HTTP request to a query: URL parameters, headers, forms, compressed bodies.
 
 use super::compress::{CompressError, Encoding, decode_blocks};
-use super::sql::{Facts, inspect};
+use super::sql::{Facts, InsertData, inspect};
 
 /// Largest request body, unpacked.
 pub const MAX_BODY: usize = 1 << 30;
@@ -30,6 +30,8 @@ pub struct Parts<'a> {
 pub struct ParsedRequest {
     /// SQL, and behind it the data of an INSERT.
     pub sql: Vec<u8>,
+    /// Where that data is.
+    pub insert: Option<InsertData>,
     /// Current database.
     pub database: Option<String>,
     /// Output format that was asked for outside the query.
@@ -51,6 +53,16 @@ pub struct ParsedRequest {
 }
 
 impl ParsedRequest {
+    /// The statement alone.
+    pub fn statement(&self) -> &[u8] {
+        self.insert.and_then(|i| self.sql.get(..i.sql_end)).unwrap_or(&self.sql)
+    }
+
+    /// The data of an INSERT, and where in the statement a clause that names its source belongs.
+    pub fn data(&self) -> Option<(usize, &[u8])> {
+        self.insert.map(|i| (i.clause_at, self.sql.get(i.data_at..).unwrap_or_default()))
+    }
+
     /// The format of the answer.
     pub fn format(&self) -> &str {
         self.query_format.as_deref().or(self.default_format.as_deref()).unwrap_or("TabSeparated")
@@ -162,11 +174,12 @@ pub fn parse(parts: &Parts<'_>, body: &[u8]) -> Result<ParsedRequest, RequestErr
     if query.iter().all(u8::is_ascii_whitespace) {
         return Err(RequestError::Empty);
     }
-    let Facts { format, is_insert: _, forbidden } = inspect(&query);
+    let Facts { format, insert, forbidden } = inspect(&query);
     if let Some(name) = forbidden {
         return Err(RequestError::Outside(name));
     }
     request.query_format = format;
+    request.insert = insert;
     request.sql = query;
     if !no_http_compression && !request.compress {
         request.encoding = parts.accept_encoding.and_then(Encoding::accepted);

@@ -154,13 +154,24 @@ fn reaches_outside(word: &[u8]) -> bool {
     OUTSIDE.contains(&word.as_str()) || OUTSIDE.contains(&stem)
 }
 
+/// Offsets in the text of `INSERT INTO t [SETTINGS ...] FORMAT f <data>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InsertData {
+    /// Where `FROM INFILE` would stand: before `SETTINGS` or `FORMAT`.
+    pub clause_at: usize,
+    /// Behind the format's name.
+    pub sql_end: usize,
+    /// The first byte of the data.
+    pub data_at: usize,
+}
+
 /// What was found in a query.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The query's own `FORMAT`, when it is not an INSERT.
     pub format: Option<String>,
-    /// It inserts: data may follow.
-    pub is_insert: bool,
+    /// An INSERT with a `FORMAT`: where its data is.
+    pub insert: Option<InsertData>,
     /// What it may not use.
     pub forbidden: Option<String>,
 }
@@ -169,36 +180,58 @@ pub struct Facts {
 pub fn inspect(sql: &[u8]) -> Facts {
     let mut facts = Facts::default();
     let mut previous: &[u8] = b"";
-    let mut after_format = false;
-    let mut first = true;
+    let (mut first, mut is_insert, mut after_format) = (true, false, false);
+    let mut clause_at = None;
+    let mut depth = 0u32;
     let mut tokens = Tokens { rest: sql };
     while let Some(token) = tokens.next() {
-        let Token::Word(word) = token else {
-            if token == Token::Other(b'(') && reaches_outside(previous) {
-                facts.forbidden = Some(String::from_utf8_lossy(previous).into_owned());
+        let end = sql.len() - tokens.rest.len();
+        let word = match token {
+            Token::Word(word) => word,
+            Token::Other(sign) => {
+                if sign == b'(' && reaches_outside(previous) {
+                    facts.forbidden = Some(String::from_utf8_lossy(previous).into_owned());
+                }
+                depth = match sign {
+                    b'(' => depth.saturating_add(1),
+                    b')' => depth.saturating_sub(1),
+                    _ => depth,
+                };
+                (previous, after_format) = (b"", false);
+                continue;
             }
-            (previous, after_format) = (b"", false);
-            continue;
         };
+        let is = |text: &[u8], name: &str| text.eq_ignore_ascii_case(name.as_bytes());
         if std::mem::take(&mut first) {
-            facts.is_insert = word.eq_ignore_ascii_case(b"insert");
+            is_insert = is(word, "insert");
+        }
+        if after_format && is_insert {
+            let clause_at = clause_at.unwrap_or(end);
+            facts.insert = Some(InsertData { clause_at, sql_end: end, data_at: end + data_gap(tokens.rest) });
+            return facts;
         }
         if after_format {
-            if facts.is_insert {
-                return facts;
-            }
             facts.format = std::str::from_utf8(word).ok().map(str::to_owned);
         }
-        after_format = word.eq_ignore_ascii_case(b"format");
-        let is_file_clause = (previous.eq_ignore_ascii_case(b"into")
-            && word.eq_ignore_ascii_case(b"outfile"))
-            || (previous.eq_ignore_ascii_case(b"from") && word.eq_ignore_ascii_case(b"infile"));
-        if is_file_clause {
+        // A table may be called like a keyword.
+        let is_name = ["into", "table", "from", "join"].iter().any(|k| is(previous, k));
+        after_format = is(word, "format") && depth == 0 && !is_name;
+        if clause_at.is_none() && (after_format || (is(word, "settings") && depth == 0 && !is_name)) {
+            clause_at = end.checked_sub(word.len());
+        }
+        if (is(previous, "into") && is(word, "outfile")) || (is(previous, "from") && is(word, "infile")) {
             facts.forbidden = Some(String::from_utf8_lossy(word).into_owned());
         }
         previous = word;
     }
     facts
+}
+
+/// Bytes between a format's name and the data: blanks and one line break.
+fn data_gap(rest: &[u8]) -> usize {
+    let blanks = rest.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    let behind = rest.get(blanks..).unwrap_or_default();
+    blanks + if behind.starts_with(b"\r\n") { 2 } else { usize::from(behind.starts_with(b"\n")) }
 }
 
 #[cfg(test)]
@@ -225,9 +258,14 @@ mod tests {
 
     #[test]
     fn insert_data_is_not_looked_at() {
-        let facts = inspect(b"INSERT INTO t FORMAT TSV\nfile('x') FORMAT Y");
-        assert!(facts.is_insert);
+        let sql = b"INSERT INTO format (settings) SETTINGS a = 1 FORMAT TSV \n\nfile('x') FORMAT Y";
+        let facts = inspect(sql);
+        let insert = facts.insert.unwrap();
+        assert!(sql[insert.clause_at..].starts_with(b"SETTINGS a"));
+        assert!(sql[..insert.sql_end].ends_with(b"FORMAT TSV"));
+        assert!(sql[insert.data_at..].starts_with(b"\nfile"));
         assert_eq!((facts.forbidden, facts.format), (None, None));
+        assert_eq!(inspect(b"INSERT INTO t VALUES (1)").insert, None);
     }
 
     #[test]

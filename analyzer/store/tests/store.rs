@@ -1,0 +1,380 @@
+//! The store with the real engine, run as the child process it is in production.
+
+use clickhouse::Row;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+use wirespan_records::*;
+use wirespan_store::*;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port nobody listens on at the moment, so that the child comes back on the same one after a crash.
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+fn argv(data: &Path, address: &str) -> Vec<std::ffi::OsString> {
+    // Test binaries are in target/<profile>/deps, examples beside it.
+    let program = std::env::current_exe().unwrap().parent().unwrap().with_file_name("examples").join("serve");
+    assert!(program.is_file(), "build it first: cargo build -p wirespan-store --example serve");
+    vec![program.into(), data.into(), address.into(), "--supervised".into()]
+}
+
+struct Store {
+    supervisor: Supervisor,
+    client: Client,
+    directory: TempDir,
+}
+
+async fn bare_store() -> Store {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SupervisorOptions::new(argv(&directory.path().join("data"), &free_address()));
+    let supervisor =
+        Supervisor::start(options).await.expect("the store starts; without the engine run make setup");
+    let client = Client::new(supervisor.url()).unwrap();
+    Store { supervisor, client, directory }
+}
+
+async fn store() -> Store {
+    let store = bare_store().await;
+    migrate(&store.client, &Retention::default()).await.unwrap();
+    store
+}
+
+async fn ask(client: &Client, sql: &str) -> String {
+    let answer = client.query_text(sql, "TabSeparated").await.unwrap();
+    String::from_utf8(answer.to_vec()).unwrap().trim_end().to_owned()
+}
+
+fn span(i: u64) -> Span {
+    let start_ns = 1_700_000_000_000_000_000 + i * 1_000_000;
+    Span {
+        signal: Signal::Packet,
+        observation_point: ObservationPoint::Rest,
+        flow_id: i,
+        start_ns,
+        end_ns: start_ns + (100 + i * i % 900_000) * 1000,
+        client: Endpoint { ip: Ipv4Addr::new(10, 0, 0, (i % 3) as u8).into(), port: 40_000 },
+        server: Endpoint { ip: "2001:db8::1".parse::<IpAddr>().unwrap(), port: 80 },
+        protocol: L4Protocol::Tcp,
+        tunnel: (i % 2 == 0).then(|| Tunnel {
+            kind: TunnelKind::Vxlan,
+            id: 42,
+            outer_src: Ipv4Addr::LOCALHOST.into(),
+            outer_dst: Ipv4Addr::LOCALHOST.into(),
+        }),
+        l7_protocol: L7Protocol::Http,
+        version: Some("1.1".into()),
+        request_type: Some("GET".into()),
+        request_domain: Some(format!("host{}", i % 7)),
+        request_resource: Some(format!("/a;\n{i}")),
+        endpoint: Some("/a".into()),
+        request_id: None,
+        response_status: if i % 10 == 0 { ResponseStatus::ServerError } else { ResponseStatus::Ok },
+        response_code: Some(200),
+        response_exception: None,
+        response_result: None,
+        request_bytes: i,
+        response_bytes: 2 * i,
+        affected_rows: None,
+        trace_id: Some(format!("{i:032x}")),
+        span_id: None,
+        x_request_id: None,
+        req_tcp_seq: Some(i as u32),
+        resp_tcp_seq: None,
+        session: Session::Complete,
+        truncated: false,
+        attributes: if i % 2 == 0 { vec![("user_agent", "curl;\n".into())] } else { Vec::new() },
+    }
+}
+
+fn flow(i: u64) -> Flow {
+    Flow {
+        flow_id: i,
+        start_ns: 1_700_000_000_000_000_000,
+        end_ns: 1_700_000_001_500_000_000,
+        observation_point: ObservationPoint::Client,
+        client: Endpoint { ip: Ipv4Addr::new(10, 0, 0, 1).into(), port: 40_000 },
+        server: Endpoint { ip: Ipv4Addr::new(10, 0, 0, 2).into(), port: 443 },
+        protocol: L4Protocol::Udp,
+        tunnel: None,
+        vlan: Some(7),
+        tcp_flags: PerDirection { tx: 2, rx: 18 },
+        metrics: FlowMetrics { packets: PerDirection { tx: 3, rx: 4 }, ..FlowMetrics::default() },
+        close_type: CloseType::Evicted,
+        is_new: true,
+        l7_protocol: None,
+    }
+}
+
+#[tokio::test]
+async fn migrations_run_once_and_a_newer_schema_is_refused() {
+    let store = store().await;
+    let tables = ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await;
+    let retention = Retention { logs_days: 9, ..Retention::default() };
+    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 3);
+    assert_eq!(
+        ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await,
+        tables
+    );
+    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "3");
+    let ttl = ask(&store.client, "SELECT engine_full FROM system.tables WHERE name = 'l7_log'").await;
+    assert!(ttl.contains("toIntervalDay(9)"), "{ttl}");
+    store
+        .client
+        .execute("INSERT INTO schema_migrations (version, name) VALUES (99, 'future')")
+        .await
+        .unwrap();
+    let error = migrate(&store.client, &retention).await.unwrap_err();
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 3 }), "{error}");
+    store.supervisor.stop().await;
+}
+
+#[tokio::test]
+async fn every_field_arrives() {
+    let store = store().await;
+    let writer =
+        Writer::start(store.client.clone(), WriterOptions { agent_id: 5, ..WriterOptions::default() });
+    writer.spans(&(0..1000).map(span).collect::<Vec<_>>());
+    writer.flows(&[flow(1), flow(2)]);
+    let tick = FlowTick {
+        second: 1_700_000_000,
+        observation_point: ObservationPoint::Client,
+        client: flow(1).client,
+        server: flow(1).server,
+        protocol: L4Protocol::Tcp,
+        tunnel: None,
+        metrics: FlowMetrics { syn_count: 1, ..flow(1).metrics },
+        is_new: true,
+        closed: Some(CloseType::ServerRefused),
+    };
+    let mut net = NetMetrics::of(&tick);
+    net.add(&tick);
+    writer.net_metrics(&[net]);
+    writer.stats(&[Stat {
+        time_ms: 1,
+        name: "drops".into(),
+        labels: vec![("reason", "arp".into())],
+        value: 3.0,
+    }]);
+    let counters = writer.close(PATIENCE).await;
+    assert_eq!((counters.rows_in, counters.rows_stored), (1004, 1004));
+
+    let c = &store.client;
+    assert_eq!(
+        ask(c, "SELECT client, server, server_port, protocol, tunnel_type, tunnel_id, l7_protocol, request_domain, endpoint, \
+            request_resource, response_status, response_code, request_id, trace_id, attributes, agent_id, duration_us, \
+            toUnixTimestamp64Nano(start_time) FROM l7_log WHERE flow_id = 10").await,
+        "10.0.0.1\t2001:db8::1\t80\ttcp\tvxlan\t42\tHTTP\thost3\t/a\t/a;\\n10\tserver_error\t200\t\\N\t\
+            0000000000000000000000000000000a\t{'user_agent':'curl;\\n'}\t5\t200\t1700000000010000000"
+    );
+    assert_eq!(
+        ask(c, "SELECT count(), uniq(id), countIf(client_ip = '10.0.0.1') FROM l7_log").await,
+        "1000\t1000\t333"
+    );
+    assert_eq!(
+        ask(c, "SELECT count(), any(close_type), any(vlan), any(rtt_us), sum(packet_rx), any(duration_us), any(protocol) FROM flow_log").await,
+        "2\tevicted\t7\t\\N\t8\t1500000\tudp"
+    );
+    assert_eq!(
+        ask(c, "SELECT sum(syn_count), sum(packet_tx), sum(new_flow), sum(closed_flow), sum(server_establish_fail) FROM net_metrics_1m").await,
+        "2\t6\t2\t2\t2"
+    );
+    assert_eq!(ask(c, "SELECT name, labels, value FROM agent_stats").await, "drops\t{'reason':'arp'}\t3");
+    store.supervisor.stop().await;
+}
+
+/// Every number of the Enum8 columns stands for the name that the records use.
+#[tokio::test]
+async fn enum_numbers_match_the_records() {
+    let store = store().await;
+    let writer = Writer::start(store.client.clone(), WriterOptions::default());
+    let closes = [
+        CloseType::Unknown,
+        CloseType::Finish,
+        CloseType::ServerReset,
+        CloseType::ClientReset,
+        CloseType::Timeout,
+        CloseType::ForcedReport,
+        CloseType::ServerSynMissing,
+        CloseType::ServerHalfClose,
+        CloseType::ClientHalfClose,
+        CloseType::ClientAckMissing,
+        CloseType::ClientPortReuse,
+        CloseType::ServerRefused,
+        CloseType::ServerQueueOverflow,
+        CloseType::ClientHandshakeReset,
+        CloseType::ServerHandshakeReset,
+        CloseType::ClientResetRegular,
+        CloseType::Evicted,
+    ];
+    let flows: Vec<_> = (0..).zip(closes).map(|(i, close_type)| Flow { close_type, ..flow(i) }).collect();
+    writer.flows(&flows);
+    assert_eq!(writer.close(PATIENCE).await.rows_stored, 17);
+    let names: Vec<_> = closes.iter().map(|c| c.as_str()).collect();
+    let stored = ask(&store.client, "SELECT close_type FROM flow_log ORDER BY flow_id").await;
+    assert_eq!(stored.lines().collect::<Vec<_>>(), names);
+    store.supervisor.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_sent_twice_is_stored_once_also_in_the_views() {
+    let store = store().await;
+    let c = &store.client;
+    let rows = "INSERT INTO l7_log (ingested, start_time, l7_protocol, server_port, session) SETTINGS async_insert = 0, \
+        insert_deduplication_token = 'T' FORMAT TSV\n2026-01-01\t1700000000\tHTTP\t80\tcomplete\n";
+    c.execute(rows).await.unwrap();
+    c.execute(rows).await.unwrap();
+    c.execute(&rows.replace("'T'", "'U'")).await.unwrap();
+    assert_eq!(ask(c, "SELECT count() FROM l7_log").await, "2");
+    assert_eq!(ask(c, "SELECT sum(request) FROM app_metrics_1s").await, "2");
+    assert_eq!(ask(c, "SELECT sum(request) FROM app_metrics_1m").await, "2");
+    store.supervisor.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_when_the_engine_is_killed() {
+    let store = store().await;
+    let options = WriterOptions { batch_rows: 500, queue_bytes: 1 << 30, ..WriterOptions::default() };
+    let writer = Writer::start(store.client.clone(), options);
+    for round in 0..20u64 {
+        writer.spans(&(round * 1000..(round + 1) * 1000).map(span).collect::<Vec<_>>());
+        if round % 8 == 4 {
+            // 0 while the child is being started again, which `kill` would take for this test's own group.
+            while store.supervisor.pid() == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let pid = store.supervisor.pid().to_string();
+            std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    let counters = writer.close(PATIENCE).await;
+    assert_eq!((counters.rows_in, counters.rows_stored), (20_000, 20_000), "{counters:?}");
+    assert!(store.supervisor.restarts() >= 1);
+    assert_eq!(ask(&store.client, "SELECT count(), uniqExact(flow_id) FROM l7_log").await, "20000\t20000");
+    assert_eq!(ask(&store.client, "SELECT sum(request) FROM app_metrics_1m").await, "20000");
+    store.supervisor.stop().await;
+}
+
+#[tokio::test]
+async fn quantiles_of_a_minute_agree_with_the_raw_rows() {
+    let store = store().await;
+    let writer =
+        Writer::start(store.client.clone(), WriterOptions { batch_rows: 700, ..WriterOptions::default() });
+    writer.spans(&(0..5000).map(span).collect::<Vec<_>>());
+    assert_eq!(writer.close(PATIENCE).await.rows_stored, 5000);
+    let numbers = |text: String| -> Vec<f64> {
+        text.trim_matches(['[', ']']).split(',').map(|n| n.parse().unwrap()).collect()
+    };
+    let exact =
+        numbers(ask(&store.client, "SELECT quantilesExact(0.5, 0.95, 0.99)(duration_us) FROM l7_log").await);
+    for table in ["app_metrics_1s", "app_metrics_1m"] {
+        let sql = format!("SELECT quantilesBFloat16Merge(0.5, 0.95, 0.99)(rrt_us_quantiles) FROM {table}");
+        for (sketch, exact) in numbers(ask(&store.client, &sql).await).into_iter().zip(&exact) {
+            assert!((sketch - exact).abs() <= exact / 128.0 + 1.0, "{table}: {sketch} is not {exact}");
+        }
+    }
+    store.supervisor.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_drops_the_newest_and_counts_them() {
+    let nobody = Client::new(&format!("http://{}", free_address())).unwrap();
+    let options = WriterOptions { batch_rows: 100, queue_bytes: 100_000, ..WriterOptions::default() };
+    let writer = Writer::start(nobody, options);
+    writer.spans(&(0..5000).map(span).collect::<Vec<_>>());
+    assert!(!writer.flush(Duration::from_millis(200)).await);
+    let c = writer.counters();
+    assert!(c.rows_dropped_full > 0 && c.rows_waiting > 0, "{c:?}");
+    assert_eq!(c.rows_in, c.rows_stored + c.rows_dropped_full + c.rows_dropped_refused + c.rows_waiting);
+    writer.close(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_second_instance_says_what_to_do() {
+    let store = bare_store().await;
+    let argv = argv(&store.directory.path().join("data"), &free_address());
+    let output = std::process::Command::new(&argv[0]).args(&argv[1..]).output().unwrap();
+    assert!(!output.status.success());
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("in use by another wirespan") && message.contains("--data"), "{message}");
+    store.supervisor.stop().await;
+}
+
+#[tokio::test]
+async fn params_settings_formats_and_errors() {
+    let store = bare_store().await;
+    let c = store.client.clone().with_setting("database", "default");
+    let tricky = "it's\ta \\ line\nbreak";
+    let table =
+        c.query_json("SELECT {x:String} AS x, {n:UInt64} AS n", &[("x", tricky), ("n", "7")]).await.unwrap();
+    assert_eq!(table.rows, [[serde_json::json!(tricky), serde_json::json!(7)]]);
+    assert_eq!(table.columns[1].type_name, "UInt64");
+    assert_eq!(
+        ask(&c.clone().with_setting("max_threads", "1"), "SELECT getSetting('max_threads')").await,
+        "1"
+    );
+    assert_ne!(ask(&c, "SELECT getSetting('max_threads')").await, "");
+    for (sql, code, status) in [
+        ("SELECT * FROM nowhere", 60, 404),
+        ("SELECT 1 +", 62, 400),
+        ("SELECT {missing:UInt8}", 456, 400),
+        ("SELECT * FROM file('/etc/passwd', 'LineAsString')", 497, 403),
+        ("SELECT throwIf(1)", 395, 500),
+    ] {
+        let error = c.query_json(sql, &[]).await.unwrap_err();
+        assert!(
+            matches!(error, StoreError::Query { code: c, status: s, .. } if (c, s) == (code, status)),
+            "{sql}: {error}"
+        );
+        assert!(error.to_string().starts_with(&format!("Code: {code}. DB::Exception")), "{error}");
+    }
+    let read_only = c.clone().with_setting("readonly", "2");
+    assert!(read_only.execute("CREATE TABLE t (x Int8) ENGINE = Memory").await.is_err());
+    store.supervisor.stop().await;
+}
+
+#[derive(Row, Serialize, Deserialize, Debug, PartialEq)]
+struct Item {
+    id: u64,
+    name: String,
+    tags: Vec<String>,
+}
+
+/// The official client, with its default LZ4 both ways.
+#[tokio::test]
+async fn the_clickhouse_crate_inserts_and_queries() {
+    let store = bare_store().await;
+    let client = clickhouse::Client::default().with_url(store.supervisor.url());
+    client
+        .query(
+            "CREATE TABLE item (id UInt64, name String, tags Array(String)) ENGINE = MergeTree ORDER BY id",
+        )
+        .execute()
+        .await
+        .unwrap();
+    let items: Vec<_> = (0..50_000)
+        .map(|id| Item { id, name: format!("n;\n{id}"), tags: vec!["a".into(), "b".into()] })
+        .collect();
+    let mut insert = client.insert::<Item>("item").await.unwrap();
+    for item in &items {
+        insert.write(item).await.unwrap();
+    }
+    insert.end().await.unwrap();
+    let back = client.query("SELECT ?fields FROM item ORDER BY id").fetch_all::<Item>().await.unwrap();
+    assert!(back == items);
+    let one = client
+        .query("SELECT name FROM item WHERE id = {id:UInt64}")
+        .param("id", 7)
+        .fetch_one::<String>()
+        .await
+        .unwrap();
+    assert_eq!(one, "n;\n7");
+    let error = client.query("SELECT * FROM nowhere").execute().await.unwrap_err().to_string();
+    assert!(error.contains("Code: 60"), "{error}");
+    store.supervisor.stop().await;
+}
