@@ -38,6 +38,8 @@ test: cargo engine nextest $(WEB)/node_modules/.package-lock.json ## Run all tes
 	@.ci/packages.sh build test web
 	$(call say,testing the front end)
 	cd $(WEB) && npm test
+	$(call say,testing the page in Chromium)
+	cd $(WEB) && npm run e2e
 	$(call say,testing the documentation examples)
 	cargo test --workspace --locked --doc --quiet
 	$(call say,testing the crates)
@@ -57,8 +59,7 @@ lint: cargo $(WEB)/node_modules/.package-lock.json ## Check format, lints, scrip
 	$(call say,scripts)
 	git ls-files '*.sh' .ci/run | xargs shellcheck -x
 	$(call say,the committed page is what its sources build)
-	cd $(WEB) && npx tsc --noEmit && out=$$(mktemp -d) && npx vite build --logLevel warn --emptyOutDir --outDir "$$out" && \
-		diff -r "$$out" dist && rm -r "$$out"
+	cd $(WEB) && npm run check --silent
 	$(call say,clippy)
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
@@ -76,7 +77,7 @@ cargo:
 	@command -v cargo >/dev/null || { echo "cargo was not found: install Rust 1.95 or newer with rustup" >&2; exit 1; }
 
 engine:
-	@analyzer/store/setup-libchdb.sh
+	@[[ -n "$${WIRESPAN_LIBCHDB:-}" ]] || { .ci/packages.sh engine; analyzer/store/setup-libchdb.sh; }
 
 # These two only start other programs, so they are built fast rather than optimised.
 nextest cargo-fuzz: export CARGO_PROFILE_RELEASE_OPT_LEVEL := 1

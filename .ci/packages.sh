@@ -12,6 +12,7 @@ declare -A groups=(
     [lint]="python3:/usr/bin/python3 shellcheck:shellcheck"
     [test]="iproute2:ip"
     [web]="nodejs:node npm:npm chromium:chromium"
+    [engine]="npm:npm"
     [fuzz]="g++:c++"
     [demo]="iproute2:ip nftables:nft procps:sysctl openssl:openssl curl:curl nginx:nginx redis-server:redis-server
         mariadb-server-core:mariadbd mariadb-client-core:mariadb dnsmasq-base:dnsmasq python3:/usr/bin/python3
