@@ -44,12 +44,13 @@ after(async () => {
 /** A page with the services on it, and what went wrong in it. */
 async function open(options = {}) {
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options });
+  page.setDefaultTimeout(15_000);
   const problems = [];
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
   page.on("pageerror", (error) => problems.push(error.message));
   page.on("request", (request) => request.url().startsWith(url) || request.url().startsWith("data:") || problems.push(`asks ${request.url()}`));
   await page.goto(url);
-  await page.getByRole("button", { name: "Show the requests to web:80" }).waitFor();
+  await page.getByRole("button", { name: "web:80", exact: true }).waitFor();
   await page.locator(".requests tbody tr").first().waitFor();
   return { page, problems };
 }
@@ -83,10 +84,10 @@ test("requests are filtered by service, status and text", { skip: missing }, asy
   const rows = page.locator(".requests tbody tr");
   const settled = (check, argument) => page.waitForFunction(check, argument);
 
-  await page.getByRole("button", { name: "Show the requests to cache:6379" }).click();
+  await page.getByRole("button", { name: "cache:6379", exact: true }).click();
   await settled(() => [...document.querySelectorAll(".requests tbody .peer:last-child")].every((c) => c.textContent === "cache:6379"));
   assert.equal(await page.getByLabel("Service", { exact: true }).inputValue(), "10.0.0.3:6379");
-  await page.getByRole("button", { name: "Show the requests to cache:6379" }).click();
+  await page.getByRole("button", { name: "cache:6379", exact: true }).click();
 
   await page.getByLabel("Status").selectOption("server_error");
   await settled(() => [...document.querySelectorAll(".requests tbody tr")].every((r) => r.dataset.status === "server_error"));

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { bytes, duration, fieldValue, label, percent, rate, socket, utc } from "./format";
+import { bytes, duration, fieldValue, label, percent, rate, requestText, socket, utc } from "./format";
 
 describe("format", () => {
   it("writes durations in the unit that fits", () => {
@@ -28,5 +28,14 @@ describe("format", () => {
     expect(fieldValue("response_code", 404)).toBe("404");
     expect(fieldValue("attributes", { a: "1" })).toBe('{\n "a": "1"\n}');
     expect(fieldValue("start_ns", 1_500_000_000)).toBe("1970-01-01 00:00:01 UTC (1500000000)");
+  });
+
+  it("says the verb of a request once", () => {
+    const request = (l7_protocol: string, request_type: string, request_resource: string | null, request_domain: string | null) =>
+      requestText({ l7_protocol, request_type, request_resource, request_domain, endpoint: null });
+    expect(request("Redis", "GET", "get key", null)).toEqual(["GET", "key"]);
+    expect(request("Redis", "PING", "PING", null)).toEqual(["PING", "PING"]);
+    expect(request("HTTP", "GET", "/a", "shop.example")).toEqual(["GET", "shop.example/a"]);
+    expect(request("DNS", "A", null, "shop.example")).toEqual(["A", "shop.example"]);
   });
 });

@@ -1,4 +1,6 @@
-// Numbers and times as people read them.
+// Numbers, times and requests as people read them.
+
+import type { Span } from "./api";
 
 /** Three significant digits, without zeros at the end. */
 function short(value: number): string {
@@ -73,4 +75,13 @@ export function fieldValue(name: string, value: unknown): string {
   if (name.endsWith("duration_us") && typeof value === "number") return duration(value);
   if (name.endsWith("_bytes") && typeof value === "number") return bytes(value);
   return typeof value === "object" ? JSON.stringify(value, null, 1) : String(value);
+}
+
+/** What was asked: the verb, and of what. Where the text itself begins with the verb (Redis), it is said once. */
+export function requestText(span: Pick<Span, "l7_protocol" | "request_type" | "request_domain" | "request_resource" | "endpoint">): [string, string] {
+  const verb = span.request_type ?? "";
+  const what = span.request_resource ?? span.endpoint ?? span.request_domain ?? "";
+  if (verb && what.toUpperCase().startsWith(`${verb.toUpperCase()} `)) return [verb, what.slice(verb.length + 1)];
+  const host = span.l7_protocol === "HTTP" && span.request_domain !== what ? (span.request_domain ?? "") : "";
+  return [verb, `${host}${what}`];
 }

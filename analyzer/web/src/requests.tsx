@@ -2,7 +2,7 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import type { Span, SpanFilter } from "./api";
-import { duration, fieldValue, label, timeOfDay, utc } from "./format";
+import { duration, fieldValue, label, requestText, timeOfDay, utc } from "./format";
 
 export const STATUS_TEXT: Record<string, string> = {
   ok: "OK", client_error: "Client error", server_error: "Server error", timeout: "Timeout", unknown: "Unknown",
@@ -50,13 +50,6 @@ export function RequestFilters({ filter, protocols, onChange }: FilterProps) {
   );
 }
 
-/** What was asked, in one line. */
-export function requestLine(span: Span): string {
-  const what = span.request_resource ?? span.endpoint ?? span.request_domain ?? "";
-  const domain = span.l7_protocol === "HTTP" && span.request_domain ? span.request_domain : "";
-  return `${domain}${what}`;
-}
-
 export function RequestsTable({ spans, onOpen }: { spans: readonly Span[]; onOpen: (span: Span) => void }) {
   return (
     <table class="requests">
@@ -82,9 +75,7 @@ export function RequestsTable({ spans, onOpen }: { spans: readonly Span[]; onOpe
             </td>
             <td class="status-cell"><Status span={span} /></td>
             <td class="protocol"><span class="tag">{span.l7_protocol}</span></td>
-            <td class="request" title={requestLine(span)}>
-              <b>{span.request_type}</b> {requestLine(span)}
-            </td>
+            <td class="request" title={requestText(span).join(" ")}><Request span={span} /></td>
             <td class="number">{span.session === "complete" ? duration(span.duration_us) : "–"}</td>
             <td class="peer">{span.client_name ?? span.client_ip}</td>
             <td class="peer">{label(span.server_name, span.server_ip, span.server_port)}</td>
@@ -93,6 +84,11 @@ export function RequestsTable({ spans, onOpen }: { spans: readonly Span[]; onOpe
       </tbody>
     </table>
   );
+}
+
+function Request({ span }: { span: Span }) {
+  const [verb, what] = requestText(span);
+  return <><b>{verb}</b> {what}</>;
 }
 
 function Status({ span }: { span: Span }) {
@@ -123,7 +119,7 @@ export function RequestDetail({ span, onClose }: { span: Span | null; onClose: (
       {span && (
         <div class="detail-body">
           <header>
-            <h2><Status span={span} /> {span.request_type} {requestLine(span)}</h2>
+            <h2><Status span={span} /> <Request span={span} /></h2>
             <button type="button" class="plain" aria-label="Close" onClick={() => dialog.current?.close()}>✕</button>
           </header>
           <dl>
