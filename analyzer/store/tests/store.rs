@@ -224,10 +224,13 @@ async fn enum_numbers_match_the_records() {
 async fn a_batch_sent_twice_is_stored_once_also_in_the_views() {
     let store = store().await;
     let c = &store.client;
-    let rows = "INSERT INTO l7_log (ingested, start_time, l7_protocol, server_port, session) SETTINGS async_insert = 0, \
-        insert_deduplication_token = 'T' FORMAT TSV\n2026-01-01\t1700000000\tHTTP\t80\tcomplete\n";
-    c.execute(rows).await.unwrap();
-    c.execute(rows).await.unwrap();
+    let today = ask(c, "SELECT today()").await;
+    let rows = format!(
+        "INSERT INTO l7_log (ingested, start_time, l7_protocol, server_port, session) SETTINGS async_insert = 0, \
+         insert_deduplication_token = 'T' FORMAT TSV\n{today}\t1700000000\tHTTP\t80\tcomplete\n"
+    );
+    c.execute(&rows).await.unwrap();
+    c.execute(&rows).await.unwrap();
     c.execute(&rows.replace("'T'", "'U'")).await.unwrap();
     assert_eq!(ask(c, "SELECT count() FROM l7_log").await, "2");
     assert_eq!(ask(c, "SELECT sum(request) FROM app_metrics_1s").await, "2");

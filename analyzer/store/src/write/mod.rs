@@ -213,7 +213,7 @@ impl Shared {
             open.rows += 1;
             // The size is a sum over all columns: not for each row.
             if open.rows >= options.batch_rows
-                || (open.rows % 256 == 0 && open.block.size() >= options.batch_bytes)
+                || (open.rows.is_multiple_of(256) && open.block.size() >= options.batch_bytes)
             {
                 self.cut(&mut open);
             }

@@ -90,14 +90,8 @@ impl Fixed for bool {
 }
 
 /// An address as IPv6; IPv4 is mapped.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Ip([u8; 16]);
-
-impl Default for Ip {
-    fn default() -> Self {
-        Self([0; 16])
-    }
-}
 
 impl From<IpAddr> for Ip {
     fn from(ip: IpAddr) -> Self {
