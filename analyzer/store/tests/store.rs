@@ -1,4 +1,5 @@
 //! The store with the real engine, run as the child process it is in production.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A helper outside #[test] functions fails a test by panicking.
 
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
@@ -60,7 +61,7 @@ fn span(i: u64) -> Span {
         client: Endpoint { ip: Ipv4Addr::new(10, 0, 0, (i % 3) as u8).into(), port: 40_000 },
         server: Endpoint { ip: "2001:db8::1".parse::<IpAddr>().unwrap(), port: 80 },
         protocol: L4Protocol::Tcp,
-        tunnel: (i % 2 == 0).then(|| Tunnel {
+        tunnel: i.is_multiple_of(2).then(|| Tunnel {
             kind: TunnelKind::Vxlan,
             id: 42,
             outer_src: Ipv4Addr::LOCALHOST.into(),
@@ -73,7 +74,7 @@ fn span(i: u64) -> Span {
         request_resource: Some(format!("/a;\n{i}")),
         endpoint: Some("/a".into()),
         request_id: None,
-        response_status: if i % 10 == 0 { ResponseStatus::ServerError } else { ResponseStatus::Ok },
+        response_status: if i.is_multiple_of(10) { ResponseStatus::ServerError } else { ResponseStatus::Ok },
         response_code: Some(200),
         response_exception: None,
         response_result: None,
@@ -87,7 +88,7 @@ fn span(i: u64) -> Span {
         resp_tcp_seq: None,
         session: Session::Complete,
         truncated: false,
-        attributes: if i % 2 == 0 { vec![("user_agent", "curl;\n".into())] } else { Vec::new() },
+        attributes: if i.is_multiple_of(2) { vec![("user_agent", "curl;\n".into())] } else { Vec::new() },
     }
 }
 
