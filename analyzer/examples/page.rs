@@ -38,8 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     names.add_text(common::HOSTS);
     push_names(&client, &names).await?;
     let registry = Registry::default();
-    let writer =
-        Writer::start(client.clone(), WriterOptions { batch_rows: 4096, ..WriterOptions::default() });
+    let writer = Writer::start(client.clone(), WriterOptions::default());
     let ingest = Ingest::start(writer, &IngestOptions::default(), &registry)?;
     let server =
         Server::start(ServerOptions { listen, names, ..ServerOptions::default() }, client, registry).await?;
@@ -121,8 +120,8 @@ fn page_view(n: u64, start_ns: u64) -> Vec<Span> {
             ("GET", format!("GET session:{n}")),
         ),
     ];
-    if n % 2 == 0 {
-        let status = if n % 40 == 0 { ResponseStatus::Timeout } else { ResponseStatus::Ok };
+    if n.is_multiple_of(2) {
+        let status = if n.is_multiple_of(40) { ResponseStatus::Timeout } else { ResponseStatus::Ok };
         let statement = "SELECT id, name, price FROM items WHERE shop = ? ORDER BY price LIMIT ?".to_owned();
         spans.push(from_web(
             endpoint(4, 3306),
@@ -133,7 +132,7 @@ fn page_view(n: u64, start_ns: u64) -> Vec<Span> {
             ("QUERY", statement),
         ));
     }
-    if n % 5 == 0 {
+    if n.is_multiple_of(5) {
         let name = "db.shop.example".to_owned();
         spans.push(from_web(endpoint(53, 53), L7Protocol::Dns, 100, 310, ResponseStatus::Ok, ("A", name)));
     }

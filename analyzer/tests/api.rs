@@ -1,5 +1,7 @@
 //! The API over a real store: known records in, exact answers out.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 mod common;
 
 use common::server::Site;
@@ -38,7 +40,7 @@ fn http(i: u64) -> Span {
 
 /// 40 Redis commands in the same 10 s, 4 of them without an answer.
 fn redis(i: u64) -> Span {
-    let status = if i % 10 == 0 { ResponseStatus::Timeout } else { ResponseStatus::Ok };
+    let status = if i.is_multiple_of(10) { ResponseStatus::Timeout } else { ResponseStatus::Ok };
     Exchange {
         l7_protocol: L7Protocol::Redis,
         client: endpoint(2, 50_000),

@@ -1,5 +1,7 @@
 //! A server over a real, empty store in a process of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
