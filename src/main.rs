@@ -2,6 +2,7 @@
 
 mod api;
 mod cli;
+mod database;
 mod query;
 mod replay;
 mod store;

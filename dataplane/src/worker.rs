@@ -5,7 +5,7 @@ use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink};
 use crate::packet::{Addresses, Packet};
 use wirespan_frame::Batch;
 use wirespan_l7::Engine;
-use wirespan_records::{DropReason, Drops};
+use wirespan_records::{DropReason, Drops, Endpoint};
 
 /// Settings of a worker.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,8 @@ pub struct WorkerConfig {
     pub flow: FlowConfig,
     /// Of the L7 engine.
     pub l7: wirespan_l7::Config,
+    /// Endpoints whose packets are not looked at: wirespan's own connections to its store.
+    pub ignored: Vec<Endpoint>,
     /// The part of the flows that this worker takes, when several are given the same frames.
     pub shard: Shard,
 }
@@ -50,6 +52,15 @@ impl Shard {
     }
 }
 
+fn is_ignored(ignored: &[Endpoint], packet: &Packet<'_>) -> bool {
+    !ignored.is_empty()
+        && ignored.iter().any(|end| {
+            let from = || end.port == packet.src_port && end.ip == packet.addresses.src_ip();
+            let to = || end.port == packet.dst_port && end.ip == packet.addresses.dst_ip();
+            from() || to()
+        })
+}
+
 /// What a worker counted. `frames = packets + drops`. Of several that share the same frames, the first counts frames and
 /// drops, each the packets it takes.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +84,7 @@ pub struct Worker {
     decoder: Decoder,
     flows: FlowTable,
     shard: Shard,
+    ignored: Vec<Endpoint>,
     stats: WorkerStats,
 }
 
@@ -83,6 +95,7 @@ impl Worker {
             decoder: Decoder::new(config.decode),
             flows: FlowTable::new(config.flow, Engine::new(config.l7)),
             shard: config.shard,
+            ignored: config.ignored,
             stats: WorkerStats::default(),
         }
     }
@@ -97,6 +110,11 @@ impl Worker {
                 stats.bytes += u64::from(frame.wire_len);
             }
             match self.decoder.decode(&frame) {
+                Ok(packet) if is_ignored(&self.ignored, &packet) => {
+                    if first {
+                        stats.drops.count(DropReason::OwnTraffic);
+                    }
+                }
                 Ok(packet) if self.shard.takes(&packet) => {
                     stats.packets += 1;
                     self.flows.packet(&packet, sink);
@@ -134,5 +152,32 @@ impl Worker {
         stats.flow = self.flows.stats();
         stats.l7 = self.flows.l7_stats();
         stats
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::tests::tcp;
+
+    #[test]
+    fn own_connections_are_ignored_in_both_directions() {
+        let store = Endpoint { ip: [0, 0, 0, 2].into(), port: 8123 };
+        let ignores = |packet| is_ignored(&[store], &packet);
+        assert!(ignores(tcp(1, 2, 40_000, 8123)) && ignores(tcp(2, 1, 8123, 40_000)));
+        assert!(!ignores(tcp(1, 2, 40_000, 80)) && !ignores(tcp(1, 3, 40_000, 8123)));
+        assert!(!is_ignored(&[], &tcp(1, 2, 40_000, 8123)));
+    }
+
+    #[test]
+    fn shards_take_each_flow_once_and_both_its_directions() {
+        let mut taken = [0; 3];
+        for port in 1..1000 {
+            let takes = |packet| (0..3).filter(|&index| Shard { index, of: 3 }.takes(&packet)).collect::<Vec<_>>();
+            let shards = takes(tcp(1, 2, port, 80));
+            assert_eq!((shards.len(), &shards), (1, &takes(tcp(2, 1, 80, port))));
+            taken[shards[0] as usize] += 1;
+        }
+        assert!(taken.iter().all(|&n| n > 200), "{taken:?}");
     }
 }

@@ -1,12 +1,11 @@
 //! `wirespan up`: capture, analysis, store, answers and page in one command.
 
 mod capture;
-mod database;
 
+use crate::database::{Database, Place};
 use crate::store;
 use anyhow::Context;
 use capture::{Backend, CaptureThread};
-use database::Database;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use wirespan_analyzer::{Ingest, IngestOptions, Registry, Server, ServerOptions, 
 use wirespan_capture::PacketSource;
 use wirespan_controller::Names;
 use wirespan_dataplane::WorkerConfig;
+use wirespan_records::Endpoint;
 use wirespan_store::{Writer, WriterOptions};
 
 /// How long the end waits for the store to take what was seen.
@@ -89,7 +89,14 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
         }
     }
     Names::load(&args.hosts)?;
-    let database = Database::start(&args).await?;
+    let place = match args.clickhouse_url.clone() {
+        Some(url) => Place::Url(url),
+        None => {
+            let (data, listen) = (args.data.clone(), args.clickhouse_listen);
+            Place::Embedded { data, listen, libchdb: args.libchdb.clone() }
+        }
+    };
+    let database = Database::start(place).await?;
     let result = watch(&args, sources, &database).await;
     database.stop().await;
     result
@@ -112,9 +119,13 @@ async fn watch(
     let ingest = Ingest::start(writer, &IngestOptions::default(), &registry)?;
     let stop = Arc::new(AtomicBool::new(false));
     let local = capture::local_addresses();
+    let own = own_endpoints(&[
+        Some(server.address()),
+        database.client.url().trim_start_matches("http://").parse().ok(),
+    ]);
     let mut threads = Vec::new();
     for (index, (interface, source)) in sources.into_iter().enumerate() {
-        let config = worker_config(args, index as u16, &local);
+        let config = worker_config(args, index as u16, &local, &own);
         threads.push(CaptureThread::start(
             &interface,
             source,
@@ -149,13 +160,19 @@ async fn watch(
     results.into_iter().collect()
 }
 
-fn worker_config(args: &UpArgs, index: u16, local: &[IpAddr]) -> WorkerConfig {
+/// The page's and the store's sockets: watching the own connections would make records of records.
+fn own_endpoints(addresses: &[Option<SocketAddr>]) -> Vec<Endpoint> {
+    addresses.iter().flatten().map(|address| Endpoint { ip: address.ip(), port: address.port() }).collect()
+}
+
+fn worker_config(args: &UpArgs, index: u16, local: &[IpAddr], own: &[Endpoint]) -> WorkerConfig {
     let mut config = WorkerConfig::default();
     config.flow.worker = index;
     config.flow.max_flows = args.max_flows.max(1);
     config.flow.ticks = true;
     config.flow.report_interval_ms = Some(60_000);
     config.flow.local_addresses = local.to_vec();
+    config.ignored = own.to_vec();
     config.l7.obfuscate = !args.show_values;
     config
 }

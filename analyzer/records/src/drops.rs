@@ -39,6 +39,8 @@ drop_reasons! {
     Fragment = "fragment",
     /// A fragment that was given up: the others did not come, or there was no room.
     FragmentLost = "fragment_lost",
+    /// From or to an endpoint that is not watched: wirespan's own connections.
+    OwnTraffic = "own_traffic",
     /// A fragment that overlaps others with different bytes or bounds.
     FragmentOverlap = "fragment_overlap",
 }

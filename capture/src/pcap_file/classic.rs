@@ -75,7 +75,7 @@ impl Capture {
             descriptors.push(Descriptor {
                 offset: first + (unread - rest.len()) + self.record_header_bytes,
                 len,
-                wire_len: wire_len.max(len),
+                wire_len: super::plausible_wire_len(wire_len, len),
                 ts_ns: u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * self.fraction_ns,
                 link: self.link,
                 port: 0,

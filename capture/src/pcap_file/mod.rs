@@ -35,6 +35,11 @@ pub const CHUNK_BYTES: usize = 512 * 1024;
 /// A longer frame does not exist: the largest that Linux hands to a capture (BIG TCP) has 512 KiB.
 pub const FRAME_BYTES_MAX: u32 = 1024 * 1024;
 
+/// A wire length that no real frame has is a damaged field: the captured length then stands for it.
+fn plausible_wire_len(wire_len: u32, len: u32) -> u32 {
+    if wire_len > FRAME_BYTES_MAX { len } else { wire_len.max(len) }
+}
+
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A capture file as a source of frames.

@@ -150,7 +150,7 @@ impl Capture {
         Ok(Some(Descriptor {
             offset: offset + (body.len() - packet.data.len()),
             len: packet.len,
-            wire_len: packet.wire_len.max(packet.len),
+            wire_len: super::plausible_wire_len(packet.wire_len, packet.len),
             ts_ns: interface.clock.nanoseconds(packet.ticks),
             link: interface.link,
             port: interface.port,

@@ -1,9 +1,18 @@
-//! The ClickHouse that `up` writes to: the embedded one in a child process, or a server that the user names.
+//! The ClickHouse that records go to: the embedded one in a child process, or a server that the user names.
 
-use super::UpArgs;
 use anyhow::Context;
 use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use wirespan_store::{Client, Retention, Supervisor, SupervisorOptions, migrate};
+
+/// Which ClickHouse.
+pub enum Place {
+    /// A child process of this binary.
+    Embedded { data: PathBuf, listen: SocketAddr, libchdb: Option<PathBuf> },
+    /// A server.
+    Url(String),
+}
 
 /// A ClickHouse with our tables in it.
 pub struct Database {
@@ -13,11 +22,12 @@ pub struct Database {
 
 impl Database {
     /// Starts the embedded engine, or connects, and brings the tables up to date.
-    pub async fn start(args: &UpArgs) -> anyhow::Result<Self> {
-        let (child, url) = match &args.clickhouse_url {
-            Some(url) => (None, url.clone()),
-            None => {
-                let child = Supervisor::start(SupervisorOptions::new(command(args)?)).await?;
+    pub async fn start(place: Place) -> anyhow::Result<Self> {
+        let (child, url) = match place {
+            Place::Url(url) => (None, url),
+            Place::Embedded { data, listen, libchdb } => {
+                let child =
+                    Supervisor::start(SupervisorOptions::new(command(data, listen, libchdb)?)).await?;
                 let url = child.url().to_owned();
                 (Some(child), url)
             }
@@ -39,13 +49,11 @@ impl Database {
 }
 
 /// The command line of the store process.
-fn command(args: &UpArgs) -> anyhow::Result<Vec<OsString>> {
+fn command(data: PathBuf, listen: SocketAddr, libchdb: Option<PathBuf>) -> anyhow::Result<Vec<OsString>> {
     let program = std::env::current_exe().context("cannot find the wirespan program to start its store")?;
-    let listen = args.clickhouse_listen.to_string();
-    let mut command: Vec<OsString> =
-        vec![program.into(), "store".into(), "--supervised".into(), "--listen".into(), listen.into()];
-    command.extend(["--data".into(), args.data.clone().into()]);
-    if let Some(library) = &args.libchdb {
+    let mut command: Vec<OsString> = vec![program.into(), "store".into(), "--supervised".into()];
+    command.extend(["--listen".into(), listen.to_string().into(), "--data".into(), data.into()]);
+    if let Some(library) = libchdb {
         command.extend(["--libchdb".into(), library.into()]);
     }
     Ok(command)
