@@ -4,11 +4,11 @@
 CREATE TABLE IF NOT EXISTS l7_log
 (
     ingested Date CODEC(ZSTD(1)),
-    id UInt64 COMMENT 'Row id, unique in this store' CODEC(Delta, ZSTD(1)),
+    id UInt64 COMMENT 'Row id, unique in this store' CODEC(DoubleDelta, ZSTD(1)),
     agent_id UInt32 CODEC(ZSTD(1)),
     flow_id UInt64 COMMENT 'Joins flow_log.flow_id of the same agent run' CODEC(ZSTD(1)),
     start_time DateTime64(9, 'UTC') COMMENT 'First byte of the request' CODEC(Delta, ZSTD(1)),
-    end_time DateTime64(9, 'UTC') COMMENT 'First byte of the response' CODEC(Delta, ZSTD(1)),
+    end_time DateTime64(9, 'UTC') COMMENT 'First byte of the response' CODEC(ZSTD(1)),
     duration_us UInt64 CODEC(T64, ZSTD(1)),
     signal Enum8('packet' = 0, 'syscall' = 1, 'tls' = 2) CODEC(ZSTD(1)),
     observation_point LowCardinality(String) CODEC(ZSTD(1)),
@@ -59,11 +59,11 @@ SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
 CREATE TABLE IF NOT EXISTS flow_log
 (
     ingested Date CODEC(ZSTD(1)),
-    id UInt64 COMMENT 'Row id, unique in this store' CODEC(Delta, ZSTD(1)),
+    id UInt64 COMMENT 'Row id, unique in this store' CODEC(DoubleDelta, ZSTD(1)),
     agent_id UInt32 CODEC(ZSTD(1)),
     flow_id UInt64 CODEC(ZSTD(1)),
     start_time DateTime64(9, 'UTC') COMMENT 'First packet' CODEC(Delta, ZSTD(1)),
-    end_time DateTime64(9, 'UTC') COMMENT 'Last packet' CODEC(Delta, ZSTD(1)),
+    end_time DateTime64(9, 'UTC') COMMENT 'Last packet' CODEC(ZSTD(1)),
     duration_us UInt64 CODEC(T64, ZSTD(1)),
     observation_point LowCardinality(String) CODEC(ZSTD(1)),
     client_ip IPv6 CODEC(ZSTD(1)),
