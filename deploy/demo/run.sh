@@ -11,7 +11,13 @@ fi
 # shellcheck source=SCRIPTDIR/lab.sh
 source "$(dirname "$(realpath "$0")")/lab.sh"
 
-page=http://127.0.0.1:7700
+# 7700 and 8123 unless they are taken.
+free_port() {
+    local port=$1
+    while [[ -n $(ss -Hltn "sport = :$port") ]]; do port=$((port + 1)); done
+    echo "$port"
+}
+
 expected="HTTP MySQL Redis DNS TLS"
 # With ONCE=1, how long to wait until all of them were seen.
 patience_s=60
@@ -25,12 +31,12 @@ ask() {
 }
 
 up() {
-    "$wirespan" up -i "$LAB_MIRROR" --data "$LAB/data" --hosts "$LAB/hosts" --listen 127.0.0.1:7700 \
-        --clickhouse-listen 127.0.0.1:8123 9>&- >"$LAB/wirespan.log" 2>&1 </dev/null &
+    "$wirespan" up -i "$LAB_MIRROR" --data "$LAB/data" --hosts "$LAB/hosts" --listen "$page" \
+        --clickhouse-listen "$clickhouse" 9>&- >"$LAB/wirespan.log" 2>&1 </dev/null &
     wirespan_pid=$!
     local tries
     for ((tries = 0; tries < 150; tries++)); do
-        curl -sf "$page/api/health" >/dev/null && return
+        curl -sf "http://$page/api/health" >/dev/null && return
         kill -0 "$wirespan_pid" 2>/dev/null || break
         sleep 0.2
     done
@@ -52,9 +58,10 @@ show() {
     say "rate, errors and duration of every service (wirespan top --once)"
     "$wirespan" top --once
     say "the service map (GET /api/map)"
-    curl -sf "$page/api/map" | /usr/bin/python3 "$demo/show_map.py"
+    curl -sf "http://$page/api/map" | /usr/bin/python3 "$demo/show_map.py"
     say "latest requests, by SQL (wirespan query)"
-    ask "SELECT start_time, l7_protocol, client, server, request_type, endpoint, response_status AS status, duration_us
+    ask "SELECT start_time, l7_protocol, dictGet('names', 'name', client_ip) AS client,
+        dictGet('names', 'name', server_ip) AS server, request_type, endpoint, response_status AS status, duration_us
         FROM l7_log WHERE l7_protocol != 'DNS' ORDER BY start_time DESC LIMIT 8"
     say "what the shop's database spent its time on, by SQL"
     ask "SELECT endpoint, count() AS requests, round(avg(duration_us) / 1000, 2) AS mean_ms,
@@ -68,10 +75,14 @@ trap 'exit 143' TERM
 
 say "starting nginx, a Python app, MariaDB, Redis and a DNS server, each in its own network namespace"
 lab_up
+page=127.0.0.1:$(free_port 7700)
+clickhouse=127.0.0.1:$(free_port 8123)
+# `wirespan query` and `wirespan top` ask there.
+export WIRESPAN_SERVER=http://$page
 say "watching their switch's mirror port $LAB_MIRROR"
 up
-lab_load --rounds 0 9>&- &
-say "requests are running; the first table comes in 20 s; the page is at $page"
+lab_load --rounds 0 9>&- >"$LAB/load.log" 2>&1 &
+say "requests are running; the first table comes in 20 s; the page is at http://$page/"
 sleep 20 9>&- &
 wait $!
 if [[ ${ONCE:-} == 1 ]]; then
@@ -91,7 +102,8 @@ if [[ ${ONCE:-} == 1 ]]; then
     say "every expected protocol was seen ($expected); stopping"
     kill -TERM "$wirespan_pid"
     wait "$wirespan_pid"
+    tail -n 1 "$LAB/wirespan.log"
 else
-    say "the page is at $page; Ctrl-C stops and removes everything"
+    say "the page is at http://$page/; Ctrl-C stops and removes everything"
     wait "$wirespan_pid"
 fi
