@@ -57,6 +57,13 @@ struct Ready {
     unanswered: ResponseStatus,
 }
 
+/// An exchange whose response goes on beside others.
+struct Concurrent {
+    id: u64,
+    cost: usize,
+    ready: Box<Ready>,
+}
+
 /// Whether responses in order can be told to belong to the requests that wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
@@ -77,6 +84,8 @@ pub(crate) struct Exchanges {
     request_open: bool,
     /// A paired response whose bytes are still being counted.
     response_open: Option<Ready>,
+    /// Responses that go on at the same time, oldest first.
+    concurrent: VecDeque<Concurrent>,
     ready: Vec<Ready>,
     order: Order,
     /// The client was seen to send requests before it had the response of the one before.
@@ -96,6 +105,7 @@ impl Exchanges {
             max_pending,
             request_open: false,
             response_open: None,
+            concurrent: VecDeque::new(),
             ready: Vec::new(),
             order: Order::Kept,
             pipelines: false,
@@ -115,7 +125,7 @@ impl Exchanges {
         self.has_paired
     }
 
-    /// Memory of the requests that wait.
+    /// Memory of the requests that wait and of the exchanges that go on at the same time.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.pending_bytes
     }
@@ -182,11 +192,7 @@ impl Exchanges {
         let response = Half::new(message, at);
         let request = match self.pairing {
             Pairing::InOrder => self.next_in_order(at.ts_ns),
-            Pairing::ById => self
-                .pending
-                .iter()
-                .position(|pending| pending.id == response.message.id)
-                .and_then(|index| self.remove(index)),
+            Pairing::ById => self.remove_with(response.message.id),
         };
         self.has_paired |= request.is_some();
         self.answered(request, response);
@@ -228,6 +234,79 @@ impl Exchanges {
         self.pending_bytes -= removed.cost;
         self.request_open &= !self.pending.is_empty();
         Some(*removed.half)
+    }
+
+    fn remove_with(&mut self, id: Option<u64>) -> Option<Half> {
+        let index = self.pending.iter().position(|pending| pending.id == id)?;
+        self.remove(index)
+    }
+
+    pub(crate) fn begin_response(&mut self, id: u64, message: Message, at: At) {
+        self.has_messages = true;
+        self.finish(id);
+        if self.concurrent.len() >= self.max_pending {
+            self.finish_at(0);
+        }
+        let request = self.remove_with(Some(id));
+        self.has_paired |= request.is_some();
+        let request_cost = request.as_ref().map_or(0, |half| half.message.heap_bytes());
+        let cost = size_of::<Ready>() + request_cost + message.heap_bytes();
+        self.pending_bytes += cost;
+        let response = Some(Half::new(message, at));
+        let ready = Box::new(Ready { request, response, unanswered: ResponseStatus::Unknown });
+        self.concurrent.push_back(Concurrent { id, cost, ready });
+    }
+
+    /// `n` more bytes belong to the message of `role` with this id.
+    pub(crate) fn extend(&mut self, role: Role, id: u64, n: u64) {
+        let concurrent = self.concurrent.iter_mut().find(|concurrent| concurrent.id == id);
+        let half = match (role, concurrent) {
+            (Role::Server, concurrent) => {
+                concurrent.and_then(|concurrent| concurrent.ready.response.as_mut())
+            }
+            (Role::Client, Some(concurrent)) => concurrent.ready.request.as_mut(),
+            (Role::Client, None) => {
+                let pending = self.pending.iter_mut().find(|pending| pending.id == Some(id));
+                pending.map(|pending| &mut *pending.half)
+            }
+        };
+        if let Some(half) = half {
+            half.bytes = half.bytes.saturating_add(n);
+        }
+    }
+
+    pub(crate) fn concurrent_response(&mut self, id: u64) -> Option<&mut Message> {
+        let concurrent = self.concurrent.iter_mut().find(|concurrent| concurrent.id == id)?;
+        concurrent.ready.response.as_mut().map(|half| &mut half.message)
+    }
+
+    /// The response that was begun with this id has all its bytes.
+    pub(crate) fn finish(&mut self, id: u64) {
+        if let Some(index) = self.concurrent.iter().position(|concurrent| concurrent.id == id) {
+            self.finish_at(index);
+        }
+    }
+
+    fn finish_at(&mut self, index: usize) {
+        if let Some(concurrent) = self.concurrent.remove(index) {
+            self.pending_bytes -= concurrent.cost;
+            self.ready.push(*concurrent.ready);
+        }
+    }
+
+    /// The request with this id will have no response.
+    pub(crate) fn cancel(&mut self, id: u64, unanswered: ResponseStatus, exception: String) -> bool {
+        let Some(mut request) = self.remove_with(Some(id)) else { return false };
+        request.message.exception = Some(exception);
+        self.ready.push(Ready { request: Some(request), response: None, unanswered });
+        true
+    }
+
+    /// None of the responses that go on will get any further.
+    fn finish_all(&mut self) {
+        while !self.concurrent.is_empty() {
+            self.finish_at(0);
+        }
     }
 
     pub(crate) fn push(&mut self, message: Message, at: At) {
@@ -296,6 +375,11 @@ impl Exchanges {
                 if let Some(half) = self.open_half() {
                     half.at.truncated = true;
                 }
+                for half in
+                    self.concurrent.iter_mut().filter_map(|concurrent| concurrent.ready.response.as_mut())
+                {
+                    half.at.truncated = true;
+                }
             }
             Role::Client if self.request_open => {
                 if let Some(request) = self.pending.back_mut() {
@@ -325,6 +409,7 @@ impl Exchanges {
     pub(crate) fn shed(&mut self) {
         self.expect_late(self.pending.len());
         self.request_open = false;
+        self.finish_all();
         self.give_up(|_| true, ResponseStatus::Unknown);
     }
 
@@ -339,6 +424,7 @@ impl Exchanges {
     pub(crate) fn close(&mut self) {
         self.end(Role::Client);
         self.end(Role::Server);
+        self.finish_all();
         let status = self.unanswered();
         self.give_up(|_| true, status);
     }
@@ -347,6 +433,7 @@ impl Exchanges {
     pub(crate) fn abandon(&mut self) {
         self.end(Role::Client);
         self.end(Role::Server);
+        self.finish_all();
         self.give_up(|_| true, ResponseStatus::Unknown);
         (self.order, self.late) = (Order::Kept, 0);
     }
@@ -421,7 +508,7 @@ impl Out<'_> {
             server: self.flow.endpoints[client.other() as usize],
             protocol: self.flow.l4,
             tunnel: self.flow.tunnel,
-            l7_protocol: protocol,
+            l7_protocol: q.protocol.or(r.protocol).unwrap_or(protocol),
             version: q.version.or(r.version),
             request_type: q.request_type.or(r.request_type),
             request_domain: q.domain.or(r.domain),
@@ -430,7 +517,7 @@ impl Out<'_> {
             request_id: q.id.or(r.id),
             response_status: status,
             response_code: r.code,
-            response_exception: r.exception,
+            response_exception: r.exception.or(q.exception),
             response_result: r.result,
             request_bytes,
             response_bytes,

@@ -93,6 +93,8 @@ pub enum Length {
 pub struct Message {
     /// Transaction or statement id.
     pub id: Option<u64>,
+    /// When it is another than the parser's own ([`Parser::PROTOCOL`]): what is spoken on top of it.
+    pub protocol: Option<L7Protocol>,
     /// Protocol version.
     pub version: Option<String>,
     /// Method, command or query type.
@@ -186,6 +188,32 @@ impl Cx<'_> {
         if let Some(message) = self.exchanges.open_response() {
             change(message);
         }
+    }
+
+    /// A response begins at the first byte given and goes on beside others until [`Cx::finish`]. For [`Pairing::ById`];
+    /// its length must be known so far, [`Cx::extend`] adds to it.
+    pub fn begin_response(&mut self, id: u64, message: Message) {
+        self.exchanges.begin_response(id, message, self.at);
+    }
+
+    /// Of this side's message with this id `n` more bytes are here or will come.
+    pub fn extend(&mut self, id: u64, n: u64) {
+        self.exchanges.extend(self.role, id, n);
+    }
+
+    /// Adds to a response of [`Cx::begin_response`] what later bytes tell. False when there is none with this id.
+    pub fn amend(&mut self, id: u64, change: impl FnOnce(&mut Message)) -> bool {
+        self.exchanges.concurrent_response(id).map(change).is_some()
+    }
+
+    /// The response of [`Cx::begin_response`] with this id is whole.
+    pub fn finish(&mut self, id: u64) {
+        self.exchanges.finish(id);
+    }
+
+    /// The client takes back the request with this id; false when none waits for a response.
+    pub fn cancel(&mut self, id: u64, status: ResponseStatus, exception: String) -> bool {
+        self.exchanges.cancel(id, status, exception)
     }
 
     /// The message that was open in this direction ends before the first byte given.

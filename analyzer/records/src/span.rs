@@ -9,6 +9,10 @@ use serde::ser::{SerializeStruct, Serializer};
 pub enum L7Protocol {
     /// HTTP/1.0 and 1.1.
     Http,
+    /// HTTP/2.
+    Http2,
+    /// gRPC over HTTP/2.
+    Grpc,
     /// DNS over UDP or TCP.
     Dns,
     /// MySQL and MariaDB client protocol.
@@ -21,12 +25,15 @@ pub enum L7Protocol {
 
 impl L7Protocol {
     /// Every protocol, in a stable order.
-    pub const ALL: [Self; 5] = [Self::Http, Self::Dns, Self::MySql, Self::Redis, Self::Tls];
+    pub const ALL: [Self; 7] =
+        [Self::Http, Self::Http2, Self::Grpc, Self::Dns, Self::MySql, Self::Redis, Self::Tls];
 
     /// The name in records.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "HTTP",
+            Self::Http2 => "HTTP2",
+            Self::Grpc => "gRPC",
             Self::Dns => "DNS",
             Self::MySql => "MySQL",
             Self::Redis => "Redis",

@@ -52,6 +52,7 @@ macro_rules! protocols {
 
 protocols! {
     http::Http,
+    http2::Http2,
     tls::Tls,
     redis::Redis,
     mysql::MySql,

@@ -5,7 +5,7 @@
 
 mod head;
 mod probe;
-mod target;
+pub(super) mod target;
 
 use crate::parser::{Cx, Length, Message, Pairing, Parser, ProbeInfo, Role, Step, Verdict};
 use crate::text::text;
@@ -337,11 +337,7 @@ fn request(head: Head<'_>, method: &[u8], target: &[u8], version: &[u8], cx: &Cx
 
 fn response(head: &Head<'_>, version: &[u8], code: u16, reason: &[u8], cx: &Cx<'_>) -> Message {
     let max = cx.config.max_text;
-    let status = match code {
-        400..=499 => ResponseStatus::ClientError,
-        500..=599 => ResponseStatus::ServerError,
-        _ => ResponseStatus::Ok,
-    };
+    let status = status(code);
     let mut message = Message {
         // Only shown when the request was not seen.
         version: cx.oldest_request().is_none().then(|| text(version, max)),
@@ -357,6 +353,15 @@ fn response(head: &Head<'_>, version: &[u8], code: u16, reason: &[u8], cx: &Cx<'
         message.attributes.push(("content_type", text(head.content_type, max)));
     }
     message
+}
+
+/// How a request ended by its status code.
+pub(super) fn status(code: u16) -> ResponseStatus {
+    match code {
+        400..=499 => ResponseStatus::ClientError,
+        500..=599 => ResponseStatus::ServerError,
+        _ => ResponseStatus::Ok,
+    }
 }
 
 fn some(bytes: &[u8], max: usize) -> Option<String> {

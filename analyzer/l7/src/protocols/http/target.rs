@@ -34,7 +34,7 @@ fn without_userinfo(authority: &[u8]) -> &[u8] {
 }
 
 /// The first `segments` segments of the path, without the query.
-pub(super) fn endpoint(path: &[u8], segments: usize, max: usize) -> Option<String> {
+pub(in crate::protocols) fn endpoint(path: &[u8], segments: usize, max: usize) -> Option<String> {
     if segments == 0 {
         return None;
     }
@@ -49,7 +49,7 @@ pub(super) fn endpoint(path: &[u8], segments: usize, max: usize) -> Option<Strin
 }
 
 /// A URL or path as text. With `obfuscate`, values of the query become `?` and userinfo is left out.
-pub(super) fn url(url: &[u8], obfuscate: bool, max: usize) -> String {
+pub(in crate::protocols) fn url(url: &[u8], obfuscate: bool, max: usize) -> String {
     if !obfuscate {
         return text(url, max);
     }
