@@ -37,7 +37,8 @@ as_root() {
 missing=()
 for group in "$@"; do
     for entry in ${groups[$group]:?there is no group $group}; do
-        is_there "${entry#*:}" || missing+=("${entry%%:*}")
+        package=${entry%%:*}
+        [[ " ${missing[*]} " == *" $package "* ]] || is_there "${entry#*:}" || missing+=("$package")
     done
 done
 ((${#missing[@]})) || exit 0
@@ -59,8 +60,13 @@ if [[ ! -e $policy ]]; then
     as_root chmod +x "$policy"
 fi
 apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
-as_root "${apt[@]}" update
-as_root "${apt[@]}" install -y --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+log=$(mktemp)
+if ! { as_root "${apt[@]}" update && as_root "${apt[@]}" install -y --no-install-recommends "${missing[@]}"; } </dev/null >"$log" 2>&1; then
+    cat "$log" >&2
+    echo "apt-get failed, see above; what is missing: ${missing[*]}" >&2
+    exit 1
+fi
+rm "$log"
 if command -v systemctl >/dev/null; then
     for service in "${services[@]}"; do
         [[ " ${missing[*]} " != *" $service "* ]] || as_root systemctl --quiet disable "$service" 2>/dev/null || true
