@@ -84,7 +84,7 @@ pub(crate) struct Exchanges {
     request_open: bool,
     /// A paired response whose bytes are still being counted.
     response_open: Option<Ready>,
-    /// Responses that go on at the same time, oldest first.
+    /// Responses that go on at the same time, oldest first. Looked for from the newest on: those whose end was lost stay.
     concurrent: VecDeque<Concurrent>,
     ready: Vec<Ready>,
     order: Order,
@@ -259,7 +259,7 @@ impl Exchanges {
 
     /// `n` more bytes belong to the message of `role` with this id.
     pub(crate) fn extend(&mut self, role: Role, id: u64, n: u64) {
-        let concurrent = self.concurrent.iter_mut().find(|concurrent| concurrent.id == id);
+        let concurrent = self.concurrent.iter_mut().rfind(|concurrent| concurrent.id == id);
         let half = match (role, concurrent) {
             (Role::Server, concurrent) => {
                 concurrent.and_then(|concurrent| concurrent.ready.response.as_mut())
@@ -276,13 +276,13 @@ impl Exchanges {
     }
 
     pub(crate) fn concurrent_response(&mut self, id: u64) -> Option<&mut Message> {
-        let concurrent = self.concurrent.iter_mut().find(|concurrent| concurrent.id == id)?;
+        let concurrent = self.concurrent.iter_mut().rfind(|concurrent| concurrent.id == id)?;
         concurrent.ready.response.as_mut().map(|half| &mut half.message)
     }
 
     /// The response that was begun with this id has all its bytes.
     pub(crate) fn finish(&mut self, id: u64) {
-        if let Some(index) = self.concurrent.iter().position(|concurrent| concurrent.id == id) {
+        if let Some(index) = self.concurrent.iter().rposition(|concurrent| concurrent.id == id) {
             self.finish_at(index);
         }
     }

@@ -53,7 +53,7 @@ pub(super) fn message(encoded: &[u8], max: usize) -> String {
             [b'%', high, low, ..] => hex(*high).zip(hex(*low)),
             _ => None,
         };
-        (decoded.push(escaped.map_or(byte, |(high, low)| high << 4 | low)));
+        decoded.push(escaped.map_or(byte, |(high, low)| high << 4 | low));
         rest = if escaped.is_some() { rest.get(3..).unwrap_or_default() } else { after };
     }
     text(&decoded, max)

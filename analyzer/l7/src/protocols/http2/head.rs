@@ -2,6 +2,7 @@
 
 use super::super::http::target::{endpoint, url};
 use super::grpc;
+use super::hpack::Field;
 use crate::engine::Config;
 use crate::parser::{Length, Message};
 use crate::protocols::http;
@@ -40,7 +41,7 @@ pub(super) struct Head {
 
 impl Head {
     /// Takes note of a field.
-    pub(super) fn field(&mut self, field: Option<(&[u8], &[u8])>, config: &Config) {
+    pub(super) fn field(&mut self, field: Field<'_>, config: &Config) {
         self.fields += 1;
         if self.fields > MAX_FIELDS {
             return;

@@ -37,6 +37,9 @@ impl Entry {
     }
 }
 
+/// Name and value of a field, or `None` when it is not known.
+pub(super) type Field<'a> = Option<(&'a [u8], &'a [u8])>;
+
 /// Why decoding stopped before the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -53,12 +56,8 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Hands the fields of a block to `field`, name and value, `None` for those that are not known.
-    pub(super) fn decode(
-        &mut self,
-        block: &[u8],
-        mut field: impl FnMut(Option<(&[u8], &[u8])>),
-    ) -> Result<(), Stop> {
+    /// Hands the fields of a block to `field`.
+    pub(super) fn decode(&mut self, block: &[u8], mut field: impl FnMut(Field<'_>)) -> Result<(), Stop> {
         let (mut name_buffer, mut value_buffer) = (Vec::new(), Vec::new());
         let mut input = Input(block);
         while let Some(&first) = input.0.first() {
@@ -90,7 +89,7 @@ impl Decoder {
         self.size = 0;
     }
 
-    fn entry(&self, index: usize) -> Result<Option<(&[u8], &[u8])>, Stop> {
+    fn entry(&self, index: usize) -> Result<Field<'_>, Stop> {
         let before = index.checked_sub(1).ok_or(Stop::Invalid)?;
         if let Some(&entry) = STATIC_TABLE.get(before) {
             return Ok(Some(entry));
@@ -160,5 +159,159 @@ impl<'a> Input<'a> {
             return Ok(buffer);
         }
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let hex: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+        hex.chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    }
+
+    fn decode_bytes(decoder: &mut Decoder, block: &[u8]) -> (String, Result<(), Stop>) {
+        let mut fields = Vec::new();
+        let end = decoder.decode(block, |field| {
+            fields.push(field.map_or("?".to_owned(), |(name, value)| {
+                format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
+            }));
+        });
+        (fields.join("\n"), end)
+    }
+
+    fn decode(decoder: &mut Decoder, hex: &str) -> String {
+        let (fields, end) = decode_bytes(decoder, &bytes(hex));
+        assert_eq!(end, Ok(()), "{hex}");
+        fields
+    }
+
+    /// The dynamic table, newest first, and its size.
+    fn table(decoder: &Decoder) -> (Vec<String>, usize) {
+        let show = |entry: &Entry| {
+            let name = String::from_utf8_lossy(entry.name.as_deref().unwrap_or(b"?"));
+            format!("{}: {}", name, String::from_utf8_lossy(&entry.value))
+        };
+        (decoder.table.iter().map(show).collect(), decoder.size)
+    }
+
+    #[test]
+    fn reads_integers() {
+        // RFC 7541, appendix C.1.
+        assert_eq!(Input(&[0x0a]).integer(5), Ok(10));
+        assert_eq!(Input(&[0x1f, 0x9a, 0x0a]).integer(5), Ok(1337));
+        assert_eq!(Input(&[0x2a]).integer(8 - 1), Ok(42));
+        assert_eq!(Input(&[0x1f, 0x9a]).integer(5), Err(Stop::Cut));
+        assert_eq!(Input(&[0x7f, 0xff, 0xff, 0xff, 0xff, 0xff]).integer(7), Err(Stop::Invalid));
+    }
+
+    #[test]
+    fn reads_single_fields() {
+        // RFC 7541, appendix C.2.
+        let mut decoder = Decoder::default();
+        let literal = "400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572";
+        assert_eq!(decode(&mut decoder, literal), "custom-key: custom-header");
+        assert_eq!(table(&decoder), (vec!["custom-key: custom-header".to_owned()], 55));
+        decoder.clear();
+        assert_eq!(decode(&mut decoder, "040c 2f73 616d 706c 652f 7061 7468"), ":path: /sample/path");
+        assert_eq!(decode(&mut decoder, "1008 7061 7373 776f 7264 0673 6563 7265 74"), "password: secret");
+        assert_eq!(decode(&mut decoder, "82"), ":method: GET");
+        assert_eq!(table(&decoder), (vec![], 0));
+    }
+
+    /// RFC 7541, appendices C.3 and C.4: the same requests without and with Huffman code.
+    #[test]
+    fn reads_the_requests_of_the_rfc() {
+        let plain = [
+            "8286 8441 0f77 7777 2e65 7861 6d70 6c65 2e63 6f6d",
+            "8286 84be 5808 6e6f 2d63 6163 6865",
+            "8287 85bf 400a 6375 7374 6f6d 2d6b 6579 0c63 7573 746f 6d2d 7661 6c75 65",
+        ];
+        let huffman = [
+            "8286 8441 8cf1 e3c2 e5f2 3a6b a0ab 90f4 ff",
+            "8286 84be 5886 a8eb 1064 9cbf",
+            "8287 85bf 4088 25a8 49e9 5ba9 7d7f 8925 a849 e95b b8e8 b4bf",
+        ];
+        for blocks in [plain, huffman] {
+            let mut decoder = Decoder::default();
+            let [first, second, third] = blocks.map(|block| decode(&mut decoder, block));
+            assert_eq!(first, ":method: GET\n:scheme: http\n:path: /\n:authority: www.example.com");
+            assert_eq!(second, first.clone() + "\ncache-control: no-cache");
+            assert_eq!(
+                third,
+                ":method: GET\n:scheme: https\n:path: /index.html\n:authority: www.example.com\ncustom-key: custom-value"
+            );
+            let entries =
+                ["custom-key: custom-value", "cache-control: no-cache", ":authority: www.example.com"];
+            assert_eq!(table(&decoder), (entries.map(str::to_owned).to_vec(), 164));
+        }
+    }
+
+    /// RFC 7541, appendices C.5 and C.6: a table of 256 bytes, which evicts.
+    #[test]
+    fn reads_the_responses_of_the_rfc() {
+        let plain = [
+            "4803 3330 3258 0770 7269 7661 7465 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133 2032 303a 3133 3a32 \
+             3120 474d 546e 1768 7474 7073 3a2f 2f77 7777 2e65 7861 6d70 6c65 2e63 6f6d",
+            "4803 3330 37c1 c0bf",
+            "88c1 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133 2032 303a 3133 3a32 3220 474d 54c0 5a04 677a 6970 \
+             7738 666f 6f3d 4153 444a 4b48 514b 425a 584f 5157 454f 5049 5541 5851 5745 4f49 553b 206d 6178 2d61 \
+             6765 3d33 3630 303b 2076 6572 7369 6f6e 3d31",
+        ];
+        let huffman = [
+            "4882 6402 5885 aec3 771a 4b61 96d0 7abe 9410 54d4 44a8 2005 9504 0b81 66e0 82a6 2d1b ff6e 919d 29ad \
+             1718 63c7 8f0b 97c8 e9ae 82ae 43d3",
+            "4883 640e ffc1 c0bf",
+            "88c1 6196 d07a be94 1054 d444 a820 0595 040b 8166 e084 a62d 1bff c05a 839b d9ab 77ad 94e7 821d d7f2 \
+             e6c7 b335 dfdf cd5b 3960 d5af 2708 7f36 72c1 ab27 0fb5 291f 9587 3160 65c0 03ed 4ee5 b106 3d50 07",
+        ];
+        for blocks in [plain, huffman] {
+            let mut decoder = Decoder { max_size: 256, ..Decoder::default() };
+            let [first, second, third] = blocks.map(|block| decode(&mut decoder, block));
+            let rest = "\ncache-control: private\ndate: Mon, 21 Oct 2013 20:13:21 GMT\nlocation: https://www.example.com";
+            assert_eq!(first, format!(":status: 302{rest}"));
+            assert_eq!(second, format!(":status: 307{rest}"));
+            assert_eq!(
+                third,
+                ":status: 200\ncache-control: private\ndate: Mon, 21 Oct 2013 20:13:22 GMT\n\
+                 location: https://www.example.com\ncontent-encoding: gzip\n\
+                 set-cookie: foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1"
+            );
+            let entries = [
+                "set-cookie: foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1",
+                "content-encoding: gzip",
+                "date: Mon, 21 Oct 2013 20:13:22 GMT",
+            ];
+            assert_eq!(table(&decoder), (entries.map(str::to_owned).to_vec(), 215));
+        }
+    }
+
+    #[test]
+    fn what_refers_to_a_missing_entry_is_unknown_and_the_rest_is_not() {
+        let mut decoder = Decoder::default();
+        // Entry 64, a new entry under the name of entry 65, a new entry, then both by index.
+        assert_eq!(decode(&mut decoder, "c0 7f02 0161 4001 6e01 76 be bf c0"), "?\n?\nn: v\nn: v\n?\n?");
+        assert_eq!(decode(&mut decoder, "be 82"), "n: v\n:method: GET");
+    }
+
+    #[test]
+    fn a_size_update_evicts_and_does_not_exceed_the_limit() {
+        let mut decoder = Decoder::default();
+        decode(&mut decoder, "4001 6e01 76");
+        decode(&mut decoder, "20");
+        assert_eq!(table(&decoder), (vec![], 0));
+        decode(&mut decoder, "3fe1 ff03");
+        assert_eq!(decoder.max_size, MAX_SIZE);
+    }
+
+    #[test]
+    fn a_cut_block_gives_what_is_whole() {
+        let block = bytes("8286 8441 0f77 7777 2e65 7861 6d70 6c65 2e63 6f6d");
+        for length in 4..block.len() {
+            let (fields, end) = decode_bytes(&mut Decoder::default(), &block[..length]);
+            assert_eq!((fields.as_str(), end), (":method: GET\n:scheme: http\n:path: /", Err(Stop::Cut)));
+        }
+        assert_eq!(decode_bytes(&mut Decoder::default(), &[0x80]).1, Err(Stop::Invalid));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::PREFACE;
 use super::frame::{self, Frame};
-use super::hpack::{Decoder, Stop};
+use super::hpack::{Decoder, Field, Stop};
 use crate::parser::{ProbeInfo, Role, Verdict};
 use wirespan_records::L4Protocol;
 
@@ -111,7 +111,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn field(&mut self, field: Option<(&[u8], &[u8])>) {
+    fn field(&mut self, field: Field<'_>) {
         self.fields += 1;
         let Some((name, value)) = field else { return };
         let tells = match name {
