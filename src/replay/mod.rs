@@ -1,10 +1,12 @@
 //! `wirespan replay`: capture files in, spans, flows and totals out.
 
 mod output;
+mod recorder;
 
 use anyhow::Context;
 use clap::ValueEnum;
 use output::{Emit, Output};
+use recorder::Recorder;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -14,6 +16,9 @@ use wirespan_dataplane::RecordSink;
 use wirespan_dataplane::worker::{Shard, Worker, WorkerConfig, WorkerStats};
 use wirespan_l7::SpanSink;
 use wirespan_records::{Flow, FlowTick, L7Protocol, Span};
+
+/// Records are printed and stored when there are so many.
+const HAND_ON_RECORDS: usize = 1024;
 
 /// What `wirespan replay` is asked for.
 #[derive(clap::Args)]
@@ -30,6 +35,18 @@ pub struct ReplayArgs {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "spans")]
     emit: Vec<Emit>,
 
+    /// Directory for Parquet files
+    #[arg(long, value_name = "DIR", required_if_eq("format", "parquet"))]
+    out: Option<PathBuf>,
+
+    /// Store everything in this data directory too, for `wirespan up` and `wirespan store` to answer from
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// libchdb.so, when it is not where `make setup` puts it
+    #[arg(long, value_name = "FILE", env = "WIRESPAN_LIBCHDB")]
+    libchdb: Option<PathBuf>,
+
     /// Threads that analyse; each takes its part of the flows
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
@@ -43,12 +60,14 @@ pub struct ReplayArgs {
     max_flows: usize,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// Lines to read
     Table,
     /// One JSON object per line
     Jsonl,
+    /// Files spans.parquet and flows.parquet in the directory --out; needs the ClickHouse engine (`make setup`)
+    Parquet,
 }
 
 /// Everything that was counted in one run.
@@ -64,19 +83,45 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     // A file that cannot be opened is told before hours of work on the others.
     for file in &args.files {
-        open(file)?;
+        PcapFile::open(file)?;
     }
-    let json = matches!(args.format, Format::Jsonl);
-    let output = Mutex::new(Output::new(json, &args.emit));
-    let totals = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..args.workers)
-            .map(|index| {
-                scope.spawn({
-                    let (args, output) = (&args, &output);
-                    move || analyse(args, index, output)
-                })
-            })
-            .collect();
+    let parquet = matches!(args.format, Format::Parquet);
+    let scratch = if parquet && args.data.is_none() { Some(tempfile::tempdir()?) } else { None };
+    let data = args.data.as_deref().or(scratch.as_ref().map(|dir| dir.path()));
+    let recorder = data.map(|data| Recorder::open(data, args.libchdb.clone())).transpose()?;
+    let output = Mutex::new(Output::new(matches!(args.format, Format::Jsonl), &args.emit));
+    let totals = analyse_all(&args, &output, recorder.as_ref());
+    let exports = if parquet { exports(&args)? } else { Vec::new() };
+    let stored = recorder.map(|recorder| recorder.finish(&exports)).transpose();
+    let totals = totals?;
+    for (reason, count) in &totals.source.unreadable {
+        eprintln!("wirespan: {count} x {reason}");
+    }
+    if let Some(counters) = stored? {
+        eprintln!("wirespan: {} rows stored", counters.rows_stored);
+    }
+    let mut output = output.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    output.stats(&totals, started.elapsed())?;
+    output.finish().context("cannot write the output")
+}
+
+/// The Parquet files that are asked for.
+fn exports(args: &ReplayArgs) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+    let Some(directory) = &args.out else { return Ok(Vec::new()) };
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let tables = [(Emit::Spans, "l7_log", "spans.parquet"), (Emit::Flows, "flow_log", "flows.parquet")];
+    let wanted = tables.into_iter().filter(|(what, ..)| args.emit.contains(what));
+    Ok(wanted.map(|(_, table, file)| (table, directory.join(file))).collect())
+}
+
+fn analyse_all(
+    args: &ReplayArgs,
+    output: &Mutex<Output>,
+    recorder: Option<&Recorder>,
+) -> anyhow::Result<Totals> {
+    std::thread::scope(|scope| {
+        let start = |index| scope.spawn(move || analyse(args, index, output, recorder));
+        let workers: Vec<_> = (0..args.workers).map(start).collect();
         let mut totals = Totals::default();
         for worker in workers {
             match worker.join() {
@@ -84,37 +129,45 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        anyhow::Ok(totals)
-    })?;
-    for (reason, count) in &totals.source.unreadable {
-        eprintln!("wirespan: {count} x {reason}");
-    }
-    let mut output = output.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    output.stats(&totals, started.elapsed())?;
-    output.finish().context("cannot write the output")
-}
-
-fn open(file: &PathBuf) -> anyhow::Result<PcapFile> {
-    Ok(PcapFile::open(file)?)
+        Ok(totals)
+    })
 }
 
 /// One worker's part of all files.
-fn analyse(args: &ReplayArgs, index: u32, output: &Mutex<Output>) -> anyhow::Result<Totals> {
+fn analyse(
+    args: &ReplayArgs,
+    index: u32,
+    output: &Mutex<Output>,
+    recorder: Option<&Recorder>,
+) -> anyhow::Result<Totals> {
     let mut config = WorkerConfig::default();
     config.shard = Shard { index, of: args.workers };
     config.flow.worker = index as u16;
     config.flow.max_flows = args.max_flows.max(1);
+    config.flow.ticks = recorder.is_some();
     config.l7.obfuscate = args.obfuscate;
     let mut worker = Worker::new(config);
-    let has = |what| args.emit.contains(&what);
-    let wants = (has(Emit::Spans), has(Emit::Flows));
-    let mut sink = Sink { output, wants, pending: Vec::new(), spans: [0; L7Protocol::ALL.len()] };
+    let printed = |what| !matches!(args.format, Format::Parquet) && args.emit.contains(&what);
+    let keep = (recorder.is_some() || printed(Emit::Spans), recorder.is_some() || printed(Emit::Flows));
+    let mut sink = Sink { keep, pending: Records::default(), spans: [0; L7Protocol::ALL.len()] };
+    let hand_on = |records: &mut Records| {
+        if printed(Emit::Spans) || printed(Emit::Flows) {
+            records.print(output, printed(Emit::Spans), printed(Emit::Flows))?;
+        }
+        if let Some(recorder) = recorder {
+            recorder.write(&records.spans, &records.flows, &records.ticks)?;
+        }
+        records.clear();
+        anyhow::Ok(())
+    };
     let mut source = SourceStats::default();
     for file in &args.files {
-        let mut frames = open(file)?;
+        let mut frames = PcapFile::open(file)?;
         while let Some(batch) = frames.next_batch()? {
             worker.batch(batch, &mut sink);
-            sink.hand_on()?;
+            if sink.pending.len() >= HAND_ON_RECORDS {
+                hand_on(&mut sink.pending)?;
+            }
         }
         if index == 0 {
             let stats = frames.stats();
@@ -123,7 +176,7 @@ fn analyse(args: &ReplayArgs, index: u32, output: &Mutex<Output>) -> anyhow::Res
         }
     }
     worker.finish(&mut sink);
-    sink.hand_on()?;
+    hand_on(&mut sink.pending)?;
     Ok(Totals { worker: worker.stats(), source, spans: sink.spans })
 }
 
@@ -147,51 +200,60 @@ impl Totals {
     }
 }
 
-/// Counts what a worker makes and hands on what is to be printed, a batch at a time.
-struct Sink<'a> {
-    output: &'a Mutex<Output>,
-    wants: (bool, bool),
-    pending: Vec<Record>,
+/// Counts what a worker makes and keeps what is to be printed or stored.
+struct Sink {
+    /// Spans, and flows.
+    keep: (bool, bool),
+    pending: Records,
     spans: [u64; L7Protocol::ALL.len()],
 }
 
-enum Record {
-    Span(Box<Span>),
-    Flow(Box<Flow>),
+#[derive(Default)]
+struct Records {
+    spans: Vec<Span>,
+    flows: Vec<Flow>,
+    ticks: Vec<FlowTick>,
 }
 
-impl Sink<'_> {
-    fn hand_on(&mut self) -> anyhow::Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let mut output = self.output.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for record in self.pending.drain(..) {
-            match record {
-                Record::Span(span) => output.span(&span),
-                Record::Flow(flow) => output.flow(&flow),
-            }
-            .context("cannot write the output")?;
-        }
-        Ok(())
+impl Records {
+    fn len(&self) -> usize {
+        self.spans.len() + self.flows.len() + self.ticks.len()
+    }
+
+    fn clear(&mut self) {
+        self.spans.clear();
+        self.flows.clear();
+        self.ticks.clear();
+    }
+
+    fn print(&self, output: &Mutex<Output>, spans: bool, flows: bool) -> anyhow::Result<()> {
+        let mut output = output.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let spans = if spans { &self.spans[..] } else { &[] };
+        let flows = if flows { &self.flows[..] } else { &[] };
+        let printed = spans.iter().try_for_each(|span| output.span(span));
+        printed
+            .and_then(|()| flows.iter().try_for_each(|flow| output.flow(flow)))
+            .context("cannot write the output")
     }
 }
 
-impl SpanSink for Sink<'_> {
+impl SpanSink for Sink {
     fn span(&mut self, span: Span) {
         self.spans[span.l7_protocol as usize] += 1;
-        if self.wants.0 {
-            self.pending.push(Record::Span(Box::new(span)));
+        if self.keep.0 {
+            self.pending.spans.push(span);
         }
     }
 }
 
-impl RecordSink for Sink<'_> {
+impl RecordSink for Sink {
     fn flow(&mut self, flow: Flow) {
-        if self.wants.1 {
-            self.pending.push(Record::Flow(Box::new(flow)));
+        if self.keep.1 {
+            self.pending.flows.push(flow);
         }
     }
 
-    fn tick(&mut self, _: FlowTick) {}
+    fn tick(&mut self, tick: FlowTick) {
+        self.pending.ticks.push(tick);
+    }
 }

@@ -119,15 +119,11 @@ impl Output {
     }
 
     pub fn finish(&mut self) -> io::Result<()> {
-        match self.out.flush() {
-            // `wirespan replay ... | head` is no error.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result,
-        }
+        self.out.flush()
     }
 
     fn json(&mut self, record: &impl serde::Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.out, record)?;
+        serde_json::to_writer(&mut self.out, record).map_err(io::Error::from)?;
         self.out.write_all(b"\n")
     }
 

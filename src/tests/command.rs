@@ -1,0 +1,281 @@
+//! The command as a user runs it: on captures, on corrupt input, on live traffic between namespaces.
+
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn wirespan(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_wirespan")).args(arguments).output().unwrap()
+}
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dataplane/tests/fixtures/shop.pcap")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn objects(output: &Output) -> Vec<Value> {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The fields that outside checks rely on (ARCHITECTURE.md, contract of `replay`).
+const SPAN_FIELDS: &str = "kind signal observation_point start_ns end_ns duration_us client_ip client_port server_ip server_port \
+    protocol tunnel l7_protocol version request_type request_domain request_resource endpoint request_id response_status \
+    response_code response_exception response_result request_bytes response_bytes trace_id span_id x_request_id \
+    req_tcp_seq resp_tcp_seq session";
+const FLOW_FIELDS: &str = "kind start_ns end_ns client_ip client_port server_ip server_port protocol tunnel vlan packet_tx \
+    packet_rx byte_tx byte_rx l3_byte_tx l3_byte_rx l4_byte_tx l4_byte_rx tcp_flags_tx tcp_flags_rx syn_count synack_count \
+    retrans_tx retrans_rx retrans_syn retrans_synack ooo_tx ooo_rx zero_win_tx zero_win_rx rtt_us rtt_client_us \
+    rtt_server_us srt_us_max srt_us_sum srt_count art_us_max art_us_sum art_count cit_us_max cit_us_sum cit_count close_type \
+    l7_protocol l7_request l7_response l7_error";
+
+#[test]
+fn replay_prints_the_fields_of_its_contract() {
+    let file = fixture();
+    let arguments = ["replay", "--format", "jsonl", "--emit", "spans,flows,stats", file.to_str().unwrap()];
+    let all = objects(&wirespan(&arguments));
+    for (kind, fields) in [("span", SPAN_FIELDS), ("flow", FLOW_FIELDS)] {
+        let first = all.iter().find(|object| object["kind"] == kind).unwrap();
+        let has: BTreeSet<&str> = first.as_object().unwrap().keys().map(String::as_str).collect();
+        let missing: Vec<&str> = fields.split_whitespace().filter(|field| !has.contains(field)).collect();
+        assert!(missing.is_empty(), "{kind} lacks {missing:?}");
+    }
+    let stats = all.last().unwrap();
+    assert_eq!(stats["kind"], "stats");
+    let count = |kind: &str| all.iter().filter(|object| object["kind"] == kind).count() as u64;
+    let spans: u64 = stats["spans"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!((spans, stats["flows"].as_u64().unwrap()), (count("span"), count("flow")));
+    let dropped: u64 = stats["undecoded"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(stats["packets"].as_u64().unwrap(), stats["decoded"].as_u64().unwrap() + dropped);
+    assert!(stats["packets_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn obfuscation_leaves_no_value() {
+    let file = fixture();
+    let plain = wirespan(&["replay", "--format", "jsonl", file.to_str().unwrap()]);
+    let masked = wirespan(&["replay", "--format", "jsonl", "--obfuscate", file.to_str().unwrap()]);
+    let statements = |output: &Output| {
+        let spans = objects(output).into_iter().filter(|span| span["l7_protocol"] == "MySQL");
+        spans.map(|span| span["request_resource"].to_string()).collect::<Vec<_>>().join("\n")
+    };
+    assert!(statements(&plain).chars().any(|c| c.is_ascii_digit()));
+    assert!(!statements(&masked).chars().any(|c| c.is_ascii_digit()), "{}", statements(&masked));
+}
+
+#[test]
+fn corrupt_captures_are_counted_and_missing_ones_are_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let cut = directory.path().join("cut.pcap");
+    let bytes = std::fs::read(fixture()).unwrap();
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    let output = wirespan(&["replay", "--format", "jsonl", "--emit", "stats", cut.to_str().unwrap()]);
+    assert_eq!(objects(&output)[0]["unreadable"], 1);
+    assert!(text(&output.stderr).contains("ends in the middle"), "{}", text(&output.stderr));
+
+    let noise = directory.path().join("noise.pcap");
+    std::fs::write(&noise, b"this is no capture file at all").unwrap();
+    for (file, says) in [(noise, "is not a capture file"), (directory.path().join("none"), "cannot open")] {
+        let output = wirespan(&["replay", file.to_str().unwrap()]);
+        assert!(!output.status.success());
+        assert!(text(&output.stderr).contains(says), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn replay_stores_and_writes_parquet() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, out) = (directory.path().join("data"), directory.path().join("out"));
+    let file = fixture();
+    let emit = ["--emit", "spans,flows", "--format", "parquet", "--out", out.to_str().unwrap()];
+    let output = wirespan(
+        &[&["replay", file.to_str().unwrap(), "--data", data.to_str().unwrap()], &emit[..]].concat(),
+    );
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("rows stored"), "{}", text(&output.stderr));
+    for name in ["spans.parquet", "flows.parquet"] {
+        let bytes = std::fs::read(out.join(name)).unwrap();
+        assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"), "{name}");
+    }
+    let spans = objects(&wirespan(&["replay", "--format", "jsonl", file.to_str().unwrap()])).len();
+
+    let store =
+        Running::start(&["store", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"], "ready ");
+    assert_eq!(ask(&store, "SELECT count() FROM l7_log"), spans.to_string());
+    let second = wirespan(&["store", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    assert!(!second.status.success());
+    assert!(text(&second.stderr).contains("in use"), "{}", text(&second.stderr));
+}
+
+/// A command that runs until it is told to end; `said` is what follows the first line's `marker`.
+struct Running {
+    child: Child,
+    said: String,
+}
+
+impl Running {
+    fn start(arguments: &[&str], marker: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wirespan"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said = line.trim().strip_prefix(marker).unwrap_or_else(|| panic!("it said {line:?}")).to_owned();
+        Self { child, said }
+    }
+
+    fn terminate(child: &mut Child) -> std::process::ExitStatus {
+        // SAFETY: kill(2) on a child of ours that was not waited for.
+        unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+        child.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        Self::terminate(&mut self.child);
+    }
+}
+
+/// The answer of a store over ClickHouse's HTTP interface.
+fn ask(store: &Running, sql: &str) -> String {
+    let url = format!("{}/?database=wirespan", store.said);
+    let output = Command::new("curl").args(["-sS", "--data-binary", sql, &url]).output().unwrap();
+    text(&output.stdout).trim().to_owned()
+}
+
+/// A network namespace with one end of a veth pair, a web server in it; removed at the end.
+struct Namespace {
+    name: String,
+    veth: String,
+    server: Option<Child>,
+}
+
+impl Namespace {
+    fn new() -> Self {
+        let id = std::process::id();
+        let (name, veth) = (format!("wst-{id}"), format!("wst{id}"));
+        let run = |line: String| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+            assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+        };
+        run(format!("ip netns add {name}"));
+        run(format!("ip link add {veth} type veth peer name eth0 netns {name}"));
+        run(format!("ip addr add 10.213.7.1/30 dev {veth}"));
+        run(format!("ip link set {veth} up"));
+        run(format!("ip -n {name} addr add 10.213.7.2/30 dev eth0"));
+        run(format!("ip -n {name} link set eth0 up"));
+        let server = Command::new("ip")
+            .args([
+                "netns",
+                "exec",
+                &name,
+                "python3",
+                "-m",
+                "http.server",
+                "8000",
+                "--directory",
+                "/proc/self/net",
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { name, veth, server: Some(server) }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let _ = Command::new("ip").args(["link", "del", &self.veth]).stderr(Stdio::null()).status();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn up_shows_live_requests_and_keeps_them() {
+    // SAFETY: geteuid(2) has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root, and in CI none may skip");
+        eprintln!("skipped: needs root for network namespaces and live capture");
+        return;
+    }
+    let namespace = Namespace::new();
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let (page, clickhouse) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+    let server = format!("http://{page}");
+    let mut up = Command::new(env!("CARGO_BIN_EXE_wirespan"))
+        .args(["up", "-i", &namespace.veth, "--data", data.to_str().unwrap(), "--listen", &page])
+        .args(["--clickhouse-listen", &clickhouse])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut messages = BufReader::new(up.stderr.take().unwrap());
+    let mut line = String::new();
+    messages.read_line(&mut line).unwrap();
+    assert!(line.contains("watches"), "{line}");
+
+    for path in ["dev", "dev", "no-such-file"] {
+        let status = Command::new("curl")
+            .args(["-s", "-o", "/dev/null", "--retry", "20", "--retry-connrefused", "--retry-delay", "1"])
+            .arg(format!("http://10.213.7.2:8000/{path}"))
+            .status();
+        assert!(status.unwrap().success());
+    }
+    let query = |sql: &str| wirespan(&["query", "--format", "csv", "--server", &server, sql]);
+    let requests = "SELECT request_resource, response_code, count() FROM l7_log GROUP BY ALL ORDER BY ALL";
+    let expected = "\"/dev\",200,2";
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let answer = loop {
+        let answer = text(&query(requests).stdout);
+        if answer.contains("404") || Instant::now() > deadline {
+            break answer;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert!(
+        answer.contains(&expected.replace('"', "")) && answer.contains("/no-such-file,404,1"),
+        "{answer}"
+    );
+    let top = text(&wirespan(&["top", "--once", "--server", &server]).stdout);
+    assert!(top.contains("10.213.7.2:8000") && top.contains("HTTP"), "{top}");
+
+    let mut rest = String::new();
+    assert!(Running::terminate(&mut up).success());
+    std::io::Read::read_to_string(&mut messages, &mut rest).unwrap();
+    assert!(rest.contains("lost 0"), "{rest}");
+
+    // What was seen is there after the end, flows too.
+    let store =
+        Running::start(&["store", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"], "ready ");
+    let sql = "SELECT (SELECT count() FROM l7_log WHERE l7_protocol = 'HTTP'), (SELECT count() FROM flow_log WHERE server_port = 8000)";
+    assert_eq!(ask(&store, sql), "3\t3");
+}
+
+#[test]
+fn up_says_what_to_do_when_it_cannot_capture() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = wirespan(&["up", "-i", "no-such-if0", "--data", directory.path().to_str().unwrap()]);
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("no-such-if0"), "{}", text(&output.stderr));
+}
