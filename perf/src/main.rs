@@ -1,2 +1,80 @@
-//! (being written)
-fn main() {}
+//! The benchmark suite: each measurement beside the physical or raw limit, taken in the same run on the same input.
+//!
+//! Takes in a capture (the project's fixture unless told); hands on one line per [`measure::Measurement`].
+//!
+//! | module | what |
+//! |---|---|
+//! | `measure` | measurements and how they are printed, clocks, the core they run on |
+//! | `capture` | a long capture out of a short one |
+//! | `stage` | one pass over a capture as far as a stage, in a process of its own |
+//! | `replay` | packets per second of each stage, memory, and other programs on the same file |
+//! | `requests` | the requests of a busy site |
+//! | `store` | requests per second into the embedded store, bytes per row, time of an answer |
+//! | `limits` | what memory and file system can do |
+//! | `report` | everything, written into `README.md` |
+
+mod capture;
+mod limits;
+mod measure;
+mod replay;
+mod report;
+mod requests;
+mod stage;
+mod store;
+
+use clap::{Parser, Subcommand};
+use measure::Output;
+use std::process::ExitCode;
+
+/// Measures wirespan, each time beside the limit of the machine.
+#[derive(Parser)]
+#[command(version, about)]
+struct Args {
+    /// One JSON object per measurement instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    suite: Suite,
+}
+
+#[derive(Subcommand)]
+enum Suite {
+    /// Packets per second of each stage over a long capture, on one core
+    Replay(replay::ReplayArgs),
+    /// Requests per second into the embedded store; fails when one is lost
+    Store(store::StoreArgs),
+    /// Memory copy and file read
+    Limits,
+    /// All of them
+    All,
+    /// All of them, written into perf/README.md
+    Report(report::ReportArgs),
+    /// One pass over a capture: what `replay` runs as a process of its own
+    #[command(hide = true)]
+    ReplayOnce(stage::StageArgs),
+    /// The store process of `store`
+    #[command(hide = true)]
+    ServeStore(store::ServeArgs),
+}
+
+fn main() -> ExitCode {
+    let Args { json, suite } = Args::parse();
+    let mut output = Output::new(json);
+    let result = match suite {
+        Suite::Replay(args) => replay::run(&args, &mut output),
+        Suite::Store(args) => store::run(&args, &mut output),
+        Suite::Limits => limits::run(&mut output),
+        Suite::All => report::run_all(&[], &mut output),
+        Suite::Report(args) => report::run(&args, &mut output),
+        Suite::ReplayOnce(args) => stage::run(&args),
+        Suite::ServeStore(args) => store::serve(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wirespan-perf: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
