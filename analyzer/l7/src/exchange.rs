@@ -294,12 +294,20 @@ impl Exchanges {
         }
     }
 
-    /// The request with this id will have no response.
-    pub(crate) fn cancel(&mut self, id: u64, unanswered: ResponseStatus, exception: String) -> bool {
-        let Some(mut request) = self.remove_with(Some(id)) else { return false };
-        request.message.exception = Some(exception);
-        self.ready.push(Ready { request: Some(request), response: None, unanswered });
-        true
+    /// The requests with such ids will have no response. Gives whether there were any.
+    pub(crate) fn cancel(
+        &mut self,
+        which: impl Fn(u64) -> bool,
+        unanswered: ResponseStatus,
+        exception: &str,
+    ) -> bool {
+        let mut found = false;
+        for pending in self.pending.iter_mut().filter(|pending| pending.id.is_some_and(&which)) {
+            pending.half.message.exception = Some(exception.to_owned());
+            found = true;
+        }
+        self.give_up(|pending| pending.id.is_some_and(&which), unanswered);
+        found
     }
 
     /// None of the responses that go on will get any further.

@@ -211,9 +211,9 @@ impl Cx<'_> {
         self.exchanges.finish(id);
     }
 
-    /// The client takes back the request with this id; false when none waits for a response.
-    pub fn cancel(&mut self, id: u64, status: ResponseStatus, exception: String) -> bool {
-        self.exchanges.cancel(id, status, exception)
+    /// The requests that wait and have such ids will have no response. Gives whether there were any.
+    pub fn cancel(&mut self, which: impl Fn(u64) -> bool, status: ResponseStatus, exception: &str) -> bool {
+        self.exchanges.cancel(which, status, exception)
     }
 
     /// The message that was open in this direction ends before the first byte given.

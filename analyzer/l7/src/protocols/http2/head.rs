@@ -1,10 +1,10 @@
 //! The fields of a header block that matter here.
 
-use super::super::http::target::{endpoint, url};
 use super::grpc;
 use super::hpack::Field;
 use crate::engine::Config;
 use crate::parser::{Length, Message};
+use crate::protocols::http::target::{endpoint, url};
 use crate::protocols::http;
 use crate::text::text;
 use crate::trace::TraceContext;

@@ -111,6 +111,13 @@ impl Parser for Http2 {
                 None if cx.last => return Step::Desync,
                 None => return Step::More(frame.total()),
             },
+            frame::GOAWAY if role == Role::Server => {
+                match data.get(frame::HEADER..).and_then(<[u8]>::first_chunk) {
+                    Some(body) => go_away(body, cx),
+                    None if cx.last => return Step::Desync,
+                    None => return Step::More(frame::HEADER + GOAWAY_BYTES),
+                }
+            }
             _ => {}
         }
         Step::Done(frame.total())
@@ -214,22 +221,21 @@ impl Http2 {
 
     /// A side ends a stream before its end, by an error code that has the fault gRPC gives it.
     fn reset(&mut self, role: Role, id: u64, code: u32, cx: &mut Cx<'_>) {
-        let name = ERRORS.get(code as usize).copied();
-        let exception = name.map_or_else(|| format!("error code {code}"), str::to_owned);
-        let status = match name {
-            Some("CANCEL" | "INADEQUATE_SECURITY" | "HTTP_1_1_REQUIRED") => ResponseStatus::ClientError,
+        let exception = error_name(code);
+        let status = match &*exception {
+            "CANCEL" | "INADEQUATE_SECURITY" | "HTTP_1_1_REQUIRED" => ResponseStatus::ClientError,
             _ => ResponseStatus::ServerError,
         };
-        let is_error = name != Some("NO_ERROR");
+        let is_error = exception != "NO_ERROR";
         let has_response = cx.amend(id, |message| {
             if is_error {
-                (message.status, message.exception) = (Some(status), Some(exception.clone()));
+                (message.status, message.exception) = (Some(status), Some(exception.clone().into_owned()));
             }
         });
         if has_response {
             cx.finish(id);
         } else if role == Role::Client {
-            if cx.cancel(id, status, exception) {
+            if cx.cancel(|other| other == id, status, &exception) {
                 self.cancelled.truncate(MAX_CANCELLED - 1);
                 self.cancelled.push_front(id);
             }
@@ -238,7 +244,7 @@ impl Http2 {
                 id: Some(id),
                 version: Some(VERSION.to_owned()),
                 status: Some(status),
-                exception: Some(exception),
+                exception: Some(exception.into_owned()),
                 length: Length::Known(RESET_BYTES),
                 ..Message::default()
             });
@@ -279,6 +285,24 @@ const ERRORS: [&str; 14] = [
     "INADEQUATE_SECURITY",
     "HTTP_1_1_REQUIRED",
 ];
+
+fn error_name(code: u32) -> Cow<'static, str> {
+    match ERRORS.get(code as usize) {
+        Some(name) => Cow::Borrowed(name),
+        None => Cow::Owned(format!("error code {code}")),
+    }
+}
+
+/// The server takes no more streams: what follows the last that it names was not dealt with, and will not be.
+fn go_away(body: &[u8; GOAWAY_BYTES], cx: &mut Cx<'_>) {
+    let &[l0, l1, l2, l3, e0, e1, e2, e3] = body;
+    let last = u64::from(u32::from_be_bytes([l0, l1, l2, l3]) & 0x7fff_ffff);
+    let exception = format!("GOAWAY {}", error_name(u32::from_be_bytes([e0, e1, e2, e3])));
+    cx.cancel(|id| id > last, ResponseStatus::ServerError, &exception);
+}
+
+/// The last stream and the error code of GOAWAY.
+const GOAWAY_BYTES: usize = 8;
 
 /// A frame that resets a stream.
 const RESET_BYTES: u64 = frame::HEADER as u64 + 4;

@@ -218,6 +218,21 @@ fn resets_end_requests() {
 }
 
 #[test]
+fn a_server_that_goes_away_leaves_the_newest_requests_undone() {
+    let last_stream_1_and_calm = [0, 0, 0, 1, 0, 0, 0, 11];
+    let spans = run(&[
+        (C, [get(1), get(3)].concat()),
+        (S, frame(frame::GOAWAY, 0, 0, &last_stream_1_and_calm)),
+        (S, frame(frame::HEADERS, END_STREAM | END_HEADERS, 1, OK)),
+    ]);
+    assert_eq!(
+        shown(&spans),
+        ["HTTP2 3 GET / -> - server_error, GOAWAY ENHANCE_YOUR_CALM", "HTTP2 1 GET / -> 200 ok"]
+    );
+    assert_eq!(spans[0].session, Session::RequestOnly);
+}
+
+#[test]
 fn pushed_responses_are_passed_over_but_keep_the_table_in_step() {
     // The promise adds an entry that the response refers to.
     let promise = [&[0, 0, 0, 2, 0x82, 0x86, 0x84, 0x40][..], b"\x0ccontent-type\x01x"].concat();
