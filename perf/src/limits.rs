@@ -1,15 +1,14 @@
 //! What memory and file system can do: the limits of everything that moves bytes.
 
 use crate::measure::{Measurement, Output};
+use crate::stage::read_to_end;
 use anyhow::Context;
 use std::hint::black_box;
-use std::io::{Read, Seek, Write};
+use std::io::{Seek, Write};
 use std::time::Instant;
 
 /// More than any cache holds.
 const BYTES: usize = 256 << 20;
-/// As capture files are read.
-const CHUNK_BYTES: usize = wirespan_capture::pcap_file::CHUNK_BYTES;
 const ROUNDS: u32 = 5;
 
 /// Runs the suite.
@@ -24,13 +23,9 @@ pub fn run(output: &mut Output) -> anyhow::Result<()> {
 
     let mut file = tempfile::tempfile().context("cannot make a temporary file")?;
     file.write_all(&from).context("cannot write a temporary file")?;
-    let mut buffer = vec![0; CHUNK_BYTES];
     let read = best(|| {
         file.rewind()?;
-        while file.read(&mut buffer)? > 0 {
-            black_box(&buffer);
-        }
-        Ok(())
+        read_to_end(&mut file)
     })?;
     output.push(Measurement::new("limits", "file read (page cache)", read, "GB/s", copy))
 }

@@ -121,9 +121,17 @@ impl RecordSink for Counts {
 
 fn read(path: &Path) -> anyhow::Result<()> {
     let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let mut buffer = vec![0; CHUNK_BYTES];
-    while file.read(&mut buffer)? > 0 {
-        black_box(&buffer);
+    Ok(read_to_end(&mut file)?)
+}
+
+/// Reads what is left of a file, as fast as that goes: the kernel copies to the start of a page in half the time.
+pub fn read_to_end(file: &mut File) -> std::io::Result<()> {
+    const PAGE_BYTES: usize = 4096;
+    let mut buffer = vec![0; CHUNK_BYTES + PAGE_BYTES];
+    let start = buffer.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
+    let chunk = &mut buffer[start..start + CHUNK_BYTES];
+    while file.read(chunk)? > 0 {
+        black_box(&mut *chunk);
     }
     Ok(())
 }

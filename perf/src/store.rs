@@ -1,7 +1,7 @@
 //! Requests into the embedded store at a fixed rate, as `wirespan up` hands them on: none may be lost. Then the time of an
 //! answer over them, and the bytes they take on disk.
 
-use crate::measure::{Measurement, Output};
+use crate::measure::{Clock, Measurement, Output, Times, Whose};
 use crate::requests::Requests;
 use anyhow::{Context, bail};
 use std::ffi::OsString;
@@ -68,10 +68,19 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 async fn measure(args: &StoreArgs, output: &mut Output) -> anyhow::Result<()> {
     let data = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let store_clock = Clock::start(Whose::Children)?;
     let supervisor = Supervisor::start(SupervisorOptions::new(store_command(data.path())?)).await?;
     let result = measure_on(&Client::new(supervisor.url())?, args, output).await;
     supervisor.stop().await;
-    result
+    result?;
+    let total = args.rate * args.seconds;
+    cpu("CPU of the store, all of its life", store_clock.stop()?, total, args.rate, output)
+}
+
+/// CPU time per request, beside what one core has at this rate.
+fn cpu(variant: &str, times: Times, total: u64, rate: u64, output: &mut Output) -> anyhow::Result<()> {
+    let used_us = times.cpu_s * 1e6 / total as f64;
+    output.push(Measurement::new(BENCH, variant, used_us, "us/request", 1e6 / rate as f64))
 }
 
 fn store_command(data: &Path) -> anyhow::Result<Vec<OsString>> {
@@ -84,13 +93,14 @@ async fn measure_on(client: &Client, args: &StoreArgs, output: &mut Output) -> a
     let writer = Writer::start(client.clone(), WriterOptions::default());
     let ingest = Ingest::start(writer, &IngestOptions::default(), &Registry::default())?;
     let (sink, rate, total) = (ingest.sink(), args.rate, args.rate * args.seconds);
+    let own_clock = Clock::start(Whose::Own)?;
     let started = Instant::now();
     tokio::task::spawn_blocking(move || generate(&sink, rate, total))
         .await
         .context("the thread that makes requests ended early")?;
     let made_s = started.elapsed().as_secs_f64();
     let report = ingest.stop(PATIENCE).await;
-    let stored_s = started.elapsed().as_secs_f64();
+    let own = own_clock.stop()?;
 
     let total_rows = total as f64;
     let rows = number(client, "SELECT count() FROM l7_log").await?;
@@ -99,7 +109,7 @@ async fn measure_on(client: &Client, args: &StoreArgs, output: &mut Output) -> a
     output.push(Measurement::new(
         BENCH,
         "requests stored, flush included",
-        rows / stored_s,
+        rows / own.wall_s,
         "rows/s",
         rate as f64,
     ))?;
