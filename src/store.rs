@@ -35,8 +35,7 @@ pub fn run(args: StoreArgs) -> anyhow::Result<()> {
         library: args.libchdb,
         supervised: args.supervised,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(runtime.block_on(wirespan_store::serve(options))?)
+    Ok(wirespan_store::serve(options)?)
 }
 
 /// Where data is kept unless told: the XDG data directory of the user.

@@ -173,7 +173,8 @@ mod tests {
     fn shards_take_each_flow_once_and_both_its_directions() {
         let mut taken = [0; 3];
         for port in 1..1000 {
-            let takes = |packet| (0..3).filter(|&index| Shard { index, of: 3 }.takes(&packet)).collect::<Vec<_>>();
+            let takes =
+                |packet| (0..3).filter(|&index| Shard { index, of: 3 }.takes(&packet)).collect::<Vec<_>>();
             let shards = takes(tcp(1, 2, port, 80));
             assert_eq!((shards.len(), &shards), (1, &takes(tcp(2, 1, 80, port))));
             taken[shards[0] as usize] += 1;
