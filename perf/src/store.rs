@@ -113,6 +113,7 @@ async fn measure_on(client: &Client, args: &StoreArgs, output: &mut Output) -> a
         "rows/s",
         rate as f64,
     ))?;
+    cpu("CPU to make and hand on", own, total, rate, output)?;
     if rows != total_rows {
         bail!("{total} requests were handed to the store and {rows} are in it: {report:?}");
     }
