@@ -109,18 +109,19 @@ impl Worker {
                 stats.frames += 1;
                 stats.bytes += u64::from(frame.wire_len);
             }
-            match self.decoder.decode(&frame) {
-                Ok(packet) if is_ignored(&self.ignored, &packet) => {
-                    if first {
-                        stats.drops.count(DropReason::OwnTraffic);
+            let dropped = match self.decoder.decode(&frame) {
+                Ok(packet) if is_ignored(&self.ignored, &packet) => DropReason::OwnTraffic,
+                Ok(packet) => {
+                    if self.shard.takes(&packet) {
+                        stats.packets += 1;
+                        self.flows.packet(&packet, sink);
                     }
+                    continue;
                 }
-                Ok(packet) if self.shard.takes(&packet) => {
-                    stats.packets += 1;
-                    self.flows.packet(&packet, sink);
-                }
-                Err(reason) if first => stats.drops.count(reason),
-                _ => {}
+                Err(reason) => reason,
+            };
+            if first {
+                stats.drops.count(dropped);
             }
         }
         self.count_lost_fragments();
