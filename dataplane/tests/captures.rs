@@ -1,5 +1,7 @@
 //! Whole captures through a worker: what real servers said (golden), and whatever else is at hand (invariants).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use wirespan_capture::PacketSource;

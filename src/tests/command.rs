@@ -1,5 +1,7 @@
 //! The command as a user runs it: on captures, on corrupt input, on live traffic between namespaces.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
