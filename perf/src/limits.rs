@@ -1,7 +1,7 @@
 //! What memory and file system can do: the limits of everything that moves bytes.
 
 use crate::measure::{Measurement, Output};
-use crate::stage::read_to_end;
+use crate::stage::{PAGE_BYTES, page_aligned, read_to_end};
 use anyhow::Context;
 use std::hint::black_box;
 use std::io::{Seek, Write};
@@ -22,7 +22,7 @@ pub fn run(output: &mut Output) -> anyhow::Result<()> {
     })?;
     output.push(Measurement::limit("limits", "memory copy", copy, "GB/s"))?;
 
-    let chunk = &mut to[..CHUNK_BYTES];
+    let chunk = page_aligned(&mut to[..CHUNK_BYTES + PAGE_BYTES]);
     let to_cache = best(|| {
         for piece in from.chunks_exact(CHUNK_BYTES) {
             black_box(&mut *chunk).copy_from_slice(black_box(piece));

@@ -4,6 +4,7 @@
 use crate::measure::{Clock, Measurement, Output, Times, Whose};
 use crate::requests::Requests;
 use anyhow::{Context, bail};
+use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -68,13 +69,11 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 async fn measure(args: &StoreArgs, output: &mut Output) -> anyhow::Result<()> {
     let data = tempfile::tempdir().context("cannot make a temporary directory")?;
-    let store_clock = Clock::start(Whose::Children)?;
     let supervisor = Supervisor::start(SupervisorOptions::new(store_command(data.path())?)).await?;
-    let result = measure_on(&Client::new(supervisor.url())?, args, output).await;
+    let store = Whose::Process(Pid::from_raw(supervisor.pid() as i32));
+    let result = measure_on(&Client::new(supervisor.url())?, store, args, output).await;
     supervisor.stop().await;
-    result?;
-    let total = args.rate * args.seconds;
-    cpu("CPU of the store, all of its life", store_clock.stop()?, total, args.rate, output)
+    result
 }
 
 /// CPU time per request, beside what one core has at this rate.
@@ -88,19 +87,24 @@ fn store_command(data: &Path) -> anyhow::Result<Vec<OsString>> {
     Ok(vec![program.into(), "serve-store".into(), "--data".into(), data.into()])
 }
 
-async fn measure_on(client: &Client, args: &StoreArgs, output: &mut Output) -> anyhow::Result<()> {
+async fn measure_on(
+    client: &Client,
+    store: Whose,
+    args: &StoreArgs,
+    output: &mut Output,
+) -> anyhow::Result<()> {
     migrate(client, &Retention::default()).await?;
     let writer = Writer::start(client.clone(), WriterOptions::default());
     let ingest = Ingest::start(writer, &IngestOptions::default(), &Registry::default())?;
     let (sink, rate, total) = (ingest.sink(), args.rate, args.rate * args.seconds);
-    let own_clock = Clock::start(Whose::Own)?;
+    let (own_clock, store_clock) = (Clock::start(Whose::Own)?, Clock::start(store)?);
     let started = Instant::now();
     tokio::task::spawn_blocking(move || generate(&sink, rate, total))
         .await
         .context("the thread that makes requests ended early")?;
     let made_s = started.elapsed().as_secs_f64();
     let report = ingest.stop(PATIENCE).await;
-    let own = own_clock.stop()?;
+    let (own, stores) = (own_clock.stop()?, store_clock.stop()?);
 
     let total_rows = total as f64;
     let rows = number(client, "SELECT count() FROM l7_log").await?;
@@ -113,11 +117,12 @@ async fn measure_on(client: &Client, args: &StoreArgs, output: &mut Output) -> a
         "rows/s",
         rate as f64,
     ))?;
-    cpu("CPU to make and hand on", own, total, rate, output)?;
+    cpu("CPU to make and send them", own, total, rate, output)?;
+    cpu("CPU to store them", stores, total, rate, output)?;
     if rows != total_rows {
         bail!("{total} requests were handed to the store and {rows} are in it: {report:?}");
     }
-    services(client, total, output).await?;
+    services(client, store, total, output).await?;
     disk(client, output).await
 }
 
@@ -141,26 +146,34 @@ fn generate(sink: &Sink, rate: u64, total: u64) {
 }
 
 /// The service list over all requests, beside the shortest answer there is.
-async fn services(client: &Client, total: u64, output: &mut Output) -> anyhow::Result<()> {
+async fn services(client: &Client, store: Whose, total: u64, output: &mut Output) -> anyhow::Result<()> {
     let answers = Answers::new(client.clone(), Names::default());
     let to_s = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs() as u32 + 1;
     let range = Range { from_s: to_s - RANGE_S, to_s };
-    let mut asked_ms = Vec::new();
-    let mut nothing_ms = Vec::new();
+    let mut asked = Vec::new();
     for _ in 0..ANSWERS {
-        let started = Instant::now();
+        let clock = Clock::start(store)?;
         let list = answers.services(range).await?;
-        asked_ms.push(started.elapsed().as_secs_f64() * 1e3);
+        asked.push(clock.stop()?);
         let requests: u64 = list.services.iter().map(|service| service.red.requests).sum();
         if requests != total {
             bail!("the service list tells of {requests} requests, {total} were stored");
         }
-        let started = Instant::now();
-        number(client, "SELECT 1").await?;
-        nothing_ms.push(started.elapsed().as_secs_f64() * 1e3);
     }
-    let (asked, nothing) = (median(asked_ms), median(nothing_ms));
-    output.push(Measurement::new(BENCH, "service list, beside SELECT 1", asked, "ms", nothing))
+    let mut nothing = Vec::new();
+    for _ in 0..ANSWERS {
+        let clock = Clock::start(store)?;
+        number(client, "SELECT 1").await?;
+        nothing.push(clock.stop()?);
+    }
+    for (variant, unit, of) in [
+        ("service list, beside SELECT 1", "ms", (|times| times.wall_s) as fn(&Times) -> f64),
+        ("service list: CPU of the store", "CPU-ms", |times| times.cpu_s),
+    ] {
+        let median_ms = |times: &[Times]| median(times.iter().map(of).collect()) * 1e3;
+        output.push(Measurement::new(BENCH, variant, median_ms(&asked), unit, median_ms(&nothing)))?;
+    }
+    Ok(())
 }
 
 /// Bytes per request, beside those before compression.
