@@ -55,7 +55,7 @@ pub struct ServeArgs {
 pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let options = ServeOptions { data: args.data, listen, library: args.libchdb, supervised: true };
-    Ok(runtime()?.block_on(wirespan_store::serve(options))?)
+    Ok(wirespan_store::serve(options)?)
 }
 
 /// Runs the suite.

@@ -3,15 +3,14 @@
 
 use wirespan_store::{ServeOptions, serve};
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [data, listen, flags @ ..] = arguments.as_slice() else {
         return Err("usage: serve DIRECTORY ADDRESS [--supervised]".into());
     };
     let supervised = flags.iter().any(|f| f == "--supervised");
     let options = ServeOptions { data: data.into(), listen: listen.parse()?, library: None, supervised };
-    if let Err(error) = serve(options).await {
+    if let Err(error) = serve(options) {
         eprintln!("{error}");
         std::process::exit(1);
     }

@@ -309,6 +309,36 @@ async fn a_second_instance_says_what_to_do() {
     store.supervisor.stop().await;
 }
 
+/// The engine's `default` database takes any name for that of a file; the kernel keeps the store away from it.
+#[tokio::test]
+async fn files_of_the_machine_are_no_tables() {
+    let store = bare_store().await;
+    let c = store.client.clone().with_setting("database", "default");
+    let secret = store.directory.path().join("secret.csv");
+    std::fs::write(&secret, "k3y\n").unwrap();
+    std::os::unix::fs::symlink(&secret, store.directory.path().join("data/link.csv")).unwrap();
+    let outside = [
+        secret.to_str().unwrap(),
+        "/etc/passwd",
+        "/proc/self/environ",
+        "/etc/*",
+        "../secret.csv",
+        "link.csv",
+        store.directory.path().join("data/link.csv").to_str().unwrap(),
+    ]
+    .map(str::to_owned);
+    for name in &outside {
+        for sql in ["SELECT * FROM default.`{}` FORMAT LineAsString", "SELECT * FROM `{}`", "DESCRIBE `{}`"] {
+            let answer = c.query_text(&sql.replace("{}", name), "TabSeparated").await;
+            assert!(answer.is_err(), "{name}: {answer:?}; this kernel needs Landlock (Linux 5.19 or newer)");
+        }
+    }
+    let new = store.directory.path().join("new.csv");
+    assert!(c.execute(&format!("INSERT INTO `{}` SELECT 1", new.display())).await.is_err());
+    assert!(!new.exists());
+    store.supervisor.stop().await;
+}
+
 #[tokio::test]
 async fn params_settings_formats_and_errors() {
     let store = bare_store().await;

@@ -19,7 +19,7 @@ pub fn store_process() {
     let Some(data) = std::env::var_os(DATA_VARIABLE) else { return };
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let options = ServeOptions { data: data.into(), listen, library: None, supervised: true };
-    tokio::runtime::Runtime::new().unwrap().block_on(serve(options)).unwrap();
+    serve(options).unwrap();
 }
 
 /// A store, ended when this is dropped.

@@ -110,6 +110,11 @@ pub fn quote_string(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
+/// Loads `library` for good, with what it depends on; opens nothing and starts no thread.
+pub(crate) fn preload(library: &Path) -> Result<(), StoreError> {
+    Api::load(library).map(drop)
+}
+
 /// The library to load: `named`, else `WIRESPAN_LIBCHDB`, else the one that `make setup` put into the user's cache.
 pub fn library(named: Option<&Path>) -> Result<PathBuf, StoreError> {
     let path = match named {

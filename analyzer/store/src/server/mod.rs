@@ -3,12 +3,14 @@
 //! | module | what |
 //! |---|---|
 //! | [`request`] | URL, headers and body into a query |
+//! | `confine` | rights that the process gives up |
 //! | [`compress`] | ClickHouse's compressed blocks and HTTP content encodings |
 //! | `sql` | what must be known of a query before it runs |
 //! | `respond` | answers and errors with ClickHouse's headers |
 //! | `lifetime` | lock on the data directory, signals, the parent's pipe |
 
 pub mod compress;
+mod confine;
 mod lifetime;
 pub mod request;
 mod respond;
@@ -55,9 +57,19 @@ const MAX_RUNNING: usize = 32;
 const MAX_CONNECTIONS: usize = 1024;
 
 /// Runs until SIGTERM, SIGINT or, when supervised, the end of standard input; then ends what runs and closes the engine.
-/// Prints one line `ready http://ADDRESS` to standard output once queries are answered.
-pub async fn serve(options: ServeOptions) -> Result<(), StoreError> {
+/// Prints one line `ready http://ADDRESS` to standard output once queries are answered. Confines the whole process to its
+/// data directory first, so it is for a process of its own that has no threads yet.
+pub fn serve(options: ServeOptions) -> Result<(), StoreError> {
     let library = crate::engine::library(options.library.as_deref())?;
+    confine::confine(&options, &library)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(StoreError::io("cannot start threads"))?;
+    runtime.block_on(run(options, library))
+}
+
+async fn run(options: ServeOptions, library: PathBuf) -> Result<(), StoreError> {
     let _lock = lifetime::lock(&options.data)?;
     let stop = lifetime::stop_signal(options.supervised)?;
     let listener = TcpListener::bind(options.listen)
