@@ -26,9 +26,10 @@ command -v npm >/dev/null || { echo "npm is missing: apt-get install npm" >&2; e
 
 mkdir -p "$target"
 scratch=$(mktemp -d "$target/fetch.XXXXXX")
-trap 'rm -rf "$scratch"' EXIT INT TERM
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' INT TERM
 echo "Fetching $package $version (160 MB) into $target"
-(cd "$scratch" && npm pack --silent "$package@$version" >/dev/null && tar -xzf ./*.tgz package/libchdb.so)
+(cd "$scratch" && npm pack --loglevel=error "$package@$version" >/dev/null && tar -xzf ./*.tgz package/libchdb.so)
 is_right "$scratch/package/libchdb.so" || { echo "libchdb.so is not the one expected: its checksum differs" >&2; exit 1; }
 mv "$scratch/package/libchdb.so" "$target/libchdb.so"
 echo "libchdb $version is in $target"
