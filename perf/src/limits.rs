@@ -1,12 +1,11 @@
 //! What memory and file system can do: the limits of everything that moves bytes.
 
 use crate::measure::{Measurement, Output};
-use crate::stage::{PAGE_BYTES, page_aligned, read_to_end};
+use crate::stage::read_to_end;
 use anyhow::Context;
 use std::hint::black_box;
 use std::io::{Seek, Write};
 use std::time::Instant;
-use wirespan_capture::pcap_file::CHUNK_BYTES;
 
 /// More than any cache holds.
 const BYTES: usize = 256 << 20;
@@ -22,22 +21,13 @@ pub fn run(output: &mut Output) -> anyhow::Result<()> {
     })?;
     output.push(Measurement::limit("limits", "memory copy", copy, "GB/s"))?;
 
-    let chunk = page_aligned(&mut to[..CHUNK_BYTES + PAGE_BYTES]);
-    let to_cache = best(|| {
-        for piece in from.chunks_exact(CHUNK_BYTES) {
-            black_box(&mut *chunk).copy_from_slice(black_box(piece));
-        }
-        Ok(())
-    })?;
-    output.push(Measurement::limit("limits", "memory copy into a small buffer", to_cache, "GB/s"))?;
-
     let mut file = tempfile::tempfile().context("cannot make a temporary file")?;
     file.write_all(&from).context("cannot write a temporary file")?;
     let read = best(|| {
         file.rewind()?;
         read_to_end(&mut file)
     })?;
-    output.push(Measurement::new("limits", "file read (page cache)", read, "GB/s", to_cache))
+    output.push(Measurement::limit("limits", "file read (page cache)", read, "GB/s"))
 }
 
 /// GB/s of the best round of something that moves [`BYTES`].

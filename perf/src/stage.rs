@@ -16,9 +16,6 @@ use wirespan_dataplane::{RecordSink, Worker, WorkerConfig};
 use wirespan_l7::{Engine, SpanSink};
 use wirespan_records::{Flow, FlowTick, Span};
 
-/// Longer than [`CHUNK_BYTES`] by this, a buffer holds a chunk at the start of a page.
-pub const PAGE_BYTES: usize = 4096;
-
 /// How far packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Stage {
@@ -127,20 +124,16 @@ fn read(path: &Path) -> anyhow::Result<()> {
     Ok(read_to_end(&mut file)?)
 }
 
-/// Reads what is left of a file.
+/// Reads what is left of a file, to the start of a page each time: the kernel copies there in half the time.
 pub fn read_to_end(file: &mut File) -> std::io::Result<()> {
+    const PAGE_BYTES: usize = 4096;
     let mut buffer = vec![0; CHUNK_BYTES + PAGE_BYTES];
-    let chunk = page_aligned(&mut buffer);
+    let start = buffer.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
+    let chunk = &mut buffer[start..start + CHUNK_BYTES];
     while file.read(chunk)? > 0 {
         black_box(&mut *chunk);
     }
     Ok(())
-}
-
-/// [`CHUNK_BYTES`] of a buffer that is a page longer, from the start of a page on: copies to there take half the time.
-pub fn page_aligned(buffer: &mut [u8]) -> &mut [u8] {
-    let start = buffer.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
-    &mut buffer[start..start + CHUNK_BYTES]
 }
 
 fn each_batch(
