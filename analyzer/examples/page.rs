@@ -18,16 +18,19 @@ use wirespan_store::{
 /// Page views per second.
 const RATE: u64 = 10;
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let first = arguments.next();
     if let (Some("store"), Some(data)) = (first.as_deref(), arguments.next()) {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        return Ok(serve(ServeOptions { data: data.into(), listen, library: None, supervised: true }).await?);
+        return Ok(serve(ServeOptions { data: data.into(), listen, library: None, supervised: true })?);
     }
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let listen = first.as_deref().unwrap_or("127.0.0.1:7700").parse()?;
+    tokio::runtime::Runtime::new()?.block_on(show(first.as_deref()))
+}
+
+async fn show(listen: Option<&str>) -> Result<(), Box<dyn Error>> {
+    let listen = listen.unwrap_or("127.0.0.1:7700").parse()?;
     let data = tempfile::tempdir()?;
     let argv = vec![std::env::current_exe()?.into(), "store".into(), data.path().into()];
     let store = Supervisor::start(SupervisorOptions::new(argv)).await?;

@@ -140,8 +140,7 @@ fn analyse(
     output: &Mutex<Output>,
     recorder: Option<&Recorder>,
 ) -> anyhow::Result<Totals> {
-    let mut config = WorkerConfig::default();
-    config.shard = Shard { index, of: args.workers };
+    let mut config = WorkerConfig { shard: Shard { index, of: args.workers }, ..WorkerConfig::default() };
     config.flow.worker = index as u16;
     config.flow.max_flows = args.max_flows.max(1);
     config.flow.ticks = recorder.is_some();
