@@ -1,6 +1,6 @@
 //! The service map: which client address calls which server port, with requests and traffic.
 
-use super::services::{RED_COLUMNS, Red, RedRow, per_path};
+use super::services::{RED_COLUMNS, Red, RedRow, at_best_vantage};
 use super::{Query, Range, VANTAGE, name_of, port_name_of, ratio};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -120,10 +120,13 @@ const PATH_COLUMNS: &str = "replaceOne(toString(client_ip), '::ffff:', '') AS cl
 
 /// The question for the requests of each path.
 pub fn requests_query(range: Range) -> Query {
-    let paths = per_path(range, "");
+    let rows = at_best_vantage(range);
     let sql = format!(
-        "SELECT {PATH_COLUMNS}, arraySort(groupUniqArray(toString(l7_protocol))) AS l7_protocols, {RED_COLUMNS} \
-         FROM ({paths}) GROUP BY client_ip, server_ip, server_port, protocol ORDER BY requests DESC LIMIT {}",
+        "SELECT replaceOne(toString(t.client_ip), '::ffff:', '') AS client_ip, \
+         replaceOne(toString(t.server_ip), '::ffff:', '') AS server_ip, t.server_port AS server_port, \
+         toString(t.protocol) AS protocol, arraySort(groupUniqArray(toString(t.l7_protocol))) AS l7_protocols, \
+         {RED_COLUMNS} FROM ({rows}) AS t GROUP BY t.client_ip, t.server_ip, t.server_port, t.protocol \
+         ORDER BY requests DESC LIMIT {}",
         MAX_EDGES + 1
     );
     Query { sql, params: range.params() }

@@ -139,25 +139,24 @@ impl RedRow {
     }
 }
 
-/// The sums that [`RedRow`] reads, over rows that [`per_path`] made.
-pub(super) const RED_COLUMNS: &str = "sum(path_request) AS requests, sum(path_client_error) AS client_errors, \
-     sum(path_server_error) AS server_errors, sum(path_timeout) AS timeouts, sum(path_request_bytes) AS request_bytes, \
-     sum(path_response_bytes) AS response_bytes, quantilesBFloat16Merge(0.5, 0.95, 0.99)(path_quantiles) AS quantiles_us, \
-     max(path_max_us) AS max_us, toUInt32(min(path_first)) AS first_s, toUInt32(max(path_last)) AS last_s";
+/// The sums that [`RedRow`] reads, over the rows of [`at_best_vantage`] as `t`.
+pub(super) const RED_COLUMNS: &str = "sum(t.request) AS requests, sum(t.client_error) AS client_errors, \
+     sum(t.server_error) AS server_errors, sum(t.timeout) AS timeouts, sum(t.request_bytes) AS request_bytes, \
+     sum(t.response_bytes) AS response_bytes, \
+     quantilesBFloat16Merge(0.5, 0.95, 0.99)(t.rrt_us_quantiles) AS quantiles_us, \
+     max(t.rrt_us_max) AS max_us, toUInt32(min(t.time)) AS first_s, toUInt32(max(t.time)) AS last_s";
 
-/// A subquery with one row per path and protocol, seen at the vantage point with most of its requests.
-pub(super) fn per_path(range: Range, more_columns: &str) -> String {
-    let table = range.table("app_metrics_1s", "app_metrics_1m");
+/// A subquery with the rows of each path and protocol from the vantage point that saw most of its requests. The rows are
+/// chosen before anything else is added up, because merging quantile sketches is what costs.
+pub(super) fn at_best_vantage(range: Range) -> String {
+    const PATH: &str = "client_ip, server_ip, server_port, protocol, l7_protocol";
+    let table = range.table("path_metrics_1s", "path_metrics_1m");
+    let in_range = "time >= toDateTime({from:UInt32}) AND time < toDateTime({to:UInt32})";
     format!(
-        "SELECT client_ip, server_ip, server_port, protocol, l7_protocol, {VANTAGE}, \
-         sum(request) AS path_request, sum(client_error) AS path_client_error, sum(server_error) AS path_server_error, \
-         sum(timeout) AS path_timeout, sum(request_bytes) AS path_request_bytes, \
-         sum(response_bytes) AS path_response_bytes, max(rrt_us_max) AS path_max_us, min(time) AS path_first, \
-         max(time) AS path_last, \
-         quantilesBFloat16MergeState(0.5, 0.95, 0.99)(rrt_us_quantiles) AS path_quantiles{more_columns} \
-         FROM {table} WHERE time >= toDateTime({{from:UInt32}}) AND time < toDateTime({{to:UInt32}}) \
-         GROUP BY client_ip, server_ip, server_port, protocol, l7_protocol, {VANTAGE} \
-         ORDER BY path_request DESC, {VANTAGE} LIMIT 1 BY client_ip, server_ip, server_port, protocol, l7_protocol"
+        "SELECT {PATH}, time, request, client_error, server_error, timeout, request_bytes, response_bytes, rrt_us_max, \
+         rrt_us_quantiles FROM {table} WHERE {in_range} AND ({PATH}, {VANTAGE}) IN ( \
+         SELECT {PATH}, {VANTAGE} FROM {table} WHERE {in_range} GROUP BY {PATH}, {VANTAGE} \
+         ORDER BY sum(request) DESC, {VANTAGE} LIMIT 1 BY {PATH})"
     )
 }
 
@@ -169,14 +168,17 @@ fn step_s(range: Range) -> u32 {
 
 /// The question for all services of the range.
 pub fn query(range: Range) -> Query {
-    let series = ", sumMap(map(intDiv(toUInt32(time) - {from:UInt32}, {step:UInt32}), request)) AS path_requests, \
-         sumMap(map(intDiv(toUInt32(time) - {from:UInt32}, {step:UInt32}), client_error + server_error + timeout)) \
-         AS path_errors";
-    let paths = per_path(range, series);
+    let by_step = |count: &str| {
+        format!("sumMap(map(intDiv(toUInt32(t.time) - {{from:UInt32}}, {{step:UInt32}}), {count}))")
+    };
+    let requests_by_step = by_step("t.request");
+    let errors_by_step = by_step("t.client_error + t.server_error + t.timeout");
+    let rows = at_best_vantage(range);
     let sql = format!(
-        "SELECT replaceOne(toString(server_ip), '::ffff:', '') AS server_ip, server_port, toString(protocol) AS protocol, \
-         toString(l7_protocol) AS l7_protocol, {RED_COLUMNS}, sumMap(path_requests) AS requests_by_step, \
-         sumMap(path_errors) AS errors_by_step FROM ({paths}) GROUP BY server_ip, server_port, protocol, l7_protocol \
+        "SELECT replaceOne(toString(t.server_ip), '::ffff:', '') AS server_ip, t.server_port AS server_port, \
+         toString(t.protocol) AS protocol, toString(t.l7_protocol) AS l7_protocol, {RED_COLUMNS}, \
+         {requests_by_step} AS requests_by_step, {errors_by_step} AS errors_by_step FROM ({rows}) AS t \
+         GROUP BY t.server_ip, t.server_port, t.protocol, t.l7_protocol \
          ORDER BY requests DESC, server_ip, server_port, l7_protocol LIMIT {MAX_SERVICES}"
     );
     let mut params = range.params();

@@ -22,6 +22,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(1, "logs", "0001_logs.sql"),
     migration!(2, "net_metrics", "0002_net_metrics.sql"),
     migration!(3, "app_metrics", "0003_app_metrics.sql"),
+    migration!(4, "path_metrics", "0004_path_metrics.sql"),
 ];
 
 /// How many days rows stay.
@@ -29,9 +30,9 @@ const MIGRATIONS: &[Migration] = &[
 pub struct Retention {
     /// `l7_log` and `flow_log`.
     pub logs_days: u16,
-    /// `net_metrics_1s` and `app_metrics_1s`.
+    /// `net_metrics_1s`, `app_metrics_1s` and `path_metrics_1s`.
     pub seconds_days: u16,
-    /// `net_metrics_1m` and `app_metrics_1m`.
+    /// `net_metrics_1m`, `app_metrics_1m` and `path_metrics_1m`.
     pub minutes_days: u16,
     /// `agent_stats`.
     pub stats_days: u16,
@@ -44,14 +45,16 @@ impl Default for Retention {
 }
 
 impl Retention {
-    fn tables(&self) -> [(&'static str, u16); 7] {
+    fn tables(&self) -> [(&'static str, u16); 9] {
         [
             ("l7_log", self.logs_days),
             ("flow_log", self.logs_days),
             ("net_metrics_1s", self.seconds_days),
             ("app_metrics_1s", self.seconds_days),
+            ("path_metrics_1s", self.seconds_days),
             ("net_metrics_1m", self.minutes_days),
             ("app_metrics_1m", self.minutes_days),
+            ("path_metrics_1m", self.minutes_days),
             ("agent_stats", self.stats_days),
         ]
     }
