@@ -1,6 +1,7 @@
 //! The parent's side of the store process: start, wait until it answers, restart, stop.
 
 use crate::StoreError;
+use crate::server::ADDRESS_BEFORE;
 use std::ffi::OsString;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -58,11 +59,11 @@ struct Status {
 impl Supervisor {
     /// Starts the child and waits until it answers.
     pub async fn start(options: SupervisorOptions) -> Result<Self, StoreError> {
-        let (running, url) = start_child(&options).await?;
+        let (running, url) = start_child(&options, None).await?;
         let status = Arc::new(Status::default());
         status.pid.store(running.child.id().unwrap_or(0), Ordering::Relaxed);
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(keep_running(running, options, Arc::clone(&status), stopped));
+        let task = tokio::spawn(keep_running(running, url.clone(), options, Arc::clone(&status), stopped));
         Ok(Self { url, status, stop: Some(stop), task })
     }
 
@@ -90,13 +91,17 @@ impl Supervisor {
     }
 }
 
-/// Starts a child and reads `ready URL` from its standard output.
-async fn start_child(options: &SupervisorOptions) -> Result<(Running, String), StoreError> {
+/// Starts a child, where the one before it was when there was one, and reads `ready URL` from its standard output.
+async fn start_child(
+    options: &SupervisorOptions,
+    before: Option<&str>,
+) -> Result<(Running, String), StoreError> {
     let failed = |reason: String| StoreError::Child { reason };
     let (program, arguments) =
         options.argv.split_first().ok_or_else(|| failed("no program was named".into()))?;
     let mut child = Command::new(program)
         .args(arguments)
+        .envs(before.map(|url| (ADDRESS_BEFORE, url.trim_start_matches("http://"))))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .process_group(0)
@@ -130,6 +135,7 @@ async fn start_child(options: &SupervisorOptions) -> Result<(Running, String), S
 
 async fn keep_running(
     mut running: Running,
+    url: String,
     options: SupervisorOptions,
     status: Arc<Status>,
     mut stop: oneshot::Receiver<()>,
@@ -160,7 +166,7 @@ async fn keep_running(
                 _ = &mut stop => return,
             }
             pause = (pause * 2).min(MAX_PAUSE);
-            match start_child(&options).await {
+            match start_child(&options, Some(&url)).await {
                 Ok((running, _)) => break running,
                 Err(error) => tracing::error!(%error, "The store process does not start"),
             }

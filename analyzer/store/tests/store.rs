@@ -12,7 +12,7 @@ use wirespan_store::*;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A port nobody listens on at the moment, so that the child comes back on the same one after a crash.
+/// An address where nobody listens at the moment.
 fn free_address() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -32,7 +32,7 @@ struct Store {
 
 async fn bare_store() -> Store {
     let directory = tempfile::tempdir().unwrap();
-    let options = SupervisorOptions::new(argv(&directory.path().join("data"), &free_address()));
+    let options = SupervisorOptions::new(argv(&directory.path().join("data"), "127.0.0.1:0"));
     let supervisor =
         Supervisor::start(options).await.expect("the store starts; without the engine run make setup");
     let client = Client::new(supervisor.url()).unwrap();
@@ -116,12 +116,12 @@ async fn migrations_run_once_and_a_newer_schema_is_refused() {
     let store = store().await;
     let tables = ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await;
     let retention = Retention { logs_days: 9, ..Retention::default() };
-    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 3);
+    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 4);
     assert_eq!(
         ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await,
         tables
     );
-    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "3");
+    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "4");
     let ttl = ask(&store.client, "SELECT engine_full FROM system.tables WHERE name = 'l7_log'").await;
     assert!(ttl.contains("toIntervalDay(9)"), "{ttl}");
     store
@@ -130,7 +130,7 @@ async fn migrations_run_once_and_a_newer_schema_is_refused() {
         .await
         .unwrap();
     let error = migrate(&store.client, &retention).await.unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 3 }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 4 }), "{error}");
     store.supervisor.stop().await;
 }
 
@@ -236,6 +236,8 @@ async fn a_batch_sent_twice_is_stored_once_also_in_the_views() {
     assert_eq!(ask(c, "SELECT count() FROM l7_log").await, "2");
     assert_eq!(ask(c, "SELECT sum(request) FROM app_metrics_1s").await, "2");
     assert_eq!(ask(c, "SELECT sum(request) FROM app_metrics_1m").await, "2");
+    assert_eq!(ask(c, "SELECT sum(request) FROM path_metrics_1s").await, "2");
+    assert_eq!(ask(c, "SELECT sum(request) FROM path_metrics_1m").await, "2");
     store.supervisor.stop().await;
 }
 
@@ -276,7 +278,7 @@ async fn quantiles_of_a_minute_agree_with_the_raw_rows() {
     };
     let exact =
         numbers(ask(&store.client, "SELECT quantilesExact(0.5, 0.95, 0.99)(duration_us) FROM l7_log").await);
-    for table in ["app_metrics_1s", "app_metrics_1m"] {
+    for table in ["app_metrics_1s", "app_metrics_1m", "path_metrics_1s", "path_metrics_1m"] {
         let sql = format!("SELECT quantilesBFloat16Merge(0.5, 0.95, 0.99)(rrt_us_quantiles) FROM {table}");
         for (sketch, exact) in numbers(ask(&store.client, &sql).await).into_iter().zip(&exact) {
             assert!((sketch - exact).abs() <= exact / 128.0 + 1.0, "{table}: {sketch} is not {exact}");

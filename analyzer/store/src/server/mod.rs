@@ -43,13 +43,16 @@ use tokio::task::JoinSet;
 pub struct ServeOptions {
     /// Data directory; made when it is not there.
     pub data: PathBuf,
-    /// Where to listen; `127.0.0.1:8123` is ClickHouse's own port.
+    /// Where to listen; `127.0.0.1:8123` is ClickHouse's own port. Port 0 takes any, and after a crash the same again.
     pub listen: SocketAddr,
     /// `libchdb.so`, when it is not to be looked for.
     pub library: Option<PathBuf>,
     /// Stop when standard input closes, as it does when a supervising parent dies.
     pub supervised: bool,
 }
+
+/// The environment variable that tells a child that is started again where it was, since its clients look there.
+pub(crate) const ADDRESS_BEFORE: &str = "WIRESPAN_STORE_ADDRESS_BEFORE";
 
 /// Queries that run at once; more wait.
 const MAX_RUNNING: usize = 32;
@@ -59,7 +62,10 @@ const MAX_CONNECTIONS: usize = 1024;
 /// Runs until SIGTERM, SIGINT or, when supervised, the end of standard input; then ends what runs and closes the engine.
 /// Prints one line `ready http://ADDRESS` to standard output once queries are answered. Confines the whole process to its
 /// data directory first, so it is for a process of its own that has no threads yet.
-pub fn serve(options: ServeOptions) -> Result<(), StoreError> {
+pub fn serve(mut options: ServeOptions) -> Result<(), StoreError> {
+    if let Some(before) = std::env::var(ADDRESS_BEFORE).ok().and_then(|address| address.parse().ok()) {
+        options.listen = before;
+    }
     let library = crate::engine::library(options.library.as_deref())?;
     confine::confine(&options, &library)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
