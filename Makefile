@@ -86,7 +86,7 @@ nextest cargo-fuzz: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
 
 nextest: cargo
 	@command -v cargo-nextest >/dev/null || { .ci/packages.sh build; echo "==> installing cargo-nextest"; \
-		env -u CARGO_TARGET_DIR cargo install --locked --quiet cargo-nextest@$(NEXTEST); }
+		env -u CARGO_TARGET_DIR cargo install --locked --quiet --no-default-features --features default-no-update cargo-nextest@$(NEXTEST); }
 
 cargo-fuzz: cargo
 	@command -v cargo-fuzz >/dev/null || { .ci/packages.sh build; echo "==> installing cargo-fuzz"; \
