@@ -1,5 +1,6 @@
 //! The `wirespan` command: reads the command line and wires the crates together.
 
+mod analysis;
 mod api;
 mod cli;
 mod database;

@@ -115,6 +115,9 @@ impl Worker {
                     if self.shard.takes(&packet) {
                         stats.packets += 1;
                         self.flows.packet(&packet, sink);
+                    } else {
+                        // Time goes on in all parts alike, so that their flows end as they would in one.
+                        self.flows.advance(packet.ts_ns, sink);
                     }
                     continue;
                 }

@@ -3,6 +3,7 @@
 mod output;
 mod recorder;
 
+use crate::analysis::AnalysisArgs;
 use anyhow::Context;
 use clap::ValueEnum;
 use output::{Emit, Output};
@@ -13,7 +14,7 @@ use std::time::Instant;
 use wirespan_capture::pcap_file::PcapFile;
 use wirespan_capture::{PacketSource, SourceStats};
 use wirespan_dataplane::RecordSink;
-use wirespan_dataplane::worker::{Shard, Worker, WorkerConfig, WorkerStats};
+use wirespan_dataplane::worker::{Worker, WorkerStats};
 use wirespan_l7::SpanSink;
 use wirespan_records::{Flow, FlowTick, L7Protocol, Span};
 
@@ -55,9 +56,8 @@ pub struct ReplayArgs {
     #[arg(long)]
     obfuscate: bool,
 
-    /// Flows kept at the same time; when there are more, the one that would be missed least leaves
-    #[arg(long, default_value_t = 1 << 20, value_name = "N")]
-    max_flows: usize,
+    #[command(flatten)]
+    analysis: AnalysisArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -140,9 +140,7 @@ fn analyse(
     output: &Mutex<Output>,
     recorder: Option<&Recorder>,
 ) -> anyhow::Result<Totals> {
-    let mut config = WorkerConfig { shard: Shard { index, of: args.workers }, ..WorkerConfig::default() };
-    config.flow.worker = index as u16;
-    config.flow.max_flows = args.max_flows.max(1);
+    let mut config = args.analysis.worker_config(index as u16, args.workers);
     config.flow.ticks = recorder.is_some();
     config.l7.obfuscate = args.obfuscate;
     let mut worker = Worker::new(config);

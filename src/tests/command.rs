@@ -73,6 +73,26 @@ fn obfuscation_leaves_no_value() {
 }
 
 #[test]
+fn trace_headers_and_flow_keys_are_settings() {
+    let file = fixture();
+    let replay = |more: &[&str]| {
+        let arguments =
+            [&["replay", "--format", "jsonl", "--emit", "spans,flows", file.to_str().unwrap()], more]
+                .concat();
+        objects(&wirespan(&arguments))
+    };
+    let (plain, set) =
+        (replay(&[]), replay(&["--trace-headers", "X-Request-ID", "--flow-key", "vlan,tunnel"]));
+    let traced = |all: &[Value]| {
+        let spans = all.iter().filter(|object| object["x_request_id"].is_string());
+        spans.map(|span| span["trace_id"] == span["x_request_id"]).collect::<Vec<_>>()
+    };
+    assert!(!traced(&plain).is_empty() && traced(&plain).iter().all(|same| !same));
+    assert!(!traced(&set).is_empty() && traced(&set).iter().all(|same| *same));
+    assert_eq!(plain.len(), set.len());
+}
+
+#[test]
 fn corrupt_captures_are_counted_and_missing_ones_are_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let cut = directory.path().join("cut.pcap");
@@ -270,7 +290,7 @@ fn up_shows_live_requests_and_keeps_them() {
     // What was seen is there after the end, flows too.
     let store =
         Running::start(&["store", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"], "ready ");
-    let sql = "SELECT (SELECT count() FROM l7_log WHERE l7_protocol = 'HTTP'), (SELECT count() FROM flow_log WHERE server_port = 8000)";
+    let sql = "SELECT (SELECT count() FROM l7_log WHERE l7_protocol = 'HTTP'), (SELECT count() FROM flow_log WHERE l7_protocol = 'HTTP')";
     assert_eq!(ask(&store, sql), "3\t3");
 }
 

@@ -2,6 +2,7 @@
 
 mod capture;
 
+use crate::analysis::AnalysisArgs;
 use crate::database::{Database, Place};
 use crate::store;
 use anyhow::Context;
@@ -69,9 +70,8 @@ pub struct UpArgs {
     #[arg(long)]
     show_values: bool,
 
-    /// Flows kept at the same time by one thread; when there are more, the one that would be missed least leaves
-    #[arg(long, default_value_t = 1 << 20, value_name = "N")]
-    max_flows: usize,
+    #[command(flatten)]
+    analysis: AnalysisArgs,
 }
 
 /// Runs the command.
@@ -166,9 +166,7 @@ fn own_endpoints(addresses: &[Option<SocketAddr>]) -> Vec<Endpoint> {
 }
 
 fn worker_config(args: &UpArgs, index: u16, local: &[IpAddr], own: &[Endpoint]) -> WorkerConfig {
-    let mut config = WorkerConfig::default();
-    config.flow.worker = index;
-    config.flow.max_flows = args.max_flows.max(1);
+    let mut config = args.analysis.worker_config(index, 1);
     config.flow.ticks = true;
     config.flow.report_interval_ms = Some(60_000);
     config.flow.local_addresses = local.to_vec();

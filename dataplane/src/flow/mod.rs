@@ -35,7 +35,7 @@ use std::net::IpAddr;
 use tcp::Phase;
 use timers::TimerWheel;
 use wirespan_l7::{Chunk, Engine, Side, SpanSink};
-use wirespan_records::{CloseType, Flow, FlowMetrics, FlowTick, L4Protocol};
+use wirespan_records::{CloseType, Flow, FlowMetrics, FlowTick, L4Protocol, L7Counts};
 
 /// Waiting requests of a flow are looked at this often.
 const SWEEP_MS: u64 = 5_000;
@@ -283,12 +283,12 @@ impl FlowTable {
         entry.ticket = self.wheel.schedule(number, next);
         if waits {
             let context = entry.context();
-            let now_ns = self.clock.packet_ns();
-            let counts = match self.active.get_mut(entry.active as usize) {
-                Some(active) => &mut active.metrics.l7,
-                None => &mut metrics.l7,
-            };
-            self.engine.sweep(&mut entry.stream, &context, now_ns, counts, sink);
+            let mut counts = L7Counts::default();
+            self.engine.sweep(&mut entry.stream, &context, self.clock.packet_ns(), &mut counts, sink);
+            if counts != L7Counts::default() {
+                let m = if self.config.ticks { activate(&mut self.active, entry, number) } else { metrics };
+                m.l7.merge(&counts);
+            }
         }
     }
 
@@ -461,7 +461,7 @@ fn hand_on(
     side: Side,
     isn: Option<u32>,
     piece: Piece<'_>,
-    counts: &mut wirespan_records::L7Counts,
+    counts: &mut L7Counts,
     sink: &mut dyn RecordSink,
 ) {
     match piece {
