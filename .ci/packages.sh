@@ -34,6 +34,12 @@ as_root() {
     if ((EUID == 0)); then "$@"; else sudo "$@"; fi
 }
 
+# A bare debootstrap lacks this line, and many programs rely on it.
+if ! getent hosts localhost >/dev/null; then
+    echo "==> naming 127.0.0.1 localhost in /etc/hosts"
+    echo "127.0.0.1 localhost" | as_root tee -a /etc/hosts >/dev/null
+fi
+
 missing=()
 for group in "$@"; do
     for entry in ${groups[$group]:?there is no group $group}; do
