@@ -22,7 +22,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: cargo engine nextest cargo-fuzz $(WEB)/node_modules/.package-lock.json ## Install everything that any target needs
-	@.ci/packages.sh build lint test web fuzz demo
+	@.ci/packages.sh build lint test web fuzz demo bench
 
 build: cargo ## Build the wirespan binary (release) into target/release
 	@.ci/packages.sh build
@@ -46,7 +46,7 @@ test: cargo engine nextest $(WEB)/node_modules/.package-lock.json ## Run all tes
 	cargo nextest run --workspace --locked --profile ci
 
 bench: cargo engine ## Measure: one line per measurement, beside its physical limit
-	@.ci/packages.sh build
+	@.ci/packages.sh build bench
 	cargo run --release --locked -p wirespan-perf -- all
 
 lint: cargo $(WEB)/node_modules/.package-lock.json ## Check format, lints, scripts, dependency arrows and the built front end
