@@ -80,7 +80,7 @@ engine:
 	@[[ -n "$${WIRESPAN_LIBCHDB:-}" ]] || { .ci/packages.sh engine; analyzer/store/setup-libchdb.sh; }
 
 # These two only start other programs, so they are built fast rather than optimised.
-nextest cargo-fuzz: export CARGO_PROFILE_RELEASE_OPT_LEVEL := 1
+nextest cargo-fuzz: export CARGO_PROFILE_RELEASE_OPT_LEVEL := 0
 nextest cargo-fuzz: export CARGO_PROFILE_RELEASE_LTO := off
 nextest cargo-fuzz: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
 
