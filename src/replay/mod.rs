@@ -4,7 +4,7 @@ mod output;
 mod recorder;
 
 use crate::analysis::AnalysisArgs;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use output::{Emit, Output};
 use recorder::Recorder;
@@ -81,17 +81,22 @@ struct Totals {
 /// Runs the command.
 pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let started = Instant::now();
-    // A file that cannot be opened is told before hours of work on the others.
-    for file in &args.files {
+    // What cannot be opened or written is told before hours of work. Standard input can be opened only once.
+    let (streams, files): (Vec<_>, Vec<_>) = args.files.iter().partition(|file| file.as_os_str() == "-");
+    for file in files {
         PcapFile::open(file)?;
     }
+    ensure!(
+        streams.is_empty() || (streams.len() == 1 && args.workers == 1),
+        "standard input can be read once, by one worker; save it to a file first"
+    );
     let parquet = matches!(args.format, Format::Parquet);
+    let exports = if parquet { exports(&args)? } else { Vec::new() };
     let scratch = if parquet && args.data.is_none() { Some(tempfile::tempdir()?) } else { None };
     let data = args.data.as_deref().or(scratch.as_ref().map(|dir| dir.path()));
     let recorder = data.map(|data| Recorder::open(data, args.libchdb.clone())).transpose()?;
     let output = Mutex::new(Output::new(matches!(args.format, Format::Jsonl), &args.emit));
     let totals = analyse_all(&args, &output, recorder.as_ref());
-    let exports = if parquet { exports(&args)? } else { Vec::new() };
     let stored = recorder.map(|recorder| recorder.finish(&exports)).transpose();
     let totals = totals?;
     for (reason, count) in &totals.source.unreadable {

@@ -73,6 +73,26 @@ fn obfuscation_leaves_no_value() {
 }
 
 #[test]
+fn standard_input_is_a_capture_too() {
+    let file = fixture();
+    let replay = |more: &[&str], input: Stdio| {
+        let arguments = [&["replay", "--format", "jsonl"], more].concat();
+        Command::new(env!("CARGO_BIN_EXE_wirespan")).args(arguments).stdin(input).output().unwrap()
+    };
+    let piped = || Stdio::from(std::fs::File::open(&file).unwrap());
+    let named = replay(&[file.to_str().unwrap()], Stdio::null());
+    let spans = objects(&named);
+    assert!(!spans.is_empty());
+    assert_eq!(objects(&replay(&["-"], piped())), spans);
+    let twice = replay(&["--workers", "2", "-"], piped());
+    assert!(
+        !twice.status.success() && text(&twice.stderr).contains("by one worker"),
+        "{}",
+        text(&twice.stderr)
+    );
+}
+
+#[test]
 fn trace_headers_and_flow_keys_are_settings() {
     let file = fixture();
     let replay = |more: &[&str]| {
