@@ -88,7 +88,7 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
             sources.push((interface.clone(), source));
         }
     }
-    Names::load(&args.hosts)?;
+    let names = Names::load(&args.hosts)?;
     let place = match args.clickhouse_url.clone() {
         Some(url) => Place::Url(url),
         None => {
@@ -97,7 +97,7 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
         }
     };
     let database = Database::start(place).await?;
-    let result = watch(&args, sources, &database).await;
+    let result = watch(&args, sources, names, &database).await;
     database.stop().await;
     result
 }
@@ -106,11 +106,11 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
 async fn watch(
     args: &UpArgs,
     sources: Vec<(String, Box<dyn PacketSource>)>,
+    names: Names,
     database: &Database,
 ) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let names = Names::load(&args.hosts)?;
     push_names(&database.client, &names).await?;
     let registry = Registry::default();
     let options = ServerOptions { listen: args.listen, allowed_hosts: args.allow_host.clone(), names };
