@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         // `wirespan replay ... | head` has read enough; that is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("wirespan: {error:#}");
+            eprintln!("wirespan: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }
@@ -38,4 +38,30 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
     })
+}
+
+/// The error and its causes, without those that a message before already quotes.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        let quoted = anyhow::Error::new(std::io::Error::other("no room"));
+        assert_eq!(
+            sentence(&quoted.context("cannot write: no room; make some")),
+            "cannot write: no room; make some"
+        );
+        let bare: anyhow::Result<()> = Err(std::io::Error::other("no room")).context("cannot write");
+        assert_eq!(sentence(&bare.unwrap_err()), "cannot write: no room");
+    }
 }
