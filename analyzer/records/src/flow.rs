@@ -174,7 +174,7 @@ impl FlowMetrics {
     }
 }
 
-/// How a flow ended. Names in records are snake case; `id` is the number used by peers for the same ending.
+/// How a flow ended. Names in records are snake case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseType {
@@ -237,20 +237,6 @@ impl CloseType {
             Self::ClientResetRegular => "client_reset_regular",
             Self::Evicted => "evicted",
         }
-    }
-
-    /// The connection was never established, and by whose fault: `Some(true)` the client's, `Some(false)` the server's.
-    pub fn establish_failure_by_client(self) -> Option<bool> {
-        match self {
-            Self::ClientPortReuse | Self::ClientAckMissing | Self::ClientHandshakeReset => Some(true),
-            Self::ServerSynMissing | Self::ServerRefused | Self::ServerHandshakeReset => Some(false),
-            _ => None,
-        }
-    }
-
-    /// An established connection that broke.
-    pub fn is_transfer_failure(self) -> bool {
-        matches!(self, Self::ServerReset | Self::ClientReset | Self::ServerQueueOverflow | Self::Timeout)
     }
 }
 
