@@ -2,7 +2,7 @@
 
 use super::tcp::{Phase, Tcp};
 use wirespan_l7::Side;
-use wirespan_records::{CloseType, FlowMetrics};
+use wirespan_records::{CloseType, L7Counts};
 
 /// Why a flow leaves the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +24,14 @@ pub(crate) fn datagram_close_type(leaves: Leaves) -> CloseType {
     }
 }
 
-/// The close type of a TCP flow; `m` holds the metrics of its last report.
-pub(crate) fn tcp_close_type(tcp: &Tcp, client: Side, m: &FlowMetrics, leaves: Leaves) -> CloseType {
+/// The close type of a TCP flow; `requests` were seen since its last record.
+pub(crate) fn tcp_close_type(tcp: &Tcp, client: Side, requests: &L7Counts, leaves: Leaves) -> CloseType {
     if leaves == Leaves::Evicted {
         return CloseType::Evicted;
     }
     let (from_client, from_server) = (&tcp.sides[client as usize], &tcp.sides[client.other() as usize]);
     if let Some((by, phase)) = tcp.reset {
-        return reset_close_type(tcp, by == client, phase, client, m);
+        return reset_close_type(tcp, by == client, phase, client, requests);
     }
     match tcp.phase {
         Phase::Closed => CloseType::Finish,
@@ -45,7 +45,13 @@ pub(crate) fn tcp_close_type(tcp: &Tcp, client: Side, m: &FlowMetrics, leaves: L
     }
 }
 
-fn reset_close_type(tcp: &Tcp, by_client: bool, phase: Phase, client: Side, m: &FlowMetrics) -> CloseType {
+fn reset_close_type(
+    tcp: &Tcp,
+    by_client: bool,
+    phase: Phase,
+    client: Side,
+    requests: &L7Counts,
+) -> CloseType {
     let sides = &tcp.sides;
     match (phase, by_client) {
         (Phase::Closed, _) => CloseType::Finish,
@@ -58,7 +64,7 @@ fn reset_close_type(tcp: &Tcp, by_client: bool, phase: Phase, client: Side, m: &
         (_, true) if !sides[0].sent_data && !sides[1].sent_data && sides[client as usize].isn.is_some() => {
             CloseType::ClientResetRegular
         }
-        (_, true) if m.l7.response > 0 && m.l7.error() == 0 && m.l7.timeout == 0 => {
+        (_, true) if requests.response > 0 && requests.error() == 0 && requests.timeout == 0 => {
             CloseType::ClientResetRegular
         }
         (_, true) => CloseType::ClientReset,

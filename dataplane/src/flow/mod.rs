@@ -300,12 +300,12 @@ impl FlowTable {
         }
         let m = if config.ticks { activate(active, entry, number) } else { &mut *metrics };
         L7 { engine, limits, kept: reassembly_bytes, sink }.close(entry, m);
-        let mut counted = *metrics;
+        let mut requests = metrics.l7;
         if let Some(active) = active.get(entry.active as usize) {
-            counted.merge(&active.metrics);
+            requests.merge(&active.metrics.l7);
         }
         let close_type = match entry.key.l4() {
-            L4Protocol::Tcp => close::tcp_close_type(&entry.tcp, entry.client, &counted, leaves),
+            L4Protocol::Tcp => close::tcp_close_type(&entry.tcp, entry.client, &requests, leaves),
             _ => close::datagram_close_type(leaves),
         };
         self.end_flow_second(number, (leaves != Leaves::StillAlive).then_some(close_type), sink);
