@@ -11,34 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, UNIX_EPOCH};
-use wirespan_records::{Flow, FlowTick, Span};
+use wirespan_records::{Flow, Records, Span};
 use wirespan_store::{NetMetrics, Stat, Writer, WriterCounters};
 
 /// Batches that wait at most, whatever their size.
 const QUEUE_BATCHES: usize = 8192;
-
-/// Records of one worker, handed over together.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// For `l7_log`.
-    pub spans: Vec<Span>,
-    /// For `flow_log`.
-    pub flows: Vec<Flow>,
-    /// For `net_metrics_1s`.
-    pub ticks: Vec<FlowTick>,
-}
-
-impl Batch {
-    /// Records of all three kinds.
-    pub fn len(&self) -> usize {
-        self.spans.len() + self.flows.len() + self.ticks.len()
-    }
-
-    /// No records.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
 
 /// Bounds of the way to the store.
 #[derive(Clone, Debug)]
@@ -163,7 +140,7 @@ impl Counters {
         }
     }
 
-    fn add_lens(&self, batch: &Batch, counter: impl Fn(&RecordCounters) -> &Counter) {
+    fn add_lens(&self, batch: &Records, counter: impl Fn(&RecordCounters) -> &Counter) {
         counter(&self.spans).add(batch.spans.len() as u64);
         counter(&self.flows).add(batch.flows.len() as u64);
         counter(&self.ticks).add(batch.ticks.len() as u64);
@@ -190,13 +167,13 @@ struct Shared {
 /// A worker's end of the queue.
 #[derive(Clone)]
 pub struct Sink {
-    queue: Sender<Batch>,
+    queue: Sender<Records>,
     shared: Arc<Shared>,
 }
 
 impl Sink {
     /// Hands over a batch without waiting. `false`: it was dropped and counted.
-    pub fn send(&self, batch: Batch) -> bool {
+    pub fn send(&self, batch: Records) -> bool {
         let records = batch.len();
         if records == 0 {
             return true;
@@ -332,7 +309,7 @@ struct Exporter<W> {
 }
 
 impl<W: Rows> Exporter<W> {
-    fn run(mut self, batches: &Receiver<Batch>, stopped: &Receiver<()>) -> W {
+    fn run(mut self, batches: &Receiver<Records>, stopped: &Receiver<()>) -> W {
         let mut flush_at = Instant::now() + self.options.flush_every;
         let mut stats_at = Instant::now() + self.options.stats_every;
         while stopped.is_empty() {
@@ -365,7 +342,7 @@ impl<W: Rows> Exporter<W> {
         self.rows
     }
 
-    fn take(&mut self, batch: &Batch) {
+    fn take(&mut self, batch: &Records) {
         let records = batch.len();
         self.rows.spans(&batch.spans);
         self.rows.flows(&batch.flows);
@@ -406,7 +383,7 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::Mutex;
     use wirespan_records::{
-        CloseType, Endpoint, FlowMetrics, L4Protocol, L7Protocol, ObservationPoint, PerDirection,
+        CloseType, Endpoint, FlowMetrics, FlowTick, L4Protocol, L7Protocol, ObservationPoint, PerDirection,
         ResponseStatus, Session, Signal,
     };
 
@@ -483,8 +460,8 @@ mod tests {
         }
     }
 
-    fn spans(n: u64) -> Batch {
-        Batch { spans: (0..n).map(span).collect(), ..Batch::default() }
+    fn spans(n: u64) -> Records {
+        Records { spans: (0..n).map(span).collect(), ..Records::default() }
     }
 
     #[derive(Clone, Default)]
@@ -546,7 +523,7 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..50 {
                         let ticks = vec![tick(100), tick(100 + worker)];
-                        assert!(sink.send(Batch { flows: vec![flow(1)], ticks, ..spans(3) }));
+                        assert!(sink.send(Records { flows: vec![flow(1)], ticks, ..spans(3) }));
                     }
                 });
             }

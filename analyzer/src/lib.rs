@@ -20,6 +20,6 @@ pub mod registry;
 
 pub use answers::{AnswerError, Answers};
 pub use http::{Server, ServerError, ServerOptions};
-pub use ingest::{Batch, Ingest, IngestOptions, IngestReport, Sink};
+pub use ingest::{Ingest, IngestOptions, IngestReport, Sink};
 pub use names::push_names;
 pub use registry::{Counter, Registry};

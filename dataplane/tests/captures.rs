@@ -6,33 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use wirespan_capture::PacketSource;
 use wirespan_capture::pcap_file::PcapFile;
-use wirespan_dataplane::RecordSink;
 use wirespan_dataplane::worker::{Shard, Worker, WorkerConfig, WorkerStats};
-use wirespan_l7::SpanSink;
-use wirespan_records::{Flow, FlowMetrics, FlowTick, Span};
-
-#[derive(Default)]
-struct Records {
-    spans: Vec<Span>,
-    flows: Vec<Flow>,
-    ticks: Vec<FlowTick>,
-}
-
-impl SpanSink for Records {
-    fn span(&mut self, span: Span) {
-        self.spans.push(span);
-    }
-}
-
-impl RecordSink for Records {
-    fn flow(&mut self, flow: Flow) {
-        self.flows.push(flow);
-    }
-
-    fn tick(&mut self, tick: FlowTick) {
-        self.ticks.push(tick);
-    }
-}
+use wirespan_records::{FlowMetrics, Records};
 
 fn analyse(file: &Path, config: WorkerConfig) -> (Records, WorkerStats) {
     let mut source = PcapFile::open(file).unwrap();

@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use wirespan_analyzer::query::Range;
-use wirespan_analyzer::{Answers, Batch, Ingest, IngestOptions, Registry, Sink};
+use wirespan_analyzer::{Answers, Ingest, IngestOptions, Registry, Sink};
 use wirespan_controller::Names;
+use wirespan_records::Records;
 use wirespan_store::{
     Client, Retention, ServeOptions, Supervisor, SupervisorOptions, Writer, WriterOptions, migrate,
 };
@@ -138,7 +139,7 @@ fn generate(sink: &Sink, rate: u64, total: u64) {
             let records = (due - made).min(BATCH_RECORDS);
             let spans = (0..records).map(|_| requests.next(now_ns)).collect();
             // What a full queue drops is missing in the count of rows at the end.
-            sink.send(Batch { spans, ..Batch::default() });
+            sink.send(Records { spans, ..Records::default() });
             made += records;
         }
         std::thread::sleep(HAND_ON_EVERY);

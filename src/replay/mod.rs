@@ -16,7 +16,7 @@ use wirespan_capture::{PacketSource, SourceStats};
 use wirespan_dataplane::RecordSink;
 use wirespan_dataplane::worker::{Worker, WorkerStats};
 use wirespan_l7::SpanSink;
-use wirespan_records::{Flow, FlowTick, L7Protocol, Span};
+use wirespan_records::{Flow, FlowTick, L7Protocol, Records, Span};
 
 /// Records are printed and stored when there are so many.
 const HAND_ON_RECORDS: usize = 1024;
@@ -90,12 +90,12 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
         streams.is_empty() || (streams.len() == 1 && args.workers == 1),
         "standard input can be read once, by one worker; save it to a file first"
     );
-    let parquet = matches!(args.format, Format::Parquet);
+    let parquet = args.format == Format::Parquet;
     let exports = if parquet { exports(&args)? } else { Vec::new() };
     let scratch = if parquet && args.data.is_none() { Some(tempfile::tempdir()?) } else { None };
     let data = args.data.as_deref().or(scratch.as_ref().map(|dir| dir.path()));
     let recorder = data.map(|data| Recorder::open(data, args.libchdb.clone())).transpose()?;
-    let output = Mutex::new(Output::new(matches!(args.format, Format::Jsonl), &args.emit));
+    let output = Mutex::new(Output::new(args.format == Format::Jsonl, &args.emit));
     let totals = analyse_all(&args, &output, recorder.as_ref());
     let stored = recorder.map(|recorder| recorder.finish(&exports)).transpose();
     let totals = totals?;
@@ -149,15 +149,14 @@ fn analyse(
     config.flow.ticks = recorder.is_some();
     config.l7.obfuscate = args.obfuscate;
     let mut worker = Worker::new(config);
-    let printed = |what| !matches!(args.format, Format::Parquet) && args.emit.contains(&what);
-    let keep = (recorder.is_some() || printed(Emit::Spans), recorder.is_some() || printed(Emit::Flows));
+    let printed = if args.format == Format::Parquet { &[] } else { &args.emit[..] };
+    let kept = |what| recorder.is_some() || printed.contains(&what);
+    let keep = (kept(Emit::Spans), kept(Emit::Flows));
     let mut sink = Sink { keep, pending: Records::default(), spans: [0; L7Protocol::ALL.len()] };
     let hand_on = |records: &mut Records| {
-        if printed(Emit::Spans) || printed(Emit::Flows) {
-            records.print(output, printed(Emit::Spans), printed(Emit::Flows))?;
-        }
+        print(records, output, printed)?;
         if let Some(recorder) = recorder {
-            recorder.write(&records.spans, &records.flows, &records.ticks)?;
+            recorder.write(records)?;
         }
         records.clear();
         anyhow::Ok(())
@@ -210,33 +209,14 @@ struct Sink {
     spans: [u64; L7Protocol::ALL.len()],
 }
 
-#[derive(Default)]
-struct Records {
-    spans: Vec<Span>,
-    flows: Vec<Flow>,
-    ticks: Vec<FlowTick>,
-}
-
-impl Records {
-    fn len(&self) -> usize {
-        self.spans.len() + self.flows.len() + self.ticks.len()
-    }
-
-    fn clear(&mut self) {
-        self.spans.clear();
-        self.flows.clear();
-        self.ticks.clear();
-    }
-
-    fn print(&self, output: &Mutex<Output>, spans: bool, flows: bool) -> anyhow::Result<()> {
-        let mut output = output.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let spans = if spans { &self.spans[..] } else { &[] };
-        let flows = if flows { &self.flows[..] } else { &[] };
-        let printed = spans.iter().try_for_each(|span| output.span(span));
-        printed
-            .and_then(|()| flows.iter().try_for_each(|flow| output.flow(flow)))
-            .context("cannot write the output")
-    }
+fn print(records: &Records, output: &Mutex<Output>, emit: &[Emit]) -> anyhow::Result<()> {
+    let mut output = output.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let spans = if emit.contains(&Emit::Spans) { &records.spans[..] } else { &[] };
+    let flows = if emit.contains(&Emit::Flows) { &records.flows[..] } else { &[] };
+    let printed = spans.iter().try_for_each(|span| output.span(span));
+    printed
+        .and_then(|()| flows.iter().try_for_each(|flow| output.flow(flow)))
+        .context("cannot write the output")
 }
 
 impl SpanSink for Sink {

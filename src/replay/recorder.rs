@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use wirespan_analyzer::metrics::NetAggregator;
-use wirespan_records::{Flow, FlowTick, Span};
+use wirespan_records::Records;
 use wirespan_store::{Writer, WriterCounters, WriterOptions};
 
 /// Replay is faster than the store: beyond so many waiting rows it waits, so that nothing is dropped.
@@ -37,11 +37,11 @@ impl Recorder {
     }
 
     /// Takes records; waits while the store lags.
-    pub fn write(&self, spans: &[Span], flows: &[Flow], ticks: &[FlowTick]) -> anyhow::Result<()> {
-        self.writer.spans(spans);
-        self.writer.flows(flows);
+    pub fn write(&self, records: &Records) -> anyhow::Result<()> {
+        self.writer.spans(&records.spans);
+        self.writer.flows(&records.flows);
         let mut net = self.net.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        ticks.iter().for_each(|tick| net.add(tick));
+        records.ticks.iter().for_each(|tick| net.add(tick));
         let rows = if net.is_full() { net.drain_all() } else { Vec::new() };
         drop(net);
         self.writer.net_metrics(&rows);

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, UNIX_EPOCH};
-use wirespan_analyzer::{Batch as Records, Counter, Registry, Sink};
+use wirespan_analyzer::{Counter, Registry, Sink};
 use wirespan_capture::{CaptureError, PacketSource, SourceStats, af_packet, af_xdp};
-use wirespan_dataplane::{RecordSink, Worker, WorkerConfig, WorkerStats};
-use wirespan_l7::SpanSink;
-use wirespan_records::{DropReason, Flow, FlowTick, Span};
+use wirespan_dataplane::{Worker, WorkerConfig, WorkerStats};
+use wirespan_records::{DropReason, Records};
 
 /// Records are handed on when there are so many, or after so long.
 const HAND_ON_RECORDS: usize = 2048;
@@ -81,8 +80,7 @@ impl CaptureThread {
     ) -> std::io::Result<Self> {
         let counters = Counters::new(registry, interface, config.flow.worker);
         let worker = Worker::new(config);
-        let buffer = Buffer { records: Records::default(), sink };
-        let capture = Capture { source, worker, buffer, counters };
+        let capture = Capture { source, worker, records: Records::default(), sink, counters };
         let name = format!("capture-{interface}");
         let thread = std::thread::Builder::new().name(name).spawn(move || capture.run(&stop))?;
         Ok(Self { interface: interface.to_owned(), thread })
@@ -105,7 +103,8 @@ impl CaptureThread {
 struct Capture {
     source: Box<dyn PacketSource>,
     worker: Worker,
-    buffer: Buffer,
+    records: Records,
+    sink: Sink,
     counters: Counters,
 }
 
@@ -119,52 +118,27 @@ impl Capture {
             match self.source.next_batch() {
                 Ok(Some(batch)) if batch.is_empty() => {
                     let now_ns = UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64;
-                    self.worker.idle(now_ns, &mut self.buffer);
+                    self.worker.idle(now_ns, &mut self.records);
                 }
-                Ok(Some(batch)) => self.worker.batch(batch, &mut self.buffer),
+                Ok(Some(batch)) => self.worker.batch(batch, &mut self.records),
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             }
             let now = Instant::now();
-            if self.buffer.records.len() >= HAND_ON_RECORDS || now >= hand_on_at {
-                self.buffer.hand_on();
-                self.counters.set(&self.worker.stats(), &self.source.stats());
+            if self.records.len() >= HAND_ON_RECORDS || now >= hand_on_at {
+                self.hand_on();
                 hand_on_at = now + HAND_ON_EVERY;
             }
         };
-        self.worker.finish(&mut self.buffer);
-        self.buffer.hand_on();
-        self.counters.set(&self.worker.stats(), &self.source.stats());
+        self.worker.finish(&mut self.records);
+        self.hand_on();
         result
     }
-}
 
-/// Records on their way to the exporter.
-struct Buffer {
-    records: Records,
-    sink: Sink,
-}
-
-impl Buffer {
+    /// Gives the records to the exporter, whose queue drops and counts when it is full, and the counters to the registry.
     fn hand_on(&mut self) {
-        // A full queue drops and counts.
         self.sink.send(std::mem::take(&mut self.records));
-    }
-}
-
-impl SpanSink for Buffer {
-    fn span(&mut self, span: Span) {
-        self.records.spans.push(span);
-    }
-}
-
-impl RecordSink for Buffer {
-    fn flow(&mut self, flow: Flow) {
-        self.records.flows.push(flow);
-    }
-
-    fn tick(&mut self, tick: FlowTick) {
-        self.records.ticks.push(tick);
+        self.counters.set(&self.worker.stats(), &self.source.stats());
     }
 }
 

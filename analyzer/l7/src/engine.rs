@@ -4,7 +4,9 @@ use crate::detect::{Endpoints, Found, Probing, Undecided};
 use crate::exchange::{At, Out};
 use crate::parser::Step;
 use crate::stream::{Active, State, Stream};
-use wirespan_records::{Endpoint, L4Protocol, L7Counts, L7Protocol, ObservationPoint, Signal, Span, Tunnel};
+use wirespan_records::{
+    Endpoint, L4Protocol, L7Counts, L7Protocol, ObservationPoint, Records, Signal, Span, Tunnel,
+};
 
 /// One of the two ends of a flow, in the order the flow table stores them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,12 @@ impl<'a> Chunk<'a> {
 pub trait SpanSink {
     /// One exchange is complete, or will not be.
     fn span(&mut self, span: Span);
+}
+
+impl SpanSink for Records {
+    fn span(&mut self, span: Span) {
+        self.spans.push(span);
+    }
 }
 
 impl SpanSink for Vec<Span> {

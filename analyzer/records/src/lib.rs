@@ -8,14 +8,17 @@
 //! | [`net`] | endpoints, L4 protocols, tunnels, observation points |
 //! | [`span`] | one request/response exchange |
 //! | [`flow`] | one bidirectional 5-tuple with its TCP metrics, and what it did in one second |
+//! | [`records`] | all three, handed over together |
 //! | [`drops`] | why something that was taken in was not handed on, each with a counter |
 
 pub mod drops;
 pub mod flow;
 pub mod net;
+pub mod records;
 pub mod span;
 
 pub use drops::{DropReason, Drops};
 pub use flow::{CloseType, Flow, FlowMetrics, FlowTick, L7Counts, Latency, PerDirection};
 pub use net::{Endpoint, L4Protocol, ObservationPoint, Signal, Tunnel, TunnelKind};
+pub use records::Records;
 pub use span::{L7Protocol, ResponseStatus, Session, Span};

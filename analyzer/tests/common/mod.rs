@@ -4,10 +4,9 @@
 pub mod server;
 
 use std::net::IpAddr;
-use wirespan_analyzer::Batch;
 use wirespan_records::{
     CloseType, Endpoint, Flow, FlowMetrics, FlowTick, L4Protocol, L7Protocol, ObservationPoint, PerDirection,
-    ResponseStatus, Session, Signal, Span,
+    Records, ResponseStatus, Session, Signal, Span,
 };
 
 /// Names for the addresses below.
@@ -118,8 +117,8 @@ pub fn tick(flow: &Flow) -> FlowTick {
 }
 
 /// Requests with their flows and ticks.
-pub fn batch(spans: Vec<Span>) -> Batch {
+pub fn batch(spans: Vec<Span>) -> Records {
     let flows: Vec<_> = spans.iter().map(flow).collect();
     let ticks = flows.iter().map(tick).collect();
-    Batch { spans, flows, ticks }
+    Records { spans, flows, ticks }
 }

@@ -35,7 +35,7 @@ use std::net::IpAddr;
 use tcp::Phase;
 use timers::TimerWheel;
 use wirespan_l7::{Chunk, Engine, Side, SpanSink};
-use wirespan_records::{CloseType, Flow, FlowMetrics, FlowTick, L4Protocol, L7Counts};
+use wirespan_records::{CloseType, Flow, FlowMetrics, FlowTick, L4Protocol, L7Counts, Records};
 
 /// Waiting requests of a flow are looked at this often.
 const SWEEP_MS: u64 = 5_000;
@@ -48,6 +48,16 @@ pub trait RecordSink: SpanSink {
     fn flow(&mut self, flow: Flow);
     /// What a flow did in one second.
     fn tick(&mut self, tick: FlowTick);
+}
+
+impl RecordSink for Records {
+    fn flow(&mut self, flow: Flow) {
+        self.flows.push(flow);
+    }
+
+    fn tick(&mut self, tick: FlowTick) {
+        self.ticks.push(tick);
+    }
 }
 
 /// Settings of a flow table.

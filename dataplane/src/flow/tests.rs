@@ -1,8 +1,8 @@
-use super::{FlowConfig, FlowTable, RecordSink};
+use super::{FlowConfig, FlowTable};
 use crate::packet::{Addresses, Packet, Tcp, flags};
 use proptest::prelude::*;
-use wirespan_l7::{Engine, SpanSink};
-use wirespan_records::{CloseType, Flow, FlowMetrics, FlowTick, L4Protocol, Span};
+use wirespan_l7::Engine;
+use wirespan_records::{CloseType, Flow, FlowMetrics, L4Protocol, Records};
 
 const MS: u64 = 1_000_000;
 const T0: u64 = 1_700_000_000_000 * MS;
@@ -24,28 +24,6 @@ pub(crate) fn tcp(src: u128, dst: u128, src_port: u16, dst_port: u16) -> Packet<
         l4_len: 0,
         l4_wire: 0,
         payload: &[],
-    }
-}
-
-#[derive(Default)]
-struct Records {
-    flows: Vec<Flow>,
-    ticks: Vec<FlowTick>,
-    spans: Vec<Span>,
-}
-
-impl SpanSink for Records {
-    fn span(&mut self, span: Span) {
-        self.spans.push(span);
-    }
-}
-
-impl RecordSink for Records {
-    fn flow(&mut self, flow: Flow) {
-        self.flows.push(flow);
-    }
-    fn tick(&mut self, tick: FlowTick) {
-        self.ticks.push(tick);
     }
 }
 
