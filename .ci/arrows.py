@@ -11,6 +11,8 @@ ALLOWED = {
     "wirespan-bpf": [],
     "wirespan-controller": [],
     "wirespan-capture": ["wirespan-frame", "wirespan-bpf"],
+    "wirespan-dpdk": ["wirespan-capture", "wirespan-frame"],
+    "wirespan-offload": [],
     "wirespan-l7": ["wirespan-records"],
     "wirespan-dataplane": ["wirespan-frame", "wirespan-records", "wirespan-l7"],
     "wirespan-store": ["wirespan-records"],

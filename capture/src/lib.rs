@@ -21,4 +21,6 @@ pub mod source;
 mod sys;
 
 pub use source::{CaptureError, PacketSource, SourceStats, Unreadable};
-pub use wirespan_frame::{Batch, Descriptor, Frame, Hints, LinkType};
+pub use wirespan_frame::{
+    Batch, Descriptor, Frame, Hints, LinkType, Shunt, ShuntCounters, ShuntKey, ShuntMode,
+};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use wirespan_frame::Batch;
+use wirespan_frame::{Batch, Shunt};
 
 /// Something that lends frames, batch by batch.
 ///
@@ -16,6 +16,16 @@ pub trait PacketSource: Send {
 
     /// What came in and what was lost so far.
     fn stats(&mut self) -> SourceStats;
+
+    /// The part of the ring or queue that waits to be lent, 0.0 to 1.0: how far behind the worker is.
+    fn backlog(&mut self) -> f32 {
+        0.0
+    }
+
+    /// The source's ability to keep a flow's frames back, where it has one. Asked for once, before the first batch.
+    fn shunt(&mut self) -> Option<Box<dyn Shunt>> {
+        None
+    }
 }
 
 /// Counters of one source since it was opened.

@@ -5,7 +5,11 @@
 //! the source is asked for the next one.
 //!
 //! Takes in nothing; hands on [`Batch`]es of [`Frame`]s. Everything that reads packets depends on this crate and on
-//! no backend.
+//! no backend. The other way, [`Shunt`] lets a worker tell its source which flows need not be delivered.
+
+mod shunt;
+
+pub use shunt::{Shunt, ShuntCounters, ShuntKey, ShuntMode};
 
 /// What the first byte of a frame is (names as in the pcap LINKTYPE registry).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
