@@ -8,7 +8,7 @@ import sys
 ALLOWED = {
     "wirespan-frame": [],
     "wirespan-records": [],
-    "wirespan-bpf": [],
+    "wirespan-bpf": ["wirespan-frame"],
     "wirespan-controller": [],
     "wirespan-capture": ["wirespan-frame", "wirespan-bpf"],
     "wirespan-dpdk": ["wirespan-capture", "wirespan-frame"],
