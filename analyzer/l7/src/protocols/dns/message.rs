@@ -1,7 +1,5 @@
 //! Messages, names and records on the wire (RFC 1035, section 4).
 
-use std::fmt::Write;
-
 /// Length of the header.
 pub(super) const HEADER: usize = 12;
 /// Longest name on the wire (RFC 1035, section 2.3.4).
@@ -133,11 +131,13 @@ pub(super) fn read_name(message: &[u8], at: usize, out: &mut String) -> Option<u
 
 /// Printable ASCII as it is, `special` bytes behind a backslash, all others as `\DDD`.
 pub(super) fn push_escaped(bytes: &[u8], special: &[u8], out: &mut String) {
+    let digit = |n: u8| char::from(b'0' + n % 10);
+    out.reserve(bytes.len());
     for &byte in bytes {
         match byte {
             _ if special.contains(&byte) => out.extend(['\\', char::from(byte)]),
             b' '..=b'~' => out.push(char::from(byte)),
-            _ => _ = write!(out, "\\{byte:03}"),
+            _ => out.extend(['\\', digit(byte / 100), digit(byte / 10), digit(byte)]),
         }
     }
 }

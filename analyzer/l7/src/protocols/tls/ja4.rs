@@ -22,11 +22,16 @@ pub(super) fn ja4(hello: &ClientHello<'_>) -> String {
     ciphers.sort_unstable();
     extensions.retain(|&number| number != SERVER_NAME && number != ALPN);
     extensions.sort_unstable();
-    let mut features = list(&extensions);
-    if !algorithms.is_empty() && !features.is_empty() {
-        features = format!("{features}_{}", list(&algorithms));
+    let mut text = String::with_capacity(5 * (ciphers.len() + extensions.len() + algorithms.len()));
+    push_list(&mut text, &ciphers);
+    let ciphers = hash(&text);
+    text.clear();
+    push_list(&mut text, &extensions);
+    if !algorithms.is_empty() && !text.is_empty() {
+        text.push('_');
+        push_list(&mut text, &algorithms);
     }
-    format!("{head}_{}_{}", hash(&list(&ciphers)), hash(&features))
+    format!("{head}_{ciphers}_{}", hash(&text))
 }
 
 fn without_grease(numbers: &[u16]) -> Vec<u16> {
@@ -56,16 +61,28 @@ fn alpn(first: &[u8]) -> String {
     }
 }
 
-fn list(numbers: &[u16]) -> String {
-    numbers.iter().map(|number| format!("{number:04x}")).collect::<Vec<_>>().join(",")
+/// Four digits each, with commas between. A tenth of a busy worker's time when `format!` did it.
+fn push_list(text: &mut String, numbers: &[u16]) {
+    for (index, number) in numbers.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        number.to_be_bytes().into_iter().for_each(|byte| push_hex(text, byte));
+    }
+}
+
+fn push_hex(text: &mut String, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+    text.push(char::from(DIGITS[usize::from(byte & 0xf)]));
 }
 
 /// The first twelve digits of the SHA-256; zeros for nothing.
 fn hash(text: &str) -> String {
-    if text.is_empty() {
-        return "000000000000".to_owned();
-    }
-    Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    let mut digits = String::with_capacity(12);
+    let sum = if text.is_empty() { Default::default() } else { Sha256::digest(text) };
+    sum.iter().take(6).for_each(|&byte| push_hex(&mut digits, byte));
+    digits
 }
 
 #[cfg(test)]
