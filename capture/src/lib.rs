@@ -20,7 +20,7 @@ pub mod pcap_file;
 pub mod source;
 mod sys;
 
-pub use source::{CaptureError, PacketSource, SourceStats, Unreadable};
+pub use source::{CaptureError, LendingSource, PacketSource, Region, SourceStats, Unreadable};
 pub use wirespan_frame::{
     Batch, Descriptor, Frame, Hints, LinkType, Shunt, ShuntCounters, ShuntKey, ShuntMode,
 };

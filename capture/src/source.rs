@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
-use wirespan_frame::{Batch, Shunt};
+use wirespan_frame::{Batch, Descriptor, Shunt};
+
+use crate::sys::Mapping;
 
 /// Something that lends frames, batch by batch.
 ///
@@ -25,6 +29,46 @@ pub trait PacketSource: Send {
     /// The source's ability to keep a flow's frames back, where it has one. Asked for once, before the first batch.
     fn shunt(&mut self) -> Option<Box<dyn Shunt>> {
         None
+    }
+}
+
+/// A source whose frames may stay lent for longer than one batch, so that other threads can read them where they lie.
+///
+/// One thread owns the source: it takes frames, hands their descriptors to other threads together with a clone of the
+/// [`Region`], collects the offsets of frames that were read, and gives them back. Frames that are not given back are
+/// missing to the kernel, which drops when it has none left. Not to be mixed with
+/// [`next_batch`](PacketSource::next_batch), which takes and gives back by itself.
+pub trait LendingSource: PacketSource {
+    /// The memory in which all frames of this source lie; [`Descriptor::offset`] counts from its start.
+    fn region(&self) -> Region;
+
+    /// Lends up to `most` frames that are ready, and appends them to `into`. Does not wait.
+    fn take(&mut self, most: usize, into: &mut Vec<Descriptor>) -> Result<(), CaptureError>;
+
+    /// Waits until a frame is ready, at most this long.
+    fn wait(&mut self, timeout: Duration) -> Result<(), CaptureError>;
+
+    /// Gives frames back, in any order, each by the [`Descriptor::offset`] it was lent with and once.
+    fn give_back(&mut self, offsets: &[usize]);
+}
+
+/// The memory that a [`LendingSource`] shares with the kernel. It lives as long as one of its clones, also when the
+/// source is gone.
+#[derive(Clone)]
+pub struct Region(Arc<Mapping>);
+
+impl Region {
+    pub(crate) fn new(mapping: Arc<Mapping>) -> Self {
+        Self(mapping)
+    }
+
+    /// The frames that `descriptors` describe.
+    ///
+    /// # Safety
+    /// Each was taken from the source of this region, and is not given back as long as the batch is in use.
+    pub unsafe fn batch<'a>(&'a self, descriptors: &'a [Descriptor]) -> Batch<'a> {
+        // SAFETY: the kernel leaves lent frames alone, and a batch reads nothing else.
+        Batch::new(unsafe { self.0.slice(0, self.0.len()) }, descriptors)
     }
 }
 

@@ -152,6 +152,9 @@ pub(crate) struct Mapping {
 // SAFETY: the mapping belongs to the value, and nothing in it is bound to a thread.
 unsafe impl Send for Mapping {}
 
+// SAFETY: what is read through a shared reference is either atomic or vouched for by the caller.
+unsafe impl Sync for Mapping {}
+
 impl Mapping {
     /// Maps a ring of `fd` that begins at `offset`.
     pub fn shared(fd: BorrowedFd<'_>, bytes: usize, offset: libc::off_t) -> io::Result<Self> {

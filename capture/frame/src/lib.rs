@@ -9,6 +9,8 @@
 
 mod shunt;
 
+use std::num::NonZeroU32;
+
 pub use shunt::{Shunt, ShuntCounters, ShuntKey, ShuntMode};
 
 /// What the first byte of a frame is (names as in the pcap LINKTYPE registry).
@@ -34,8 +36,10 @@ pub enum LinkType {
 /// What the NIC or kernel already knows of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
-    /// RSS hash computed by the NIC.
-    pub rx_hash: Option<u32>,
+    /// RSS hash computed by the NIC; 0 counts as none.
+    pub rx_hash: Option<NonZeroU32>,
+    /// Hash of the innermost addresses, ports and protocol, the same for both directions; 0 counts as none.
+    pub flow_hash: Option<NonZeroU32>,
     /// 802.1Q tag control information that was stripped from the frame (AF_PACKET, VLAN offload).
     pub vlan_tci: Option<u16>,
 }
@@ -58,6 +62,9 @@ pub struct Descriptor {
     /// What the NIC or kernel already knows.
     pub hints: Hints,
 }
+
+// A batch of descriptors is read once for every batch of frames.
+const _: () = assert!(size_of::<Descriptor>() <= 48);
 
 /// One frame as lent by a source.
 #[derive(Clone, Copy, Debug)]

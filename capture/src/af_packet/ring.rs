@@ -95,6 +95,6 @@ fn describe(header: &libc::tpacket3_hdr, at: usize, link: LinkType, port: u16) -
         ts_ns: u64::from(header.tp_sec) * 1_000_000_000 + u64::from(header.tp_nsec),
         link,
         port,
-        hints: Hints { rx_hash: None, vlan_tci: tagged.then_some(header.hv1.tp_vlan_tci as u16) },
+        hints: Hints { vlan_tci: tagged.then_some(header.hv1.tp_vlan_tci as u16), ..Hints::default() },
     }
 }
