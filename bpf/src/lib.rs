@@ -2,9 +2,11 @@
 //!
 //! Takes in the name of what to watch; hands on handles to running programs. A program lives as long as its handle.
 //!
-//! - [`xdp_redirect`]: frames of an interface to AF_XDP sockets
+//! - [`generate`]: traffic for the benchmark suite
+//! - [`xdp`]: frames of an interface to AF_XDP sockets, filtered, counted and stamped
 
 mod error;
-pub mod xdp_redirect;
+pub mod generate;
+pub mod xdp;
 
 pub use error::BpfError;

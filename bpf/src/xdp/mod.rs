@@ -1,4 +1,6 @@
-//! The XDP program that hands an interface's frames to AF_XDP sockets (`programs/xdp_redirect.bpf.c`).
+//! The XDP program that hands an interface's frames to AF_XDP sockets (`programs/xdp_capture.bpf.c`).
+
+mod stamp;
 
 use std::os::fd::AsRawFd;
 
@@ -7,10 +9,11 @@ use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, Pod};
 
 use crate::BpfError;
+pub use stamp::Stamp;
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp_redirect.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp_capture.o"));
 
-const PROGRAM: &str = "wirespan_redirect";
+const PROGRAM: &str = "wirespan_xdp";
 const SOCKETS: &str = "sockets";
 const STATISTICS: &str = "statistics";
 
@@ -26,31 +29,12 @@ pub enum Mode {
     Generic,
 }
 
-/// What the program writes right before a redirected frame.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Stamp {
-    /// [`Stamp::MAGIC`] when the driver had room for the stamp.
-    pub magic: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// When the program saw the frame, on CLOCK_BOOTTIME, in nanoseconds.
-    pub boot_ns: u64,
-}
-
-impl Stamp {
-    /// Tells a stamp from what an earlier frame left.
-    pub const MAGIC: u32 = 0x7773_7031;
-}
-
-const _: () = assert!(size_of::<Stamp>() == 16);
-
 /// Frames since the program was attached.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Handed to a socket.
-    pub redirected: u64,
+    pub delivered: u64,
     /// Left to the network stack, since their queue has no socket.
     pub passed: u64,
 }
@@ -58,15 +42,22 @@ pub struct Counters {
 // SAFETY: integers without padding, as the C structure has them.
 unsafe impl Pod for Counters {}
 
+/// What the program does beside handing frames to sockets. What is not asked for costs nothing.
+#[derive(Clone, Debug, Default)]
+pub struct XdpOptions {
+    /// Ask the driver for the NIC's receive time, hash and stripped VLAN tag.
+    pub nic_hints: bool,
+}
+
 /// The program on one interface; detached on drop.
-pub struct XdpRedirect {
+pub struct XdpProgram {
     ebpf: Ebpf,
     mode: Mode,
 }
 
-impl XdpRedirect {
+impl XdpProgram {
     /// Loads the program and attaches it to an interface: native mode if the driver knows it, else generic mode.
-    pub fn attach(interface: &str) -> Result<Self, BpfError> {
+    pub fn attach(interface: &str, _options: &XdpOptions) -> Result<Self, BpfError> {
         let mut ebpf = Ebpf::load(OBJECT).map_err(|error| BpfError::load(&error))?;
         let program = program(&mut ebpf)?;
         program.load().map_err(|error| BpfError::load(&error))?;
@@ -100,7 +91,7 @@ impl XdpRedirect {
         let read = || -> Result<_, MapError> { PerCpuArray::<_, Counters>::try_from(map)?.get(&0, 0) };
         let per_cpu = read().map_err(|error| BpfError::map(&error))?;
         Ok(per_cpu.iter().fold(Counters::default(), |sum, cpu| Counters {
-            redirected: sum.redirected.wrapping_add(cpu.redirected),
+            delivered: sum.delivered.wrapping_add(cpu.delivered),
             passed: sum.passed.wrapping_add(cpu.passed),
         }))
     }

@@ -7,17 +7,21 @@
 
 #define QUEUES_MAX 256
 
-/* Lies right before the frame; the same as Stamp in src/xdp_redirect.rs. */
-#define STAMP_MAGIC 0x77737031 /* wsp1 */
+/* Lies right before the frame; the same as Stamp in src/xdp/stamp.rs. */
+#define STAMP_MAGIC 0x77737032 /* wsp2 */
 struct stamp {
 	__u32 magic;
-	__u32 reserved;
+	__u32 flow_hash;
 	__u64 boot_ns; /* CLOCK_BOOTTIME */
+	__u64 rx_ns;
+	__u32 rx_hash;
+	__u16 vlan_tci;
+	__u16 flags;
 };
 
-/* The same as Counters in src/xdp_redirect.rs. */
+/* The same as Counters in src/xdp/mod.rs. */
 struct counters {
-	__u64 redirected;
+	__u64 delivered;
 	__u64 passed;
 };
 
@@ -43,13 +47,11 @@ static __always_inline void stamp(struct xdp_md *ctx)
 	struct stamp *stamp = (void *)(long)ctx->data_meta;
 	if ((void *)(stamp + 1) > (void *)(long)ctx->data)
 		return;
-	stamp->magic = STAMP_MAGIC;
-	stamp->reserved = 0;
-	stamp->boot_ns = bpf_ktime_get_boot_ns();
+	*stamp = (struct stamp){ .magic = STAMP_MAGIC, .boot_ns = bpf_ktime_get_boot_ns() };
 }
 
 SEC("xdp")
-int wirespan_redirect(struct xdp_md *ctx)
+int wirespan_xdp(struct xdp_md *ctx)
 {
 	__u32 zero = 0;
 	struct counters *counters = bpf_map_lookup_elem(&statistics, &zero);
@@ -61,7 +63,7 @@ int wirespan_redirect(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 	stamp(ctx);
-	counters->redirected++;
+	counters->delivered++;
 	return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
 }
 
