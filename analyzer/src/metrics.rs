@@ -26,6 +26,7 @@ struct NetKey {
     protocol: L4Protocol,
     observation_point: ObservationPoint,
     tunnel: Option<(TunnelKind, u32)>,
+    tap: u16,
 }
 
 /// Rows that are being summed.
@@ -79,6 +80,7 @@ fn key_of(tick: &FlowTick) -> NetKey {
         protocol: tick.protocol,
         observation_point: tick.observation_point,
         tunnel: tick.tunnel.map(|t| (t.kind, t.id)),
+        tap: tick.tap,
     }
 }
 
@@ -100,6 +102,7 @@ mod tests {
             server: endpoint(200, 80),
             protocol: L4Protocol::Tcp,
             tunnel: None,
+            tap: 0,
             metrics,
             is_new: true,
             closed: None,

@@ -87,6 +87,8 @@ pub struct Packet<'a> {
     pub vlan: Option<u16>,
     /// Innermost tunnel.
     pub tunnel: Option<Tunnel>,
+    /// The tap that saw it; [`wirespan_records::NO_TAP`] is none.
+    pub tap: u16,
     /// Bytes behind the innermost L3 header, by the IP header's length.
     pub l3_len: u32,
     /// Bytes behind the L4 header, by the IP header's length; more than `payload` holds when the capture cut the packet.

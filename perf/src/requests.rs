@@ -182,6 +182,7 @@ fn exchange(
         server: Endpoint { ip: address(net, host), port },
         protocol: L4Protocol::Tcp,
         tunnel: None,
+        tap: 0,
         l7_protocol,
         version: None,
         request_type: None,

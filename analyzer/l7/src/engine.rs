@@ -39,6 +39,8 @@ pub struct FlowContext {
     pub l4: L4Protocol,
     /// The innermost tunnel.
     pub tunnel: Option<Tunnel>,
+    /// The tap that saw it; see [`wirespan_records::NO_TAP`].
+    pub tap: u16,
     /// How the bytes are seen.
     pub signal: Signal,
     /// Where they are seen.

@@ -516,6 +516,7 @@ impl Out<'_> {
             server: self.flow.endpoints[client.other() as usize],
             protocol: self.flow.l4,
             tunnel: self.flow.tunnel,
+            tap: self.flow.tap,
             l7_protocol: q.protocol.or(r.protocol).unwrap_or(protocol),
             version: q.version.or(r.version),
             request_type: q.request_type.or(r.request_type),

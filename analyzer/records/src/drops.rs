@@ -43,6 +43,8 @@ drop_reasons! {
     OwnTraffic = "own_traffic",
     /// A fragment that overlaps others with different bytes or bounds.
     FragmentOverlap = "fragment_overlap",
+    /// The same packet came a moment ago from the same tap: mirrored twice.
+    Duplicate = "duplicate",
 }
 
 /// One counter per [`DropReason`].

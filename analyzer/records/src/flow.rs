@@ -1,6 +1,6 @@
 //! One bidirectional 5-tuple with its metrics. Definitions of the metrics are those of ARCHITECTURE.md, "Metrics".
 
-use crate::net::{Endpoint, L4Protocol, ObservationPoint, Tunnel};
+use crate::net::{Endpoint, L4Protocol, NO_TAP, ObservationPoint, Tunnel};
 use crate::span::L7Protocol;
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
@@ -259,6 +259,8 @@ pub struct Flow {
     pub protocol: L4Protocol,
     /// The innermost tunnel.
     pub tunnel: Option<Tunnel>,
+    /// The tap that saw it; see [`NO_TAP`].
+    pub tap: u16,
     /// VLAN id of the inner frame's outermost tag.
     pub vlan: Option<u16>,
     /// All TCP flags seen.
@@ -288,6 +290,8 @@ pub struct FlowTick {
     pub protocol: L4Protocol,
     /// The innermost tunnel.
     pub tunnel: Option<Tunnel>,
+    /// The tap that saw it; see [`NO_TAP`].
+    pub tap: u16,
     /// What was counted in this second.
     pub metrics: FlowMetrics,
     /// The flow's first packet is in this second.
@@ -299,7 +303,7 @@ pub struct FlowTick {
 impl Serialize for Flow {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let m = &self.metrics;
-        let mut o = s.serialize_struct("Flow", 58)?;
+        let mut o = s.serialize_struct("Flow", 59)?;
         o.serialize_field("kind", "flow")?;
         o.serialize_field("flow_id", &self.flow_id)?;
         o.serialize_field("start_ns", &self.start_ns)?;
@@ -311,6 +315,7 @@ impl Serialize for Flow {
         o.serialize_field("server_port", &self.server.port)?;
         o.serialize_field("protocol", &self.protocol)?;
         o.serialize_field("tunnel", &self.tunnel)?;
+        o.serialize_field("tap_id", &(self.tap != NO_TAP).then_some(self.tap))?;
         o.serialize_field("vlan", &self.vlan)?;
         o.serialize_field("packet_tx", &m.packets.tx)?;
         o.serialize_field("packet_rx", &m.packets.rx)?;

@@ -5,7 +5,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`net`] | endpoints, L4 protocols, tunnels, observation points |
+//! | [`net`] | endpoints, L4 protocols, tunnels, observation points, taps |
 //! | [`span`] | one request/response exchange |
 //! | [`flow`] | one bidirectional 5-tuple with its TCP metrics, and what it did in one second |
 //! | [`records`] | all three, handed over together |
@@ -19,6 +19,6 @@ pub mod span;
 
 pub use drops::{DropReason, Drops};
 pub use flow::{CloseType, Flow, FlowMetrics, FlowTick, L7Counts, Latency, PerDirection};
-pub use net::{Endpoint, L4Protocol, ObservationPoint, Signal, Tunnel, TunnelKind};
+pub use net::{Endpoint, L4Protocol, NO_TAP, ObservationPoint, Signal, Tunnel, TunnelKind};
 pub use records::Records;
 pub use span::{L7Protocol, ResponseStatus, Session, Span};

@@ -126,6 +126,9 @@ pub struct Tunnel {
     pub outer_dst: IpAddr,
 }
 
+/// The id of no tap: the frames came from no tap of the taps file, or there is no such file.
+pub const NO_TAP: u16 = 0;
+
 /// How the bytes of a span were seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,6 +1,6 @@
 //! One request/response exchange.
 
-use crate::net::{Endpoint, L4Protocol, ObservationPoint, Signal, Tunnel};
+use crate::net::{Endpoint, L4Protocol, NO_TAP, ObservationPoint, Signal, Tunnel};
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
@@ -123,6 +123,8 @@ pub struct Span {
     pub protocol: L4Protocol,
     /// The innermost tunnel.
     pub tunnel: Option<Tunnel>,
+    /// The tap that saw it; see [`NO_TAP`].
+    pub tap: u16,
     /// Application protocol.
     pub l7_protocol: L7Protocol,
     /// Protocol version, such as `1.1` or `TLS 1.3`.
@@ -187,7 +189,7 @@ impl Serialize for Attributes<'_> {
 
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut o = s.serialize_struct("Span", 36)?;
+        let mut o = s.serialize_struct("Span", 37)?;
         o.serialize_field("kind", "span")?;
         o.serialize_field("signal", &self.signal)?;
         o.serialize_field("observation_point", &self.observation_point)?;
@@ -201,6 +203,7 @@ impl Serialize for Span {
         o.serialize_field("server_port", &self.server.port)?;
         o.serialize_field("protocol", &self.protocol)?;
         o.serialize_field("tunnel", &self.tunnel)?;
+        o.serialize_field("tap_id", &(self.tap != NO_TAP).then_some(self.tap))?;
         o.serialize_field("l7_protocol", &self.l7_protocol)?;
         o.serialize_field("version", &self.version)?;
         o.serialize_field("request_type", &self.request_type)?;

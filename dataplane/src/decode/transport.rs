@@ -3,7 +3,7 @@
 use super::Walk;
 use super::rest::{Rest, be16};
 use crate::packet::{Addresses, Packet, Tcp};
-use wirespan_records::{DropReason, L4Protocol};
+use wirespan_records::{DropReason, L4Protocol, NO_TAP};
 
 /// IP protocol numbers.
 mod protocol {
@@ -100,6 +100,7 @@ impl<'a> Walk<'a> {
             tcp: header.tcp,
             vlan: self.vlan,
             tunnel: self.tunnel,
+            tap: NO_TAP,
             l3_len: l3_len as u32,
             l4_len,
             l4_wire: l4_len.min(captured.saturating_add(self.cut)),

@@ -203,6 +203,7 @@ impl Entry {
             endpoints: self.key.endpoints(),
             l4: self.key.l4(),
             tunnel: self.tunnel.as_deref().copied(),
+            tap: self.key.tap(),
             signal: Signal::Packet,
             observation_point: self.observation_point(),
             client: (self.certainty == Certainty::Handshake).then_some(self.client),
@@ -222,6 +223,7 @@ impl Entry {
             server,
             protocol: self.key.l4(),
             tunnel: self.tunnel.as_deref().copied(),
+            tap: self.key.tap(),
             vlan: self.vlan,
             tcp_flags: PerDirection {
                 tx: self.flags[self.client as usize],
@@ -245,6 +247,7 @@ impl Entry {
             server,
             protocol: self.key.l4(),
             tunnel: self.tunnel.as_deref().copied(),
+            tap: self.key.tap(),
             metrics,
             is_new: std::mem::take(&mut self.is_new_second),
             closed,

@@ -14,7 +14,7 @@ pub(crate) struct FlowKey {
     b_port: u16,
     l4: L4Protocol,
     v6: bool,
-    /// VLAN and tunnel id when they are part of the key, else 0.
+    /// The tap in the high 16 bits; below, VLAN and tunnel when they are part of the key, else 0.
     scope: u64,
 }
 
@@ -33,9 +33,9 @@ impl FlowKey {
     pub(crate) fn of(packet: &Packet<'_>, scope: KeyScope) -> (Self, Side) {
         let Addresses { src, dst, v6 } = packet.addresses;
         let (sport, dport) = (packet.src_port, packet.dst_port);
-        let mut scope_id = 0;
+        let mut scope_id = u64::from(packet.tap) << 48;
         if scope.vlan {
-            scope_id |= packet.vlan.map_or(0, |vlan| u64::from(vlan) + 1) << 40;
+            scope_id |= packet.vlan.map_or(0, |vlan| u64::from(vlan & 0xfff) + 1) << 35;
         }
         if scope.tunnel
             && let Some(tunnel) = packet.tunnel
@@ -56,6 +56,11 @@ impl FlowKey {
             Endpoint { ip: to_ip(self.a, self.v6), port: self.a_port },
             Endpoint { ip: to_ip(self.b, self.v6), port: self.b_port },
         ]
+    }
+
+    /// The tap that saw the flow: what two taps see are two flows.
+    pub(crate) fn tap(&self) -> u16 {
+        (self.scope >> 48) as u16
     }
 
     pub(crate) fn l4(&self) -> L4Protocol {
@@ -95,6 +100,13 @@ mod tests {
         assert_eq!(side, side_back.other());
         let state = foldhash::fast::RandomState::default();
         assert_eq!(key.hash(&state), key_back.hash(&state));
+    }
+
+    #[test]
+    fn the_tap_is_always_part_of_the_key() {
+        let of = |tap| FlowKey::of(&Packet { tap, ..tcp(1, 2, 40_000, 80) }, KeyScope::default()).0;
+        assert_ne!(of(0), of(1));
+        assert_eq!((of(0).tap(), of(65_535).tap()), (0, 65_535));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(crate) fn tcp(src: u128, dst: u128, src_port: u16, dst_port: u16) -> Packet<
         tcp: Tcp::default(),
         vlan: None,
         tunnel: None,
+        tap: 0,
         l3_len: 20,
         l4_len: 0,
         l4_wire: 0,

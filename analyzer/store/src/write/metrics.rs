@@ -20,6 +20,8 @@ pub struct NetMetrics {
     pub protocol: L4Protocol,
     /// The innermost tunnel; its type and id make the path, its outer addresses do not.
     pub tunnel: Option<Tunnel>,
+    /// The tap that saw it.
+    pub tap: u16,
     /// Sums, and maxima of latencies.
     pub metrics: FlowMetrics,
     /// Flows whose first packet is in this second.
@@ -39,6 +41,7 @@ impl NetMetrics {
             server_port: tick.server.port,
             protocol: tick.protocol,
             tunnel: tick.tunnel,
+            tap: tick.tap,
             metrics: FlowMetrics::default(),
             new_flows: 0,
             closed: Default::default(),
