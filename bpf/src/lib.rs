@@ -2,11 +2,14 @@
 //!
 //! Takes in the name of what to watch; hands on handles to running programs. A program lives as long as its handle.
 //!
+//! - [`flow_hash()`]: the symmetric hash that the programs give a packet
 //! - [`generate`]: traffic for the benchmark suite
 //! - [`xdp`]: frames of an interface to AF_XDP sockets, filtered, counted and stamped
 
 mod error;
+mod flow_hash;
 pub mod generate;
 pub mod xdp;
 
 pub use error::BpfError;
+pub use flow_hash::flow_hash;
