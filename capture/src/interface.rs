@@ -20,6 +20,7 @@ pub(crate) struct Interface {
     /// ARPHRD_* of linux/if_arp.h.
     hardware: u16,
     pub rx_queues: u32,
+    mtu: usize,
 }
 
 impl Interface {
@@ -41,11 +42,19 @@ impl Interface {
         let address = request(name, libc::SIOCGIFHWADDR).map_err(system)?;
         // SAFETY: SIOCGIFHWADDR fills in the hardware address.
         let hardware = unsafe { address.ifr_ifru.ifru_hwaddr.sa_family };
-        Ok(Self { name: name.to_owned(), index, hardware, rx_queues: rx_queues(name) })
+        let mtu = request(name, libc::SIOCGIFMTU).map_err(system)?;
+        // SAFETY: SIOCGIFMTU fills in the MTU.
+        let mtu = usize::try_from(unsafe { mtu.ifr_ifru.ifru_mtu }).unwrap_or(0);
+        Ok(Self { name: name.to_owned(), index, hardware, rx_queues: rx_queues(name), mtu })
     }
 
     pub fn is_loopback(&self) -> bool {
         self.hardware == libc::ARPHRD_LOOPBACK
+    }
+
+    /// Bytes of the longest frame that can be received: with an Ethernet header and two VLAN tags.
+    pub fn longest_frame(&self) -> usize {
+        self.mtu + 14 + 8
     }
 
     /// What the first byte of a frame is. Whatever has no Ethernet header is captured from its IP header on.

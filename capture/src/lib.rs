@@ -8,6 +8,8 @@
 //! - [`af_xdp`]: mirror ports, before the network stack
 //! - [`pcap_file`]: pcap and pcapng files, also gzip, and a writer for tests and benchmarks
 //! - [`link_type`]: numbers of the LINKTYPE registry
+//! - `note`: what a source could not have
+//! - [`placement`]: which CPU a worker best runs on
 //! - [`source`]: the trait, its counters and its errors
 //! - `interface`: what the kernel says of an interface
 //! - `sys`: system calls
@@ -16,11 +18,14 @@ pub mod af_packet;
 pub mod af_xdp;
 mod interface;
 pub mod link_type;
+mod note;
 pub mod pcap_file;
+pub mod placement;
 pub mod source;
 mod sys;
 
-pub use source::{CaptureError, LendingSource, PacketSource, Region, SourceStats, Unreadable};
+pub use note::Note;
+pub use source::{CaptureError, LendingSource, Loss, PacketSource, Region, SourceStats, Unreadable};
 pub use wirespan_frame::{
     Batch, Descriptor, Frame, Hints, LinkType, Shunt, ShuntCounters, ShuntKey, ShuntMode,
 };

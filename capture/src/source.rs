@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use wirespan_frame::{Batch, Descriptor, Shunt};
 
+use crate::note::Note;
 use crate::sys::Mapping;
 
 /// Something that lends frames, batch by batch.
@@ -29,6 +30,11 @@ pub trait PacketSource: Send {
     /// The source's ability to keep a flow's frames back, where it has one. Asked for once, before the first batch.
     fn shunt(&mut self) -> Option<Box<dyn Shunt>> {
         None
+    }
+
+    /// Fallbacks that were taken since the last time this was asked.
+    fn notes(&mut self) -> Vec<Note> {
+        Vec::new()
     }
 }
 
@@ -81,8 +87,46 @@ pub struct SourceStats {
     pub kernel_drops: u64,
     /// Times that the ring was full (AF_PACKET: the queue was frozen; AF_XDP: the fill ring was empty).
     pub ring_full: u64,
+    /// Frames that were dropped, by cause: `kernel_drops` is their sum. Only causes that occurred.
+    pub drops: Vec<(Loss, u64)>,
     /// What could not be read in a capture file, by reason; only reasons that occurred.
     pub unreadable: Vec<(Unreadable, u64)>,
+}
+
+impl SourceStats {
+    /// Counts dropped frames by cause, and in the sum.
+    pub(crate) fn lose(&mut self, cause: Loss, frames: u64) {
+        if frames > 0 {
+            self.kernel_drops += frames;
+            self.drops.push((cause, frames));
+        }
+    }
+}
+
+/// Why a live source lost frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Loss {
+    /// The ring was full of frames that the worker had not taken yet.
+    RingFull,
+    /// All memory for frames was full or lent.
+    NoFreeFrame,
+    /// A frame was longer than the memory that was free, or than any memory for it.
+    DoesNotFit,
+}
+
+impl Loss {
+    /// Every cause.
+    pub const ALL: [Self; 3] = [Self::RingFull, Self::NoFreeFrame, Self::DoesNotFit];
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RingFull => "ring_full",
+            Self::NoFreeFrame => "no_free_frame",
+            Self::DoesNotFit => "does_not_fit",
+        })
+    }
 }
 
 /// Why a part of a capture file could not be read.
@@ -175,6 +219,16 @@ pub enum CaptureError {
     InterfaceGone {
         /// Its name.
         interface: String,
+    },
+    /// Another AF_XDP socket has the queue.
+    #[error(
+        "queue {queue} of {interface} is taken by another AF_XDP socket; stop the program that uses it (`ss --xdp -p` names it)"
+    )]
+    QueueBusy {
+        /// Its name.
+        interface: String,
+        /// Number of the queue.
+        queue: u32,
     },
     /// AF_XDP is not in the kernel.
     #[error("this kernel has no AF_XDP (CONFIG_XDP_SOCKETS); capture with AF_PACKET instead")]

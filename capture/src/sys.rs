@@ -1,10 +1,14 @@
 //! The system calls that live backends need, each in one small wrapper.
 
+mod memory;
+
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::time::Duration;
+
+pub(crate) use memory::{HUGE_PAGE_BYTES, Mapping, Pages, huge_pages};
 
 /// A C structure or integer without pointers.
 ///
@@ -33,7 +37,7 @@ plain!(
     libc::xdp_statistics,
     libc::xdp_umem_reg,
     u64,
-    wirespan_bpf::xdp_redirect::Stamp,
+    wirespan_bpf::xdp::Stamp,
 );
 
 /// All bits zero.
@@ -124,6 +128,34 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result
     }
 }
 
+/// Lets the kernel run the receive path of a busy-polled socket, and wakes a driver that waits for free frames.
+/// Whether the interface is still there is told by polling.
+pub(crate) fn drive_receive(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    let result = unsafe {
+        libc::recvfrom(
+            fd.as_raw_fd(),
+            ptr::null_mut(),
+            0,
+            libc::MSG_DONTWAIT,
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
+    };
+    let result = if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+    match result {
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::EINTR | libc::ENETDOWN | libc::ENXIO)
+            ) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// Fetches and clears a socket's pending error.
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<()> {
     match get_option::<libc::c_int>(fd, libc::SOL_SOCKET, libc::SO_ERROR)? {
@@ -143,75 +175,30 @@ pub(crate) fn clock_ns(clock: libc::clockid_t) -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
-/// Memory shared with the kernel; unmapped on drop.
-pub(crate) struct Mapping {
-    address: NonNull<u8>,
-    bytes: usize,
+/// Lets the calling thread run on one CPU only.
+pub(crate) fn pin_to_cpu(cpu: usize) -> io::Result<()> {
+    let mut cpus = CpuSet::default();
+    let word = cpus.0.get_mut(cpu / 64).ok_or(io::ErrorKind::InvalidInput)?;
+    *word = 1 << (cpu % 64);
+    // SAFETY: the kernel reads a set of the length that it is told.
+    check(unsafe { libc::sched_setaffinity(0, size_of::<CpuSet>(), (&raw const cpus).cast()) })?;
+    Ok(())
 }
 
-// SAFETY: the mapping belongs to the value, and nothing in it is bound to a thread.
-unsafe impl Send for Mapping {}
-
-// SAFETY: what is read through a shared reference is either atomic or vouched for by the caller.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    /// Maps a ring of `fd` that begins at `offset`.
-    pub fn shared(fd: BorrowedFd<'_>, bytes: usize, offset: libc::off_t) -> io::Result<Self> {
-        Self::map(bytes, libc::MAP_SHARED | libc::MAP_POPULATE, fd.as_raw_fd(), offset)
-    }
-
-    /// Zeroed memory of our own.
-    pub fn anonymous(bytes: usize) -> io::Result<Self> {
-        Self::map(bytes, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE, -1, 0)
-    }
-
-    fn map(bytes: usize, flags: libc::c_int, fd: libc::c_int, offset: libc::off_t) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address that the kernel chooses.
-        let address = unsafe {
-            libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let address = NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { address, bytes })
-    }
-
-    pub fn address(&self) -> usize {
-        self.address.as_ptr() as usize
-    }
-
-    pub fn len(&self) -> usize {
-        self.bytes
-    }
-
-    /// Where a `T` lies; `None` when it would not lie wholly in the mapping or not be aligned.
-    pub fn pointer<T>(&self, offset: usize) -> Option<NonNull<T>> {
-        let end = offset.checked_add(size_of::<T>())?;
-        if end > self.bytes || !offset.is_multiple_of(align_of::<T>()) {
-            return None;
-        }
-        // SAFETY: the offset is within the mapping, which is aligned to a page.
-        Some(unsafe { self.address.byte_add(offset).cast() })
-    }
-
-    /// A part of the mapping; empty when it does not lie in it.
-    ///
-    /// # Safety
-    /// The kernel must not write to what the caller reads in it while the slice lives.
-    pub unsafe fn slice(&self, offset: usize, bytes: usize) -> &[u8] {
-        if offset.checked_add(bytes).is_none_or(|end| end > self.bytes) {
-            return &[];
-        }
-        // SAFETY: within the mapping; the caller vouches for the kernel.
-        unsafe { std::slice::from_raw_parts(self.address.as_ptr().add(offset), bytes) }
-    }
+/// The CPUs that the calling thread may run on.
+pub(crate) fn allowed_cpus() -> Vec<usize> {
+    let mut cpus = CpuSet::default();
+    // SAFETY: the kernel writes at most the length that it is told; the set stays empty when it fails.
+    unsafe { libc::sched_getaffinity(0, size_of::<CpuSet>(), (&raw mut cpus).cast()) };
+    let bit = |cpu: &usize| cpus.0.get(cpu / 64).is_some_and(|word| word >> (cpu % 64) & 1 != 0);
+    (0..cpus.0.len() * 64).filter(bit).collect()
 }
 
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: what `map` mapped, and nobody borrows it any more.
-        unsafe { libc::munmap(self.address.as_ptr().cast(), self.bytes) };
+/// Room for 8192 CPUs, as many as Linux can have.
+struct CpuSet([u64; 128]);
+
+impl Default for CpuSet {
+    fn default() -> Self {
+        Self([0; 128])
     }
 }

@@ -1,7 +1,8 @@
 //! AF_PACKET with a TPACKET_V3 ring: works on every Linux interface, and leaves the traffic to the system.
 //!
 //! Takes in the frames of one interface, both directions; hands on batches that lie in the ring's blocks. A block goes
-//! back to the kernel on the call after its last frame was lent. Needs CAP_NET_RAW.
+//! back to the kernel when its last frame is no longer lent. Needs CAP_NET_RAW; CAP_BPF too for sharing tunnelled traffic
+//! among workers.
 //!
 //! - `ring`: the blocks
 
@@ -9,13 +10,14 @@ mod ring;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use wirespan_frame::{Batch, Descriptor, LinkType};
 
 use crate::interface::Interface;
 use crate::sys::{self, Mapping};
-use crate::{CaptureError, PacketSource, SourceStats};
+use crate::{CaptureError, LendingSource, Loss, Note, PacketSource, Region, SourceStats};
 use ring::Ring;
 
 /// Most frames of one batch.
@@ -74,7 +76,10 @@ pub struct AfPacket {
     link: LinkType,
     options: Options,
     descriptors: Vec<Descriptor>,
-    stats: SourceStats,
+    received: u64,
+    dropped: u64,
+    frozen: u64,
+    notes: Vec<Note>,
 }
 
 impl AfPacket {
@@ -86,22 +91,77 @@ impl AfPacket {
         let ring = setup.ring(&options)?;
         setup.filter(&options)?;
         setup.bind()?;
-        setup.join(&options)?;
+        let notes = setup.join(&options)?;
         let socket = setup.socket;
         Ok(Self {
             ring,
             socket,
             link,
             descriptors: Vec::with_capacity(BATCH_FRAMES),
-            stats: SourceStats::default(),
+            received: 0,
+            dropped: 0,
+            frozen: 0,
+            notes,
             interface,
             options,
         })
     }
+}
 
-    /// Waits for frames. An interface that goes down may come up again; one that was removed does not.
-    fn wait(&self) -> Result<(), CaptureError> {
-        let waited = sys::wait_readable(self.socket.as_fd(), self.options.poll_timeout)
+impl PacketSource for AfPacket {
+    fn next_batch(&mut self) -> Result<Option<Batch<'_>>, CaptureError> {
+        let mut descriptors = std::mem::take(&mut self.descriptors);
+        descriptors.drain(..).for_each(|lent| self.ring.give_back(lent.offset));
+        self.take(BATCH_FRAMES, &mut descriptors)?;
+        if descriptors.is_empty() {
+            self.wait(self.options.poll_timeout)?;
+            self.take(BATCH_FRAMES, &mut descriptors)?;
+        }
+        self.descriptors = descriptors;
+        let memory = self.ring.memory();
+        // SAFETY: descriptors point to frames that the kernel has handed over and gets back on the next call.
+        Ok(Some(Batch::new(unsafe { memory.slice(0, memory.len()) }, &self.descriptors)))
+    }
+
+    fn stats(&mut self) -> SourceStats {
+        // The kernel counts from the last time it was asked.
+        let fresh = sys::get_option::<libc::tpacket_stats_v3>(
+            self.socket.as_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+        );
+        if let Ok(fresh) = fresh {
+            self.dropped += u64::from(fresh.tp_drops);
+            self.frozen += u64::from(fresh.tp_freeze_q_cnt);
+        }
+        let mut stats =
+            SourceStats { received: self.received, ring_full: self.frozen, ..SourceStats::default() };
+        stats.lose(Loss::RingFull, self.dropped);
+        stats
+    }
+
+    fn backlog(&mut self) -> f32 {
+        self.ring.backlog()
+    }
+
+    fn notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+}
+
+impl LendingSource for AfPacket {
+    fn region(&self) -> Region {
+        Region::new(Arc::clone(self.ring.memory()))
+    }
+
+    fn take(&mut self, most: usize, into: &mut Vec<Descriptor>) -> Result<(), CaptureError> {
+        self.received += self.ring.describe(most, into, self.link, self.options.port) as u64;
+        Ok(())
+    }
+
+    /// An interface that goes down may come up again; one that was removed does not.
+    fn wait(&mut self, timeout: Duration) -> Result<(), CaptureError> {
+        let waited = sys::wait_readable(self.socket.as_fd(), timeout)
             .and_then(|()| sys::take_error(self.socket.as_fd()));
         match waited {
             Ok(()) => Ok(()),
@@ -115,34 +175,9 @@ impl AfPacket {
             Err(source) => Err(CaptureError::system("wait for frames", &self.interface.name, source)),
         }
     }
-}
 
-impl PacketSource for AfPacket {
-    fn next_batch(&mut self) -> Result<Option<Batch<'_>>, CaptureError> {
-        self.descriptors.clear();
-        if !self.ring.advance() {
-            self.wait()?;
-            if !self.ring.advance() {
-                return Ok(Some(Batch::new(&[], &[])));
-            }
-        }
-        self.ring.describe(&mut self.descriptors, self.link, self.options.port);
-        self.stats.received += self.descriptors.len() as u64;
-        Ok(Some(Batch::new(self.ring.block(), &self.descriptors)))
-    }
-
-    fn stats(&mut self) -> SourceStats {
-        // The kernel counts from the last time it was asked.
-        let fresh = sys::get_option::<libc::tpacket_stats_v3>(
-            self.socket.as_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_STATISTICS,
-        );
-        if let Ok(fresh) = fresh {
-            self.stats.kernel_drops += u64::from(fresh.tp_drops);
-            self.stats.ring_full += u64::from(fresh.tp_freeze_q_cnt);
-        }
-        self.stats.clone()
+    fn give_back(&mut self, offsets: &[usize]) {
+        offsets.iter().for_each(|&offset| self.ring.give_back(offset));
     }
 }
 
@@ -206,7 +241,7 @@ impl<'a> Setup<'a> {
     }
 
     /// Joins what can only be joined by a bound socket.
-    fn join(&self, options: &Options) -> Result<(), CaptureError> {
+    fn join(&self, options: &Options) -> Result<Vec<Note>, CaptureError> {
         if options.promiscuous {
             self.interface.make_promiscuous(self.socket.as_fd())?;
         }
@@ -214,7 +249,7 @@ impl<'a> Setup<'a> {
             let join = libc::c_uint::from(group) | libc::PACKET_FANOUT_HASH << 16;
             self.set(libc::PACKET_FANOUT, &join, "join the fanout group (another number may be free)")?;
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn set<T: sys::Plain>(

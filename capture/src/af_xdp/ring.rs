@@ -2,19 +2,27 @@
 //! (Documentation/networking/af_xdp.rst of the kernel).
 
 use std::io;
-use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::sys::{Mapping, Plain};
 
 /// A ring of `T`; the number of entries is a power of two.
 pub(super) struct Ring<T> {
-    mapping: Mapping,
-    offsets: libc::xdp_ring_offset,
+    producer: NonNull<AtomicU32>,
+    consumer: NonNull<AtomicU32>,
+    flags: NonNull<AtomicU32>,
+    first: NonNull<T>,
     entries: u32,
-    kind: PhantomData<T>,
+    /// Our own index: of the next entry to take, or of the next one to give.
+    next: u32,
+    /// What the pointers point into.
+    _mapping: Mapping,
 }
+
+// SAFETY: the pointers go with the mapping, and nothing in it is bound to a thread.
+unsafe impl<T: Send> Send for Ring<T> {}
 
 impl<T: Plain> Ring<T> {
     /// Maps a ring whose size was already told to the kernel.
@@ -26,57 +34,80 @@ impl<T: Plain> Ring<T> {
     ) -> io::Result<Self> {
         let bytes = offsets.desc as usize + entries as usize * size_of::<T>();
         let mapping = Mapping::shared(socket, bytes, page_offset)?;
-        Ok(Self { mapping, offsets, entries, kind: PhantomData })
+        let word = |offset: u64| mapping.pointer(offset as usize);
+        let parts = (|| {
+            let first = mapping.pointers(offsets.desc as usize, entries as usize)?;
+            Some((word(offsets.producer)?, word(offsets.consumer)?, word(offsets.flags)?, first))
+        })();
+        let (producer, consumer, flags, first) = parts.ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { producer, consumer, flags, first, entries, next: 0, _mapping: mapping })
     }
 
     /// True when the kernel waits to be told of new entries.
     pub fn needs_wakeup(&self) -> bool {
-        self.word(self.offsets.flags)
-            .is_some_and(|flags| flags.load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0)
-    }
-
-    fn producer_and_consumer(&self) -> Option<(&AtomicU32, &AtomicU32)> {
-        Some((self.word(self.offsets.producer)?, self.word(self.offsets.consumer)?))
-    }
-
-    fn word(&self, offset: u64) -> Option<&AtomicU32> {
-        let word = self.mapping.pointer(offset as usize)?;
         // SAFETY: an aligned integer in the mapping that both sides access atomically.
-        Some(unsafe { AtomicU32::from_ptr(word.as_ptr()) })
+        unsafe { self.flags.as_ref() }.load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 
-    fn entry(&self, index: u32) -> Option<std::ptr::NonNull<T>> {
-        let place = (index & (self.entries - 1)) as usize;
-        self.mapping.pointer(self.offsets.desc as usize + place * size_of::<T>())
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    fn producer(&self) -> &AtomicU32 {
+        // SAFETY: as for the flags.
+        unsafe { self.producer.as_ref() }
+    }
+
+    fn consumer(&self) -> &AtomicU32 {
+        // SAFETY: as for the flags.
+        unsafe { self.consumer.as_ref() }
+    }
+
+    fn place(&self, index: u32) -> NonNull<T> {
+        // SAFETY: the masked index lies in the ring, and the ring in the mapping.
+        unsafe { self.first.add((index & (self.entries - 1)) as usize) }
     }
 }
 
 impl Ring<libc::xdp_desc> {
-    /// Takes up to `most` entries that the kernel produced.
-    pub fn take(&mut self, most: u32, mut each: impl FnMut(libc::xdp_desc)) {
-        let Some((producer, consumer)) = self.producer_and_consumer() else { return };
-        let first = consumer.load(Ordering::Relaxed);
-        let ready = producer.load(Ordering::Acquire).wrapping_sub(first).min(most);
-        for index in 0..ready {
-            let Some(entry) = self.entry(first.wrapping_add(index)) else { continue };
-            // SAFETY: the kernel wrote the entry before it moved the producer, and leaves it until we move the consumer.
-            each(unsafe { entry.read() });
-        }
-        consumer.store(first.wrapping_add(ready), Ordering::Release);
+    /// Entries that the kernel has produced in all, modulo 2^32.
+    pub fn produced(&self) -> u32 {
+        self.producer().load(Ordering::Acquire)
+    }
+
+    /// Entries that the kernel has produced and we have not taken.
+    pub fn ready(&self) -> u32 {
+        // More than there are would be nonsense from the kernel.
+        self.produced().wrapping_sub(self.next).min(self.entries)
+    }
+
+    /// The entry that is `ahead` of the next one: one of those that are ready.
+    pub fn peek(&self, ahead: u32) -> libc::xdp_desc {
+        // SAFETY: the kernel wrote it before it moved the producer, and leaves it until we move the consumer; and any bytes
+        // are an entry.
+        unsafe { self.place(self.next.wrapping_add(ahead)).read() }
+    }
+
+    /// Gives the places of the next entries back.
+    pub fn release(&mut self, entries: u32) {
+        self.next = self.next.wrapping_add(entries);
+        self.consumer().store(self.next, Ordering::Release);
     }
 }
 
 impl Ring<u64> {
-    /// Gives entries to the kernel. The ring must have room for them: it is as long as there are frames.
+    /// Gives entries to the kernel. The ring is as long as there are frames, so only one that is given twice finds no
+    /// room; it is left out.
     pub fn give(&mut self, entries: impl Iterator<Item = u64>) {
-        let Some((producer, _)) = self.producer_and_consumer() else { return };
-        let mut next = producer.load(Ordering::Relaxed);
+        let full = self.consumer().load(Ordering::Acquire).wrapping_add(self.entries);
         for value in entries {
-            let Some(entry) = self.entry(next) else { continue };
-            // SAFETY: the kernel reads the entry after the producer has moved beyond it.
-            unsafe { entry.write(value) };
-            next = next.wrapping_add(1);
+            if self.next == full {
+                break;
+            }
+            // SAFETY: the kernel reads the entry only after the producer has moved beyond it.
+            unsafe { self.place(self.next).write(value) };
+            self.next = self.next.wrapping_add(1);
         }
-        producer.store(next, Ordering::Release);
+        self.producer().store(self.next, Ordering::Release);
     }
 }

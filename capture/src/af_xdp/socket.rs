@@ -1,29 +1,45 @@
 //! One AF_XDP socket with its memory and its rings.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::sync::Arc;
 
 use crate::interface::Interface;
-use crate::sys::{self, Mapping};
-use crate::{CaptureError, af_xdp::FRAME_BYTES};
+use crate::sys::{self, Mapping, Pages};
+use crate::{CaptureError, placement};
 
 use super::ring::Ring;
+use super::spare::SPARE_AREA_BYTES;
+use super::{FRAME_BYTES, FRAME_CAPACITY, HEADROOM, Options};
 
 /// A socket that was bound to one queue of an interface.
 pub(super) struct Socket {
-    pub umem: Mapping,
+    /// The frames, and behind them the spare buffers that the kernel does not know.
+    pub memory: Arc<Mapping>,
+    pub pages: Pages,
+    pub frames: u32,
     pub fill: Ring<u64>,
     pub rx: Ring<libc::xdp_desc>,
-    pub zero_copy: bool,
+    pub bound: Bound,
     fd: OwnedFd,
 }
 
+/// What the driver agreed to.
+#[derive(Clone, Debug)]
+pub(super) struct Bound {
+    pub zero_copy: bool,
+    /// Why not, where it was asked for.
+    pub zero_copy_refused: Option<String>,
+    /// A frame may span several buffers.
+    pub multi_buffer: bool,
+}
+
 impl Socket {
-    /// Sets a socket up with `frames` frames (a power of two), all of them the kernel's to fill.
+    /// Sets a socket up with all its frames the kernel's to fill.
     pub fn open(
         interface: &Interface,
         queue: u32,
-        frames: u32,
+        options: &Options,
         try_zero_copy: bool,
     ) -> Result<Self, CaptureError> {
         let error = |action| move |source| CaptureError::system(action, &interface.name, source);
@@ -32,7 +48,10 @@ impl Socket {
             _ => error("open an AF_XDP socket")(source),
         })?;
         let socket = fd.as_fd();
-        let umem = register_umem(socket, frames)
+        let frames = options.frames();
+        let (memory, pages) = allocate(interface, frames, options.huge_pages)
+            .map_err(error("get memory for the frames (fewer frames may fit)"))?;
+        register(socket, &memory, frames)
             .map_err(error("register memory for frames (needs cap_ipc_lock or a larger `ulimit -l`)"))?;
         for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING] {
             sys::set_option(socket, libc::SOL_XDP, ring, &frames).map_err(error("make the rings"))?;
@@ -44,43 +63,83 @@ impl Socket {
         let rx =
             Ring::map(socket, libc::XDP_PGOFF_RX_RING, offsets.rx, frames).map_err(error("map the rings"))?;
         fill.give((0..u64::from(frames)).map(|frame| frame * FRAME_BYTES as u64));
-        let zero_copy = try_zero_copy && bind(socket, interface, queue, libc::XDP_ZEROCOPY).is_ok();
-        if !zero_copy {
-            bind(socket, interface, queue, libc::XDP_COPY)
-                .map_err(error("bind to the queue (is another AF_XDP program running?)"))?;
-        }
-        Ok(Self { umem, fill, rx, zero_copy, fd })
+        let bound = bind(socket, interface, queue, try_zero_copy)?;
+        Ok(Self { memory: Arc::new(memory), pages, frames, fill, rx, bound, fd })
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Waits for frames; also wakes a driver that waits for free ones.
-    pub fn wait(&self, timeout: Duration) -> std::io::Result<()> {
-        sys::wait_readable(self.fd(), timeout)?;
-        sys::take_error(self.fd())
-    }
-
-    pub fn statistics(&self) -> std::io::Result<libc::xdp_statistics> {
+    pub fn statistics(&self) -> io::Result<libc::xdp_statistics> {
         sys::get_option(self.fd(), libc::SOL_XDP, libc::XDP_STATISTICS)
     }
 }
 
-fn register_umem(socket: BorrowedFd<'_>, frames: u32) -> std::io::Result<Mapping> {
-    let umem = Mapping::anonymous(frames as usize * FRAME_BYTES)?;
-    let mut registration: libc::xdp_umem_reg = sys::zeroed();
-    registration.addr = umem.address() as u64;
-    registration.len = umem.len() as u64;
-    registration.chunk_size = FRAME_BYTES as u32;
-    sys::set_option(socket, libc::SOL_XDP, libc::XDP_UMEM_REG, &registration)?;
-    Ok(umem)
+/// Bytes of the memory that the kernel fills.
+pub(super) fn umem_bytes(frames: u32) -> usize {
+    frames as usize * FRAME_BYTES
 }
 
-fn bind(socket: BorrowedFd<'_>, interface: &Interface, queue: u32, mode: u16) -> std::io::Result<()> {
+fn allocate(interface: &Interface, frames: u32, huge: bool) -> io::Result<(Mapping, Pages)> {
+    Mapping::anonymous(umem_bytes(frames) + SPARE_AREA_BYTES, huge, placement::numa_node(&interface.name))
+}
+
+fn register(socket: BorrowedFd<'_>, memory: &Mapping, frames: u32) -> io::Result<()> {
+    let mut registration: libc::xdp_umem_reg = sys::zeroed();
+    registration.addr = memory.address() as u64;
+    registration.len = umem_bytes(frames) as u64;
+    registration.chunk_size = FRAME_BYTES as u32;
+    registration.headroom = HEADROOM;
+    sys::set_option(socket, libc::SOL_XDP, libc::XDP_UMEM_REG, &registration)
+}
+
+/// Binds the best way that the driver takes.
+fn bind(
+    socket: BorrowedFd<'_>,
+    interface: &Interface,
+    queue: u32,
+    try_zero_copy: bool,
+) -> Result<Bound, CaptureError> {
+    let mut ways = vec![(true, true), (true, false), (false, true), (false, false)];
+    if interface.longest_frame() > FRAME_CAPACITY {
+        // Frames that are copied are better than frames that do not fit.
+        ways.swap(1, 2);
+    }
+    ways.retain(|&(zero_copy, _)| try_zero_copy || !zero_copy);
+    let mut zero_copy_refused = None;
+    let mut last_error = None;
+    for (zero_copy, multi_buffer) in ways {
+        match bind_so(socket, interface, queue, zero_copy, multi_buffer) {
+            Ok(()) if zero_copy => return Ok(Bound { zero_copy, zero_copy_refused: None, multi_buffer }),
+            Ok(()) => return Ok(Bound { zero_copy, zero_copy_refused, multi_buffer }),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                return Err(CaptureError::QueueBusy { interface: interface.name.clone(), queue });
+            }
+            Err(error) => {
+                if zero_copy {
+                    zero_copy_refused = Some(error.to_string());
+                }
+                last_error = Some(error);
+            }
+        }
+    }
+    let source = last_error.unwrap_or_else(|| io::ErrorKind::Unsupported.into());
+    Err(CaptureError::system("bind an AF_XDP socket to a queue", &interface.name, source))
+}
+
+fn bind_so(
+    socket: BorrowedFd<'_>,
+    interface: &Interface,
+    queue: u32,
+    zero_copy: bool,
+    multi_buffer: bool,
+) -> io::Result<()> {
     let mut address: libc::sockaddr_xdp = sys::zeroed();
     address.sxdp_family = libc::AF_XDP as u16;
-    address.sxdp_flags = mode | libc::XDP_USE_NEED_WAKEUP;
+    address.sxdp_flags = libc::XDP_USE_NEED_WAKEUP
+        | if zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY }
+        | if multi_buffer { libc::XDP_USE_SG } else { 0 };
     address.sxdp_ifindex = interface.index;
     address.sxdp_queue_id = queue;
     sys::bind(socket, &address)

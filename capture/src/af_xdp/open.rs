@@ -1,0 +1,138 @@
+//! Opening an interface: settings, program, and a socket for each queue.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use wirespan_bpf::xdp::{self, Counters, QUEUES_MAX, XdpOptions, XdpProgram};
+use wirespan_frame::LinkType;
+
+use super::busy_poll::{self, Effect, Setting};
+use super::clock::{Clock, NicClock};
+use super::socket::{Socket, umem_bytes};
+use super::spare::{SPARE_AREA_BYTES, Spares};
+use super::{AfXdp, BATCH_FRAMES, FRAME_CAPACITY, Mode, Options};
+use crate::interface::Interface;
+use crate::sys::{self, HUGE_PAGE_BYTES, Pages};
+use crate::{CaptureError, Note};
+
+/// What the sources of one interface have in common; the last one that goes detaches the program.
+pub(super) struct Attachment {
+    program: XdpProgram,
+    /// The interface is promiscuous as long as this socket is open.
+    _promiscuous: Option<OwnedFd>,
+    _settings: Changed,
+}
+
+impl Attachment {
+    pub fn mode(&self) -> xdp::Mode {
+        self.program.mode()
+    }
+
+    pub fn counters(&self) -> Result<Counters, CaptureError> {
+        Ok(self.program.counters()?)
+    }
+}
+
+/// Settings that are set back on drop.
+#[derive(Default)]
+struct Changed(Vec<Setting>);
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        for setting in &self.0 {
+            // Nobody could do more about it here than the administrator.
+            let _ = setting.restore();
+        }
+    }
+}
+
+/// Opens all queues of an interface.
+pub(super) fn open(interface: &str, options: &Options) -> Result<Vec<AfXdp>, CaptureError> {
+    let interface = Interface::find(interface)?;
+    if interface.link_type() != LinkType::Ethernet {
+        return Err(CaptureError::NotEthernet { interface: interface.name });
+    }
+    let mut notes = Vec::new();
+    let settings =
+        if options.busy_poll { change_settings(&interface, &mut notes) } else { Changed::default() };
+    // Drivers set their queues up anew for a program, so it comes before the sockets.
+    let mut program = XdpProgram::attach(&interface.name, &XdpOptions::default())?;
+    let promiscuous = options.promiscuous.then(|| interface.hold_promiscuous()).transpose()?;
+    let try_zero_copy = program.mode() == xdp::Mode::Native && options.first_mode == Mode::ZeroCopy;
+    let queues = interface.rx_queues.min(QUEUES_MAX);
+    let mut sockets = Vec::new();
+    for queue in 0..queues {
+        let socket = Socket::open(&interface, queue, options, try_zero_copy)?;
+        program.set_socket(queue, &socket.fd())?;
+        if options.busy_poll
+            && let Err(error) = busy_poll::prefer(socket.fd())
+        {
+            let reason = error.to_string();
+            notes.push(Note::NoBusyPoll { interface: interface.name.clone(), reason });
+        }
+        notes.extend(fallbacks(&socket, &interface, queues, options));
+        sockets.push(socket);
+    }
+    if program.mode() == xdp::Mode::Generic && options.first_mode < Mode::Generic {
+        notes.push(Note::NoNativeXdp { interface: interface.name.clone() });
+    }
+    // All queues of an interface are alike.
+    let mut seen = HashSet::new();
+    notes.retain(|note| seen.insert(std::mem::discriminant(note)));
+    let attachment = Arc::new(Attachment { program, _promiscuous: promiscuous, _settings: settings });
+    let source = |(queue, socket): (u32, Socket)| AfXdp {
+        spares: Spares::new(umem_bytes(socket.frames)),
+        socket,
+        attachment: Arc::clone(&attachment),
+        interface: interface.clone(),
+        queue,
+        clock: Clock::new(),
+        nic_clock: NicClock::default(),
+        descriptors: Vec::with_capacity(BATCH_FRAMES),
+        busy_poll: options.busy_poll.then(Effect::default),
+        idle: true,
+        received: 0,
+        joined: 0,
+        notes: if queue == 0 { std::mem::take(&mut notes) } else { Vec::new() },
+        options: options.clone(),
+    };
+    Ok((0..).zip(sockets).map(source).collect())
+}
+
+fn change_settings(interface: &Interface, notes: &mut Vec<Note>) -> Changed {
+    let mut changed = Changed::default();
+    let result = busy_poll::settings(&interface.name).and_then(|settings| {
+        settings.into_iter().try_for_each(|setting| {
+            setting.apply()?;
+            changed.0.push(setting);
+            Ok(())
+        })
+    });
+    if let Err(error) = result {
+        let reason = format!("napi_defer_hard_irqs and gro_flush_timeout: {error}");
+        notes.push(Note::NoBusyPoll { interface: interface.name.clone(), reason });
+    }
+    changed
+}
+
+/// What the driver and the machine did not give to a socket.
+fn fallbacks(socket: &Socket, interface: &Interface, queues: u32, options: &Options) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let interface_name = || interface.name.clone();
+    if let Some(reason) = &socket.bound.zero_copy_refused {
+        notes.push(Note::NoZeroCopy { interface: interface_name(), reason: reason.clone() });
+    }
+    if !socket.bound.multi_buffer && interface.longest_frame() > FRAME_CAPACITY {
+        notes.push(Note::NoMultiBuffer { interface: interface_name(), longest: FRAME_CAPACITY });
+    }
+    if options.huge_pages && socket.pages != Pages::Huge {
+        let bytes = umem_bytes(socket.frames) + SPARE_AREA_BYTES;
+        let needed = bytes.div_ceil(HUGE_PAGE_BYTES) as u64 * u64::from(queues);
+        let (all, free) = sys::huge_pages();
+        let total = all + needed.saturating_sub(free);
+        let transparent = socket.pages == Pages::Transparent;
+        notes.push(Note::FewHugePages { needed, free, total, transparent });
+    }
+    notes
+}
