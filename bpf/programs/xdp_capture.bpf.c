@@ -50,7 +50,8 @@ static __always_inline void stamp(struct xdp_md *ctx)
 	*stamp = (struct stamp){ .magic = STAMP_MAGIC, .boot_ns = bpf_ktime_get_boot_ns() };
 }
 
-SEC("xdp")
+/* Also frames in parts: jumbo frames (Linux 5.18). */
+SEC("xdp.frags")
 int wirespan_xdp(struct xdp_md *ctx)
 {
 	__u32 zero = 0;

@@ -47,6 +47,8 @@ unsafe impl Pod for Counters {}
 pub struct XdpOptions {
     /// Ask the driver for the NIC's receive time, hash and stripped VLAN tag.
     pub nic_hints: bool,
+    /// Run in the network stack, also where the driver could run the program.
+    pub generic: bool,
 }
 
 /// The program on one interface; detached on drop.
@@ -57,18 +59,18 @@ pub struct XdpProgram {
 
 impl XdpProgram {
     /// Loads the program and attaches it to an interface: native mode if the driver knows it, else generic mode.
-    pub fn attach(interface: &str, _options: &XdpOptions) -> Result<Self, BpfError> {
+    pub fn attach(interface: &str, options: &XdpOptions) -> Result<Self, BpfError> {
         let mut ebpf = Ebpf::load(OBJECT).map_err(|error| BpfError::load(&error))?;
         let program = program(&mut ebpf)?;
         program.load().map_err(|error| BpfError::load(&error))?;
-        let mode = match program.attach(interface, XdpMode::Driver) {
-            Ok(_) => Mode::Native,
-            Err(_) => {
-                program
-                    .attach(interface, XdpMode::Skb)
-                    .map_err(|error| BpfError::attach(interface, &error))?;
-                Mode::Generic
-            }
+        let native = !options.generic && program.attach(interface, XdpMode::Driver).is_ok();
+        let mode = if native {
+            Mode::Native
+        } else {
+            program
+                .attach(interface, XdpMode::Skb)
+                .map_err(|error| BpfError::attach(interface, &error))?;
+            Mode::Generic
         };
         Ok(Self { ebpf, mode })
     }
