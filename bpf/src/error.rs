@@ -32,6 +32,12 @@ pub enum BpfError {
         /// What the kernel said.
         reason: String,
     },
+    /// The kernel does not run the program on frames that are made up.
+    #[error("cannot make traffic ({reason}); Linux 5.18 or newer, and root, are needed")]
+    Run {
+        /// What the kernel said.
+        reason: String,
+    },
     /// A map of a running program cannot be changed.
     #[error("cannot change a map of the eBPF program: {reason}")]
     Map {
@@ -55,6 +61,10 @@ impl BpfError {
             Some(EBUSY | EEXIST) => Self::InterfaceBusy { interface },
             _ => Self::Attach { interface, reason: text(error) },
         }
+    }
+
+    pub(crate) fn run(error: &(dyn Error + 'static)) -> Self {
+        Self::Run { reason: text(error) }
     }
 
     pub(crate) fn map(error: &(dyn Error + 'static)) -> Self {
