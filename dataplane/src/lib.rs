@@ -8,12 +8,17 @@
 //! |---|---|
 //! | [`worker`] | the way of a batch through the modules below |
 //! | [`decode`] | from a frame to its innermost [`packet::Packet`]: links, IP, fragments, tunnels |
+//! | [`tap`] | the named places where traffic is mirrored, and which one a frame came from |
+//! | [`dedup`] | packets that a mirror delivered twice |
 //! | [`flow`] | flow table, TCP state and metrics, reassembly |
 
 pub mod decode;
+pub mod dedup;
 pub mod flow;
 pub mod packet;
+pub mod tap;
 pub mod worker;
 
 pub use flow::{FlowConfig, RecordSink};
+pub use tap::{Tap, TapKind, Taps, TapsError};
 pub use worker::{Worker, WorkerConfig, WorkerStats};

@@ -4,7 +4,7 @@ use super::Walk;
 use super::fragments::{Fragment, Outcome, Place};
 use super::rest::{Rest, be16};
 use crate::packet::{Addresses, Packet};
-use wirespan_records::DropReason;
+use wirespan_records::{DropReason, NO_TAP};
 
 /// Most IPv6 extension headers that are followed.
 const MAX_EXTENSIONS: u8 = 16;
@@ -21,11 +21,12 @@ mod protocol {
     pub const SHIM6: u8 = 140;
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Walk<'a, '_> {
     #[inline]
     pub fn ipv4(&mut self, mut rest: Rest<'a>) -> Result<Packet<'a>, DropReason> {
         const MORE_FRAGMENTS: u16 = 0x2000;
         const OFFSET: u16 = 0x1fff;
+        self.ip = rest.data;
         let header = rest.take::<20>()?;
         let options = match header[0] {
             0x45 => 0,
@@ -63,6 +64,7 @@ impl<'a> Walk<'a> {
 
     #[inline]
     pub fn ipv6(&mut self, mut rest: Rest<'a>) -> Result<Packet<'a>, DropReason> {
+        self.ip = rest.data;
         let header = rest.take::<40>()?;
         if header[0] >> 4 != 6 {
             return Err(DropReason::Malformed);
@@ -135,6 +137,9 @@ impl<'a> Walk<'a> {
         fragment: Fragment,
         rest: Rest<'a>,
     ) -> Result<(u8, Rest<'a>), DropReason> {
+        let ip = std::mem::take(&mut self.ip);
+        let facts = self.facts();
+        let tap = self.mirror.as_deref_mut().map_or(Ok(NO_TAP), |mirror| mirror.fragment(&facts, ip))?;
         if rest.data.len() < rest.wire {
             // Cut, so that it cannot be put together. The first one has the ports.
             return if fragment.offset == 0 {
@@ -150,6 +155,7 @@ impl<'a> Walk<'a> {
             src: addresses.src,
             dst: addresses.dst,
             v6: addresses.v6,
+            tap,
             vlan: self.vlan,
             tunnel: self.tunnel.map(|tunnel| (tunnel.kind, tunnel.id)),
         };

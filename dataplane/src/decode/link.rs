@@ -49,7 +49,7 @@ fn looks_like_ethernet(data: &[u8]) -> bool {
         if [IPV4, IPV6, ARP, VLAN, PROVIDER_VLAN].contains(&be16(high, low)))
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Walk<'a, '_> {
     /// Decodes a whole frame.
     #[inline]
     pub fn link(&mut self, link: LinkType, mut rest: Rest<'a>) -> Result<Packet<'a>, DropReason> {
@@ -139,7 +139,9 @@ impl<'a> Walk<'a> {
             ethertype::IPV6 => self.ipv6(rest),
             ethertype::VLAN | ethertype::PROVIDER_VLAN | ethertype::QINQ_VLAN => {
                 let tag = rest.take::<4>()?;
-                self.vlan = self.vlan.or(vlan_id(be16(tag[0], tag[1])));
+                let id = vlan_id(be16(tag[0], tag[1]));
+                self.vlan = self.vlan.or(id);
+                self.outermost_vlan = self.outermost_vlan.or(id);
                 self.ethertype(be16(tag[2], tag[3]), rest, tags)
             }
             ethertype::MPLS | ethertype::MPLS_MULTICAST => self.mpls(rest),

@@ -10,6 +10,7 @@
 //! - `fragments`: puts IP fragments together
 //! - `transport`: TCP, UDP, SCTP, ICMP
 //! - `tunnels`: one file per tunnel; the inner packet wins
+//! - `mirror`: which tap a frame came from, and whether it came before
 //!
 //! Lengths come from the IP header, also where they exceed the frame: what a snap length or a mirror cut off is missing
 //! from [`Packet::payload`] only. A tunnel header that does not check out, or whose inside cannot be decoded, is no reason
@@ -25,13 +26,17 @@
 mod fragments;
 mod ip;
 mod link;
+mod mirror;
 mod rest;
 mod transport;
 mod tunnels;
 
 use crate::packet::Packet;
+use crate::tap::{Facts, OuterTunnel};
 pub use fragments::FragmentLimits;
 use fragments::Reassembly;
+use mirror::Mirror;
+pub use mirror::MirrorConfig;
 use rest::Rest;
 use tunnels::TunnelPorts;
 use wirespan_frame::Frame;
@@ -50,11 +55,17 @@ pub struct DecodeConfig {
     pub tunnel_ports: Vec<(u16, TunnelKind)>,
     /// Bounds on fragments that wait for the others.
     pub fragments: FragmentLimits,
+    /// What is known of mirrors.
+    pub mirror: MirrorConfig,
 }
 
 impl Default for DecodeConfig {
     fn default() -> Self {
-        Self { tunnel_ports: tunnels::default_ports(), fragments: FragmentLimits::default() }
+        Self {
+            tunnel_ports: tunnels::default_ports(),
+            fragments: FragmentLimits::default(),
+            mirror: MirrorConfig::default(),
+        }
     }
 }
 
@@ -63,6 +74,7 @@ impl Default for DecodeConfig {
 pub struct Decoder {
     ports: TunnelPorts,
     reassembly: Reassembly,
+    mirror: Option<Box<Mirror>>,
     /// Datagrams put together from fragments that the last packet may borrow; kept for their capacity.
     datagrams: [Vec<u8>; MAX_DATAGRAMS_PER_FRAME],
 }
@@ -73,6 +85,7 @@ impl Decoder {
         Self {
             ports: TunnelPorts::new(&config.tunnel_ports),
             reassembly: Reassembly::new(config.fragments),
+            mirror: Mirror::new(config.mirror).map(Box::new),
             datagrams: Default::default(),
         }
     }
@@ -80,24 +93,51 @@ impl Decoder {
     /// The innermost packet of a frame, or why there is none.
     #[inline]
     pub fn decode<'a>(&'a mut self, frame: &Frame<'a>) -> Result<Packet<'a>, DropReason> {
+        let vlan = frame.hints.vlan_tci.and_then(link::vlan_id);
         let mut walk = Walk {
+            frame,
             ports: &self.ports,
             reassembly: &mut self.reassembly,
+            mirror: self.mirror.as_deref_mut(),
             datagrams: &mut self.datagrams,
             ts_ns: frame.ts_ns,
             wire_len: frame.wire_len.max(frame.data.len() as u32),
             cut: frame.wire_len.saturating_sub(frame.data.len() as u32),
-            vlan: frame.hints.vlan_tci.and_then(link::vlan_id),
+            vlan,
             tunnel: None,
             depth: MAX_TUNNELS,
+            outermost_vlan: vlan,
+            outermost_tunnel: None,
+            ip: &[],
         };
-        walk.link(frame.link, Rest::new(frame.data, frame.wire_len as usize))
+        let mut result = walk.link(frame.link, Rest::new(frame.data, frame.wire_len as usize));
+        if let Some(mirror) = walk.mirror.take()
+            && let Ok(packet) = &mut result
+        {
+            match mirror.packet(&walk.facts(), walk.ip) {
+                Ok(tap) => packet.tap = tap,
+                Err(reason) => result = Err(reason),
+            }
+        }
+        result
     }
 
     /// How many frames that were returned as [`DropReason::Fragment`] have turned out to be lost since the last call.
     #[inline]
     pub fn lost_fragments(&mut self) -> u64 {
         self.reassembly.take_lost()
+    }
+
+    /// The names of the interfaces have changed: a frame's number is the place in `names`.
+    pub fn set_interfaces(&mut self, names: &[String]) {
+        if let Some(mirror) = &mut self.mirror {
+            mirror.set_interfaces(names);
+        }
+    }
+
+    /// Packets that the search for duplicates forgot early, because more came in one window than it remembers.
+    pub fn forgotten(&self) -> u64 {
+        self.mirror.as_ref().map_or(0, |mirror| mirror.forgotten())
     }
 
     /// Gives up all fragments that wait, at the end of the input; [`Self::lost_fragments`] then counts them.
@@ -107,9 +147,11 @@ impl Decoder {
 }
 
 /// The walk through one frame: what the headers so far have told.
-struct Walk<'a> {
+struct Walk<'a, 'f> {
+    frame: &'f Frame<'a>,
     ports: &'a TunnelPorts,
     reassembly: &'a mut Reassembly,
+    mirror: Option<&'a mut Mirror>,
     /// Buffers for datagrams put together that this walk has not used yet.
     datagrams: &'a mut [Vec<u8>],
     ts_ns: u64,
@@ -120,6 +162,17 @@ struct Walk<'a> {
     tunnel: Option<Tunnel>,
     /// How many more tunnels may be entered.
     depth: u8,
+    /// The first VLAN tag, which may be that of an outer frame.
+    outermost_vlan: Option<u16>,
+    outermost_tunnel: Option<OuterTunnel>,
+    /// What was captured of the innermost IP packet so far, and what lies behind it; nothing when it was put together.
+    ip: &'a [u8],
+}
+
+impl<'a, 'f> Walk<'a, 'f> {
+    fn facts(&self) -> Facts<'f> {
+        Facts { frame: self.frame, vlan: self.outermost_vlan, tunnel: self.outermost_tunnel }
+    }
 }
 
 #[cfg(test)]

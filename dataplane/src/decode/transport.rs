@@ -25,7 +25,7 @@ struct Header {
     tcp: Tcp,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Walk<'a, '_> {
     /// Decodes what follows the IP header and its extensions.
     #[inline(always)]
     pub fn upper(

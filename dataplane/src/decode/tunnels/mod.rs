@@ -14,6 +14,7 @@ use super::Walk;
 use super::link::ethertype;
 use super::rest::Rest;
 use crate::packet::{Addresses, Packet, to_ip};
+use crate::tap::OuterTunnel;
 use wirespan_records::{DropReason, Tunnel, TunnelKind};
 
 /// Every tunnel. ERSPAN is one of GRE's protocol types and registered there.
@@ -103,7 +104,7 @@ impl TunnelPorts {
     }
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Walk<'a, '_> {
     /// The packet inside a tunnel, or why there is none; `None` where the outer packet is all that can be told.
     #[inline(never)]
     pub fn enter(
@@ -114,9 +115,13 @@ impl<'a> Walk<'a> {
     ) -> Option<Result<Packet<'a>, DropReason>> {
         let opened = (tunnel.open)(rest).ok()?;
         let (vlan, outer_tunnel, wire_len, depth) = (self.vlan, self.tunnel, self.wire_len, self.depth);
+        let (outermost_vlan, outermost_tunnel, ip) = (self.outermost_vlan, self.outermost_tunnel, self.ip);
+        let Opened { kind, id, .. } = opened;
+        self.outermost_tunnel =
+            self.outermost_tunnel.or(Some(OuterTunnel { kind, id, source: outer.src, v6: outer.v6 }));
         self.tunnel = Some(Tunnel {
-            kind: opened.kind,
-            id: opened.id,
+            kind,
+            id,
             outer_src: to_ip(outer.src, outer.v6),
             outer_dst: to_ip(outer.dst, outer.v6),
         });
@@ -129,6 +134,8 @@ impl<'a> Walk<'a> {
                 | DropReason::TooManyExtensions,
             ) => {
                 (self.vlan, self.tunnel, self.wire_len, self.depth) = (vlan, outer_tunnel, wire_len, depth);
+                (self.outermost_vlan, self.outermost_tunnel, self.ip) =
+                    (outermost_vlan, outermost_tunnel, ip);
                 None
             }
             inner => Some(inner),
