@@ -11,6 +11,7 @@
 //! - `note`: what a source could not have
 //! - [`placement`]: which CPU a worker best runs on
 //! - [`source`]: the trait, its counters and its errors
+//! - [`spread`]: one source for several workers, by flow
 //! - `interface`: what the kernel says of an interface
 //! - `sys`: system calls
 
@@ -22,6 +23,7 @@ mod note;
 pub mod pcap_file;
 pub mod placement;
 pub mod source;
+pub mod spread;
 mod sys;
 
 pub use note::Note;

@@ -112,11 +112,13 @@ pub enum Loss {
     NoFreeFrame,
     /// A frame was longer than the memory that was free, or than any memory for it.
     DoesNotFit,
+    /// The worker that the frame belongs to had no room for more.
+    WorkerBehind,
 }
 
 impl Loss {
     /// Every cause.
-    pub const ALL: [Self; 3] = [Self::RingFull, Self::NoFreeFrame, Self::DoesNotFit];
+    pub const ALL: [Self; 4] = [Self::RingFull, Self::NoFreeFrame, Self::DoesNotFit, Self::WorkerBehind];
 }
 
 impl fmt::Display for Loss {
@@ -125,6 +127,7 @@ impl fmt::Display for Loss {
             Self::RingFull => "ring_full",
             Self::NoFreeFrame => "no_free_frame",
             Self::DoesNotFit => "does_not_fit",
+            Self::WorkerBehind => "worker_behind",
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Capture files: pcap and pcapng, plain or gzip, from a path, standard input or memory.
 //!
 //! Takes in bytes, hands on batches of up to [`BATCH_FRAMES`] frames that lie in the read buffer. The file is read in
-//! chunks of [`CHUNK_BYTES`]; a record that a chunk's end cuts is moved to the front before the next read. What cannot
+//! chunks of [`CHUNK_BYTES`], page by page; a record that a chunk's end cuts is moved before the next one. What cannot
 //! be read is counted by reason and never an error: a damaged capture ends early, but normally.
 //!
 //! - `window`: the read buffer
@@ -19,6 +19,7 @@ pub mod writer;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 use wirespan_frame::{Batch, Descriptor};
@@ -26,7 +27,8 @@ use wirespan_frame::{Batch, Descriptor};
 pub use writer::{Resolution, Writer};
 
 use crate::{CaptureError, PacketSource, SourceStats, Unreadable};
-use window::{Refill, Window};
+pub(crate) use window::Buffer;
+use window::{PAGE_BYTES, Refill, Window};
 
 /// Most frames of one batch.
 pub const BATCH_FRAMES: usize = 256;
@@ -151,6 +153,42 @@ impl PcapFile {
         self.format = Format::Ended;
     }
 
+    /// Lets up to `most` read buffers stay lent, where [`Self::describe`] is used.
+    pub(crate) fn set_buffers_max(&mut self, most: usize) {
+        self.window.set_buffers_max(most);
+    }
+
+    /// True when [`Self::describe`] can go on without waiting for lent buffers.
+    pub(crate) fn has_room(&mut self) -> bool {
+        self.window.has_room()
+    }
+
+    /// Describes the next frames in `into`, and gives the buffer that they lie in. `None` is the end of the input.
+    pub(crate) fn describe(&mut self, into: &mut Vec<Descriptor>) -> Option<&Arc<Buffer>> {
+        into.clear();
+        while into.is_empty() {
+            let step = match &mut self.format {
+                Format::Classic(capture) => capture.read(&mut self.window, into),
+                Format::Ng(capture) => capture.read(&mut self.window, into, &mut self.unreadable),
+                Format::Ended => return None,
+            };
+            match step {
+                Step::Lost(reason) => self.end(Some(reason)),
+                // Before anything moves in the window, what was found in it is lent.
+                _ if !into.is_empty() => {}
+                Step::BatchFull => {}
+                Step::Need(bytes) => self.refill(bytes),
+                Step::Skip(bytes) => match self.window.skip(bytes) {
+                    Refill::Enough => {}
+                    Refill::Ended => self.end(Some(Unreadable::Truncated)),
+                    Refill::Failed(reason) => self.end(Some(reason)),
+                },
+            }
+        }
+        self.received += into.len() as u64;
+        Some(self.window.buffer())
+    }
+
     fn refill(&mut self, bytes: usize) {
         match self.window.refill(bytes) {
             Refill::Enough => {}
@@ -163,34 +201,10 @@ impl PcapFile {
 
 impl PacketSource for PcapFile {
     fn next_batch(&mut self) -> Result<Option<Batch<'_>>, CaptureError> {
-        self.descriptors.clear();
-        loop {
-            let step = match &mut self.format {
-                Format::Classic(capture) => capture.read(&mut self.window, &mut self.descriptors),
-                Format::Ng(capture) => {
-                    capture.read(&mut self.window, &mut self.descriptors, &mut self.unreadable)
-                }
-                Format::Ended => return Ok(None),
-            };
-            // Before anything moves in the window, what was found in it is lent.
-            if !self.descriptors.is_empty() {
-                self.received += self.descriptors.len() as u64;
-                if let Step::Lost(reason) = step {
-                    self.end(Some(reason));
-                }
-                return Ok(Some(Batch::new(self.window.region(), &self.descriptors)));
-            }
-            match step {
-                Step::BatchFull => {}
-                Step::Need(bytes) => self.refill(bytes),
-                Step::Skip(bytes) => match self.window.skip(bytes) {
-                    Refill::Enough => {}
-                    Refill::Ended => self.end(Some(Unreadable::Truncated)),
-                    Refill::Failed(reason) => self.end(Some(reason)),
-                },
-                Step::Lost(reason) => self.end(Some(reason)),
-            }
-        }
+        let mut descriptors = std::mem::take(&mut self.descriptors);
+        let more = self.describe(&mut descriptors).is_some();
+        self.descriptors = descriptors;
+        Ok(more.then(|| Batch::new(self.window.buffer().bytes(), &self.descriptors)))
     }
 
     fn stats(&mut self) -> SourceStats {
@@ -202,10 +216,10 @@ impl PacketSource for PcapFile {
     }
 }
 
-/// The first bytes, as many as tell gzip from the rest.
+/// The first page: it tells gzip from the rest, and what is read after it begins at a page again.
 fn read_start(reader: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut start = Vec::with_capacity(GZIP_MAGIC.len());
-    reader.take(GZIP_MAGIC.len() as u64).read_to_end(&mut start)?;
+    let mut start = Vec::with_capacity(PAGE_BYTES);
+    reader.take(PAGE_BYTES as u64).read_to_end(&mut start)?;
     Ok(start)
 }
 

@@ -1,0 +1,85 @@
+//! What travels from the reader to a worker and back: descriptors, and a share in the memory that they point into.
+
+use std::sync::Arc;
+
+use wirespan_frame::{Batch, Descriptor};
+
+use crate::Region;
+use crate::pcap_file::Buffer;
+
+/// Most frames of one parcel.
+pub(super) const PARCEL_FRAMES: usize = 256;
+/// Most times of one parcel.
+pub(super) const PARCEL_TIMES: usize = 256;
+
+/// Memory that frames lie in, of which every clone keeps the frames where they are.
+pub(super) trait Memory: Clone + Send + Sync {
+    /// The frames that `descriptors` describe, which were read into this memory.
+    fn batch<'a>(&'a self, descriptors: &'a [Descriptor]) -> Batch<'a>;
+
+    /// True when both are the same memory.
+    fn is(&self, other: &Self) -> bool;
+}
+
+impl Memory for Arc<Buffer> {
+    fn batch<'a>(&'a self, descriptors: &'a [Descriptor]) -> Batch<'a> {
+        Batch::new(self.bytes(), descriptors)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self, other)
+    }
+}
+
+impl Memory for Region {
+    fn batch<'a>(&'a self, descriptors: &'a [Descriptor]) -> Batch<'a> {
+        // SAFETY: this module asks for batches of frames that it took from the source and has not given back: a parcel's
+        // frames go back when the parcel does, and nobody has a batch of it then.
+        unsafe { Region::batch(self, descriptors) }
+    }
+
+    fn is(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// A point in packet time that all workers hear of, wherever the frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// It comes before this frame of the parcel.
+    pub at: usize,
+    /// Nanoseconds since the epoch.
+    pub ns: u64,
+}
+
+/// Frames of one worker in one memory, and the times that went by between them.
+pub(super) struct Parcel<M> {
+    pub memory: Option<M>,
+    pub descriptors: Vec<Descriptor>,
+    pub times: Vec<Mark>,
+}
+
+impl<M> Parcel<M> {
+    pub fn new() -> Self {
+        Self { memory: None, descriptors: Vec::with_capacity(PARCEL_FRAMES), times: Vec::new() }
+    }
+
+    /// In place of one that was given back.
+    pub fn none() -> Self {
+        Self { memory: None, descriptors: Vec::new(), times: Vec::new() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.descriptors.is_empty() && self.times.is_empty()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.descriptors.len() >= PARCEL_FRAMES || self.times.len() >= PARCEL_TIMES
+    }
+
+    pub fn clear(&mut self) {
+        self.memory = None;
+        self.descriptors.clear();
+        self.times.clear();
+    }
+}

@@ -1,0 +1,189 @@
+//! Decides which worker a frame goes to, and makes parcels.
+
+use std::collections::VecDeque;
+
+use wirespan_frame::Descriptor;
+
+use super::clock::Clock;
+use super::followers::{Followers, TIMEOUT_NS};
+use super::inner_hash::{InnerHash, inner_hash};
+use super::parcel::{Mark, Memory, Parcel};
+
+/// Later fragments that may wait for their first.
+const HELD_MAX: usize = 64;
+
+/// Parcels for each worker, filled in the order of the frames.
+pub(super) struct Router<M> {
+    seed: u64,
+    /// Being filled, one for each worker.
+    open: Vec<Parcel<M>>,
+    /// To be delivered, oldest first, for each worker.
+    pub full: Vec<VecDeque<Parcel<M>>>,
+    /// Parcels that came back.
+    pub free: Vec<Parcel<M>>,
+    followers: Followers,
+    held: VecDeque<Held<M>>,
+    /// Fragments whose first did not come in time, and which went by their addresses.
+    pub strays: u64,
+    /// Set where workers have no other time than that of packets.
+    clock: Option<Clock>,
+    memory: Option<M>,
+    /// Memories seen.
+    memories: u64,
+}
+
+/// A later fragment that came before the first.
+struct Held<M> {
+    memory: M,
+    descriptor: Descriptor,
+    found: InnerHash,
+    datagram: u64,
+    /// When, in memories.
+    since: u64,
+}
+
+impl<M: Memory> Router<M> {
+    pub fn new(workers: usize, seed: u64, tells_time: bool) -> Self {
+        Self {
+            seed,
+            open: (0..workers).map(|_| Parcel::new()).collect(),
+            full: (0..workers).map(|_| VecDeque::new()).collect(),
+            free: Vec::new(),
+            followers: Followers::default(),
+            held: VecDeque::new(),
+            strays: 0,
+            clock: tells_time.then(Clock::default),
+            memory: None,
+            memories: 0,
+        }
+    }
+
+    /// Hands frames that lie in `memory` to their workers.
+    pub fn route(&mut self, memory: &M, descriptors: &[Descriptor]) {
+        self.release_old(memory, descriptors);
+        for (frame, descriptor) in memory.batch(descriptors).frames().zip(descriptors) {
+            let found = match frame.hints.flow_hash {
+                Some(hash) => InnerHash { hash: hash.get(), is_flow: true, ..InnerHash::default() },
+                None => inner_hash(&frame, self.seed),
+            };
+            if found.is_flow {
+                self.tell_time(frame.ts_ns);
+            }
+            self.place(memory, descriptor, found);
+        }
+    }
+
+    /// Nothing more comes: fragments that wait are given up, and all parcels closed.
+    pub fn finish(&mut self) {
+        self.release(self.held.len());
+        self.memory = None;
+        self.flush();
+    }
+
+    /// Closes all parcels.
+    pub fn flush(&mut self) {
+        (0..self.open.len()).for_each(|worker| self.close(worker));
+    }
+
+    /// Closes the parcel of a worker.
+    pub fn close(&mut self, worker: usize) {
+        let (Some(open), Some(full)) = (self.open.get_mut(worker), self.full.get_mut(worker)) else { return };
+        if !open.is_empty() {
+            let next = self.free.pop().unwrap_or_else(Parcel::new);
+            full.push_back(std::mem::replace(open, next));
+        }
+    }
+
+    fn place(&mut self, memory: &M, descriptor: &Descriptor, found: InnerHash) {
+        let worker = match found.follows {
+            None => self.worker(found.hash),
+            Some(datagram) => match self.followers.get(datagram, descriptor.ts_ns) {
+                Some(worker) => worker,
+                None => return self.hold(memory, descriptor, found, datagram),
+            },
+        };
+        for datagram in found.leads.into_iter().flatten() {
+            self.followers.insert(datagram, worker, descriptor.ts_ns);
+            self.release_followers(datagram);
+        }
+        self.push(worker, memory, descriptor);
+    }
+
+    /// Equal parts of all hashes.
+    fn worker(&self, hash: u32) -> usize {
+        (u64::from(hash) * self.open.len() as u64 >> 32) as usize
+    }
+
+    fn push(&mut self, worker: usize, memory: &M, descriptor: &Descriptor) {
+        let is_elsewhere = |open: &Parcel<M>| open.memory.as_ref().is_some_and(|other| !other.is(memory));
+        if self.open.get(worker).is_some_and(is_elsewhere) {
+            self.close(worker);
+        }
+        let Some(open) = self.open.get_mut(worker) else { return };
+        if open.memory.is_none() {
+            open.memory = Some(memory.clone());
+        }
+        open.descriptors.push(*descriptor);
+        if open.is_full() {
+            self.close(worker);
+        }
+    }
+
+    /// Lets all workers know of a packet's time when it matters.
+    #[inline]
+    fn tell_time(&mut self, ts_ns: u64) {
+        if let Some(times) = self.clock.as_mut().and_then(|clock| clock.observe(ts_ns)) {
+            for worker in 0..self.open.len() {
+                if let Some(open) = self.open.get_mut(worker) {
+                    let at = open.descriptors.len();
+                    open.times.extend(times.before.iter().chain([&times.now]).map(|&ns| Mark { at, ns }));
+                    if open.is_full() {
+                        self.close(worker);
+                    }
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, memory: &M, descriptor: &Descriptor, found: InnerHash, datagram: u64) {
+        if self.held.len() == HELD_MAX {
+            self.release(1);
+        }
+        let held =
+            Held { memory: memory.clone(), descriptor: *descriptor, found, datagram, since: self.memories };
+        self.held.push_back(held);
+    }
+
+    /// Fragments that waited for this datagram's first go their way.
+    fn release_followers(&mut self, datagram: u64) {
+        while let Some(index) = self.held.iter().position(|held| held.datagram == datagram)
+            && let Some(held) = self.held.remove(index)
+        {
+            self.place(&held.memory, &held.descriptor, held.found);
+        }
+    }
+
+    /// Gives up fragments that have waited too long: so that memory is not kept from being used again, and as decoding
+    /// does.
+    fn release_old(&mut self, memory: &M, descriptors: &[Descriptor]) {
+        if !self.memory.as_ref().is_some_and(|last| last.is(memory)) {
+            self.memory = Some(memory.clone());
+            self.memories += 1;
+        }
+        let Some(now) = descriptors.first() else { return };
+        let is_old = |held: &Held<M>| {
+            held.since + 1 < self.memories || now.ts_ns.abs_diff(held.descriptor.ts_ns) > TIMEOUT_NS
+        };
+        let old = self.held.iter().take_while(|held| is_old(held)).count();
+        self.release(old);
+    }
+
+    /// The oldest fragments that wait go by their addresses.
+    fn release(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(held) = self.held.pop_front() else { return };
+            self.strays += 1;
+            self.place(&held.memory, &held.descriptor, InnerHash { follows: None, ..held.found });
+        }
+    }
+}
