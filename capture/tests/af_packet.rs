@@ -9,7 +9,7 @@ use support::{
     POLL_TIMEOUT, Sender, as_nobody, in_namespace, ip, number, numbered, sees_what_is_sent, take_rest,
 };
 use wirespan_capture::af_packet::{AfPacket, Options};
-use wirespan_capture::{CaptureError, LinkType, PacketSource};
+use wirespan_capture::{CaptureError, LinkType, Loss, PacketSource};
 
 fn options() -> Options {
     Options { block_bytes: 64 * 1024, blocks: 16, poll_timeout: POLL_TIMEOUT, ..Options::default() }
@@ -35,6 +35,32 @@ fn a_full_ring_drops_and_counts() {
         let stats = source.stats();
         assert!(stats.kernel_drops > 0 && stats.ring_full > 0, "{stats:?}");
         assert!(seen + stats.kernel_drops >= u64::from(sent), "{seen} and {stats:?}");
+        sees_what_is_sent(&mut source, 1_000);
+    });
+}
+
+#[test]
+fn every_frame_is_lent_or_a_named_drop() {
+    in_namespace(|| {
+        support::silence();
+        let mut source = AfPacket::open("right", options()).unwrap();
+        let sender = Sender::new("left");
+        (0..5_000).for_each(|number| sender.send(&numbered(number)));
+        assert!(source.backlog() > 0.9, "{}", source.backlog());
+        take_rest(&mut source, |_| ());
+        let stats = source.stats();
+        assert!(matches!(stats.drops[..], [(Loss::RingFull, 1..)]), "{stats:?}");
+        support::accounts_for(&stats, 5_000);
+        assert_eq!(source.backlog(), 0.0);
+    });
+}
+
+#[test]
+fn frames_can_be_lent_for_longer_than_a_batch() {
+    in_namespace(|| {
+        let mut source = AfPacket::open("right", options()).unwrap();
+        (0..20).for_each(|_| support::lends_for_longer(&mut source));
+        assert_eq!(source.stats().kernel_drops, 0);
         sees_what_is_sent(&mut source, 1_000);
     });
 }

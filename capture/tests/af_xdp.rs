@@ -12,10 +12,10 @@ use support::{
 };
 use wirespan_capture::af_packet::{self, AfPacket};
 use wirespan_capture::af_xdp::{AfXdp, Options};
-use wirespan_capture::{CaptureError, LinkType, PacketSource};
+use wirespan_capture::{CaptureError, LendingSource, LinkType, Loss, PacketSource};
 
 fn options() -> Options {
-    Options { frames_per_queue: 256, poll_timeout: POLL_TIMEOUT, ..Options::default() }
+    Options { frames_per_queue: 256, poll_timeout: POLL_TIMEOUT, huge_pages: false, ..Options::default() }
 }
 
 fn open_one(interface: &str, options: Options) -> AfXdp {
@@ -67,6 +67,52 @@ fn without_free_frames_the_kernel_drops_and_counts() {
         assert!(stats.kernel_drops > 0 && stats.ring_full > 0, "{stats:?}");
         assert!(seen + stats.kernel_drops >= sent.into(), "{seen} and {stats:?}");
         sees_what_is_sent(&mut source, 200);
+    });
+}
+
+#[test]
+fn every_frame_is_lent_or_a_named_drop() {
+    in_namespace(|| {
+        support::silence();
+        let mut source = open_one("right", options());
+        let sender = Sender::new("left");
+        (0..2_000).for_each(|number| sender.send(&numbered(number)));
+        assert_eq!(source.backlog(), 1.0);
+        take_rest(&mut source, |_| ());
+        let stats = source.stats();
+        assert_eq!(stats.drops, [(Loss::NoFreeFrame, 2_000 - 256)]);
+        support::accounts_for(&stats, 2_000);
+        assert_eq!(source.backlog(), 0.0);
+    });
+}
+
+#[test]
+fn frames_can_be_lent_for_longer_than_a_batch() {
+    in_namespace(|| {
+        support::silence();
+        let mut source = open_one("right", options());
+        (0..20).for_each(|_| support::lends_for_longer(&mut source));
+        assert_eq!(source.stats().kernel_drops, 0);
+        sees_what_is_sent(&mut source, 1_000);
+    });
+}
+
+#[test]
+fn frames_that_are_kept_are_missing_to_the_kernel() {
+    in_namespace(|| {
+        support::silence();
+        let mut source = open_one("right", options());
+        let sender = Sender::new("left");
+        (0..300).for_each(|number| sender.send(&numbered(number)));
+        let mut lent = Vec::new();
+        source.take(1_000, &mut lent).unwrap();
+        assert_eq!(lent.len(), 256);
+        (0..10).for_each(|number| sender.send(&numbered(number)));
+        source.take(1_000, &mut lent).unwrap();
+        assert_eq!(lent.len(), 256);
+        assert_eq!(source.stats().drops, [(Loss::NoFreeFrame, 54)]);
+        source.give_back(&lent.iter().map(|frame| frame.offset).collect::<Vec<_>>());
+        sees_what_is_sent(&mut source, 1_000);
     });
 }
 

@@ -11,7 +11,7 @@ mod ring;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wirespan_frame::{Batch, Descriptor, LinkType};
 
@@ -22,6 +22,8 @@ use ring::Ring;
 
 /// Most frames of one batch.
 const BATCH_FRAMES: usize = 256;
+/// How often to look for frames while the latest block is lent.
+const LENT_PAUSE: Duration = Duration::from_millis(1);
 /// The kernel wants a power of two that is a multiple of its alignment; the frames of a V3 ring are as long as they are.
 const RING_FRAME_BYTES: u32 = 2048;
 
@@ -108,6 +110,25 @@ impl AfPacket {
     }
 }
 
+impl AfPacket {
+    /// An interface that goes down may come up again; one that was removed does not.
+    fn sleep(&self, timeout: Duration) -> Result<(), CaptureError> {
+        let waited = sys::wait_readable(self.socket.as_fd(), timeout)
+            .and_then(|()| sys::take_error(self.socket.as_fd()));
+        match waited {
+            Ok(()) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {
+                if self.interface.exists() {
+                    Ok(())
+                } else {
+                    Err(CaptureError::InterfaceGone { interface: self.interface.name.clone() })
+                }
+            }
+            Err(source) => Err(CaptureError::system("wait for frames", &self.interface.name, source)),
+        }
+    }
+}
+
 impl PacketSource for AfPacket {
     fn next_batch(&mut self) -> Result<Option<Batch<'_>>, CaptureError> {
         let mut descriptors = std::mem::take(&mut self.descriptors);
@@ -159,20 +180,15 @@ impl LendingSource for AfPacket {
         Ok(())
     }
 
-    /// An interface that goes down may come up again; one that was removed does not.
     fn wait(&mut self, timeout: Duration) -> Result<(), CaptureError> {
-        let waited = sys::wait_readable(self.socket.as_fd(), timeout)
-            .and_then(|()| sys::take_error(self.socket.as_fd()));
-        match waited {
-            Ok(()) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {
-                if self.interface.exists() {
-                    Ok(())
-                } else {
-                    Err(CaptureError::InterfaceGone { interface: self.interface.name.clone() })
-                }
+        let start = Instant::now();
+        loop {
+            self.sleep(timeout.saturating_sub(start.elapsed()))?;
+            if self.ring.is_ready() || start.elapsed() >= timeout {
+                return Ok(());
             }
-            Err(source) => Err(CaptureError::system("wait for frames", &self.interface.name, source)),
+            // The kernel takes a lent block for one that nobody has read yet, and lets nobody sleep.
+            std::thread::sleep(LENT_PAUSE);
         }
     }
 

@@ -64,6 +64,11 @@ impl Ring {
         self.let_go(offset / self.block_bytes);
     }
 
+    /// True when there is a frame to describe.
+    pub fn is_ready(&mut self) -> bool {
+        self.find_frame()
+    }
+
     /// The part of the blocks that are full and were not begun.
     pub fn backlog(&self) -> f32 {
         let blocks = self.holds.len();

@@ -179,6 +179,8 @@ impl AfXdp {
         }
         if let Some(effect) = &mut self.busy_poll {
             effect.before_asking(self.socket.rx.produced());
+            let verdict = effect.verdict();
+            self.judge(verdict);
         }
         self.idle = false;
         let now_ns = self.clock.tick();
@@ -249,10 +251,8 @@ impl AfXdp {
     /// Gives frames back to the driver, and spare buffers to the others.
     fn give(&mut self, offsets: impl Iterator<Item = usize>) {
         let spares = &mut self.spares;
-        let frame_start = |offset: usize| (offset - offset % FRAME_BYTES) as u64;
-        self.socket
-            .fill
-            .give(offsets.filter_map(|offset| (!spares.give_back(offset)).then(|| frame_start(offset))));
+        let of_driver = offsets.filter(|&offset| !spares.give_back(offset));
+        self.socket.fill.give(of_driver.map(|offset| (offset - offset % FRAME_BYTES) as u64));
     }
 
     /// Tells a driver that waits for free frames that there are some.

@@ -57,7 +57,9 @@ pub(super) fn open(interface: &str, options: &Options) -> Result<Vec<AfXdp>, Cap
     let settings =
         if options.busy_poll { change_settings(&interface, &mut notes) } else { Changed::default() };
     // Drivers set their queues up anew for a program, so it comes before the sockets.
-    let mut program = XdpProgram::attach(&interface.name, &XdpOptions::default())?;
+    let program_options =
+        XdpOptions { generic: options.first_mode == Mode::Generic, ..options.program.clone() };
+    let mut program = XdpProgram::attach(&interface.name, &program_options)?;
     let promiscuous = options.promiscuous.then(|| interface.hold_promiscuous()).transpose()?;
     let try_zero_copy = program.mode() == xdp::Mode::Native && options.first_mode == Mode::ZeroCopy;
     let queues = interface.rx_queues.min(QUEUES_MAX);

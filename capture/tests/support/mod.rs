@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use wirespan_capture::{Frame, PacketSource};
+use wirespan_capture::{Descriptor, Frame, LendingSource, PacketSource, Region, SourceStats};
 
 /// IEEE 802 local experimental EtherType: what the kernel sends by itself never has it.
 pub const TEST_ETHERTYPE: [u8; 2] = [0x88, 0xb5];
@@ -141,6 +141,23 @@ pub fn number(frame: &Frame<'_>) -> Option<u32> {
     Some(u32::from_be_bytes(*frame.data.get(14..)?.first_chunk()?))
 }
 
+/// Frames on the wire = frames lent + the sum of the named drops.
+pub fn accounts_for(stats: &SourceStats, sent: u64) {
+    let dropped: u64 = stats.drops.iter().map(|(_, frames)| frames).sum();
+    assert_eq!(dropped, stats.kernel_drops);
+    assert_eq!(stats.received + dropped, sent, "{stats:?}");
+}
+
+/// Switches the kernel's own traffic on the veth pair off, so that only what a test sends is on the wire.
+pub fn silence() {
+    for end in ["left", "right"] {
+        ip(&format!("link set {end} down"));
+        ip(&format!("link set {end} addrgenmode none"));
+        ip(&format!("link set {end} arp off multicast off"));
+        ip(&format!("link set {end} up"));
+    }
+}
+
 /// Takes what still comes within a moment.
 pub fn take_rest(source: &mut dyn PacketSource, mut each: impl FnMut(&Frame<'_>)) {
     loop {
@@ -219,4 +236,93 @@ pub fn as_nobody<T: Send>(action: impl FnOnce() -> T + Send) -> T {
         });
         thread.join().unwrap()
     })
+}
+
+/// A numbered frame of any length.
+pub fn numbered_of(number: u32, len: usize) -> Vec<u8> {
+    let mut frame = numbered(number);
+    frame.truncate(60);
+    // Parts that were put together in the wrong order would show.
+    frame.extend((60..len).map(|at| (at / 251 + at + number as usize) as u8));
+    frame
+}
+
+/// Takes frames and keeps them while others come, then gives them back in another order; what is lent stays as it is.
+pub fn lends_for_longer(source: &mut dyn LendingSource) {
+    let region = source.region();
+    let sender = Sender::new("left");
+    let mut lent = Vec::new();
+    for number in 0..60 {
+        sender.send(&numbered(number));
+    }
+    take_all(source, &mut lent);
+    for number in 60..90 {
+        sender.send(&numbered(number));
+    }
+    let kept = lent.clone();
+    let reader = std::thread::spawn({
+        let region = region.clone();
+        move || numbers_in(&region, &kept)
+    });
+    take_all(source, &mut lent);
+    assert_eq!(reader.join().unwrap(), (0..60).collect::<Vec<_>>());
+    let seen = numbers_in(&region, &lent);
+    assert_eq!(seen, (0..90).collect::<Vec<_>>());
+    let offsets: Vec<_> = lent.iter().rev().map(|lent| lent.offset).collect();
+    source.give_back(&offsets);
+}
+
+fn take_all(source: &mut dyn LendingSource, lent: &mut Vec<Descriptor>) {
+    loop {
+        let before = lent.len();
+        source.take(7, lent).unwrap();
+        if lent.len() == before {
+            source.wait(POLL_TIMEOUT).unwrap();
+            source.take(7, lent).unwrap();
+            if lent.len() == before {
+                return;
+            }
+        }
+    }
+}
+
+fn numbers_in(region: &Region, lent: &[Descriptor]) -> Vec<u32> {
+    // SAFETY: they are given back later.
+    let batch = unsafe { region.batch(lent) };
+    let whole = |frame: Frame<'_>| number(&frame).inspect(|&number| assert_eq!(frame.data, numbered(number)));
+    batch.frames().filter_map(whole).collect()
+}
+
+/// An AF_XDP socket on the first queue of an interface, as another program may have.
+pub fn occupy_queue(interface: &str) -> OwnedFd {
+    const BYTES: usize = 64 * 4096;
+    let name = CString::new(interface).unwrap();
+    // SAFETY: the descriptor is new, the memory is mapped for good, and lengths are those of the values.
+    unsafe {
+        let fd = libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        let socket = OwnedFd::from_raw_fd(fd);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let memory =
+            libc::mmap(std::ptr::null_mut(), BYTES, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        let mut registration: libc::xdp_umem_reg = std::mem::zeroed();
+        registration.addr = memory as u64;
+        registration.len = BYTES as u64;
+        registration.chunk_size = 4096;
+        let set = |name, value: *const libc::c_void, len: usize| {
+            assert_eq!(libc::setsockopt(fd, libc::SOL_XDP, name, value, len as u32), 0);
+        };
+        set(libc::XDP_UMEM_REG, (&raw const registration).cast(), size_of_val(&registration));
+        let entries: libc::c_int = 64;
+        for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING] {
+            set(ring, (&raw const entries).cast(), size_of_val(&entries));
+        }
+        let mut address: libc::sockaddr_xdp = std::mem::zeroed();
+        address.sxdp_family = libc::AF_XDP as u16;
+        address.sxdp_flags = libc::XDP_COPY;
+        address.sxdp_ifindex = libc::if_nametoindex(name.as_ptr());
+        let bound = libc::bind(fd, (&raw const address).cast(), size_of_val(&address) as u32);
+        assert_eq!(bound, 0, "{}", io::Error::last_os_error());
+        socket
+    }
 }
