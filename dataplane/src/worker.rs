@@ -73,6 +73,8 @@ pub struct WorkerStats {
     pub packets: u64,
     /// Frames that did not, by reason.
     pub drops: Drops,
+    /// Packets that the search for duplicates forgot early: copies of them may have passed.
+    pub dedup_forgotten: u64,
     /// Of the flow table.
     pub flow: FlowStats,
     /// Of the L7 engine.
@@ -130,6 +132,11 @@ impl Worker {
         self.count_lost_fragments();
     }
 
+    /// Frames from now on come from these interfaces: a frame's number is the place in `names`. For taps.
+    pub fn set_interfaces(&mut self, names: &[String]) {
+        self.decoder.set_interfaces(names);
+    }
+
     /// No frame came for a while and it is `now_ns`: flows time out all the same.
     pub fn idle(&mut self, now_ns: u64, sink: &mut dyn RecordSink) {
         self.flows.advance(now_ns, sink);
@@ -153,6 +160,7 @@ impl Worker {
     /// What was counted so far.
     pub fn stats(&self) -> WorkerStats {
         let mut stats = self.stats.clone();
+        stats.dedup_forgotten = self.decoder.forgotten();
         stats.flow = self.flows.stats();
         stats.l7 = self.flows.l7_stats();
         stats
