@@ -10,7 +10,7 @@ use wirespan_capture::{LinkType, PacketSource};
 /// Copies carry their number in two bytes of each address.
 const COPIES_MAX: u64 = 1 << 16;
 /// Where the long capture begins: 2023-11-14 22:13:20 UTC.
-const START_NS: u64 = 1_700_000_000_000_000_000;
+pub const START_NS: u64 = 1_700_000_000_000_000_000;
 /// Captures that were joined, or silence in one: such a jump in time, forth or back, becomes a small step.
 const JUMP_NS: u64 = 2_000_000_000;
 const JUMP_BECOMES_NS: u64 = 1_000_000;
@@ -72,6 +72,11 @@ impl Template {
         Ok(template)
     }
 
+    /// The frames, in order.
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        self.frames.iter().map(|frame| &self.bytes[frame.start..frame.start + frame.len])
+    }
+
     /// Writes as many whole copies as hold more than `packets` frames.
     pub fn repeat(&self, packets: u64, path: &Path) -> anyhow::Result<Written> {
         let copies = packets / self.frames.len() as u64 + 1;
@@ -104,24 +109,29 @@ impl Template {
     }
 }
 
-/// Moves both addresses of an Ethernet frame by the copy's number: the second octet of IPv4 and the fourth of IPv6 by its
-/// low byte, the octet before by its high byte. Checksums stay as they are.
+/// Moves both addresses of an Ethernet frame by the copy's number: its low byte is added to the second octet of IPv4 and
+/// the fourth of IPv6, its high byte to the octet before. Checksums stay as they are.
 fn move_addresses(frame: &mut [u8], copy: u16) {
+    let [high, low] = copy.to_be_bytes();
+    for place in address_places(frame).into_iter().flatten() {
+        frame[place] = frame[place].wrapping_add(high);
+        frame[place + 1] = frame[place + 1].wrapping_add(low);
+    }
+}
+
+/// Where in an Ethernet frame the two octets of each address are that differ from copy to copy.
+pub fn address_places(frame: &[u8]) -> Option<[usize; 2]> {
     let mut at = 12;
     while let Some([0x81, 0x00] | [0x88, 0xa8]) = frame.get(at..at + 2) {
         at += 4;
     }
-    let (header_bytes, places) = match frame.get(at..at + 2) {
-        Some([0x08, 0x00]) => (20, [12, 16]),
-        Some([0x86, 0xdd]) => (40, [8 + 2, 24 + 2]),
-        _ => return,
+    let (header_bytes, places) = match frame.get(at..at + 2)? {
+        [0x08, 0x00] => (20, [12, 16]),
+        [0x86, 0xdd] => (40, [8 + 2, 24 + 2]),
+        _ => return None,
     };
-    let Some(header) = frame.get_mut(at + 2..at + 2 + header_bytes) else { return };
-    let [high, low] = copy.to_be_bytes();
-    for place in places {
-        header[place] = header[place].wrapping_add(high);
-        header[place + 1] = header[place + 1].wrapping_add(low);
-    }
+    frame.get(at + 2..at + 2 + header_bytes)?;
+    Some(places.map(|place| at + 2 + place))
 }
 
 #[cfg(test)]

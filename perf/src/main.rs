@@ -13,14 +13,21 @@
 //! | `limits` | what memory and file system can do |
 //! | `report` | everything, written into `README.md` |
 
+mod analysis;
+mod bisect;
 mod capture;
+mod generate;
 mod limits;
+mod live;
 mod measure;
+mod namespace;
+mod receiver;
 mod replay;
 mod report;
 mod requests;
 mod stage;
 mod store;
+mod traffic;
 
 use clap::{Parser, Subcommand};
 use measure::Output;
@@ -46,10 +53,14 @@ enum Suite {
     Store(store::StoreArgs),
     /// Memory copy and file read
     Limits,
+    /// Traffic out of an interface, or into a file
+    Gen(generate::GenerateArgs),
     /// All of them
     All,
     /// All of them, written into perf/README.md
     Report(report::ReportArgs),
+    /// Loss-free rates over a veth pair, by backend and stage
+    Live(live::LiveArgs),
     /// One pass over a capture: what `replay` runs as a process of its own
     #[command(hide = true)]
     ReplayOnce(stage::StageArgs),
@@ -64,6 +75,8 @@ fn main() -> ExitCode {
     let result = match suite {
         Suite::Replay(args) => replay::run(&args, &mut output),
         Suite::Store(args) => store::run(&args, &mut output),
+        Suite::Gen(args) => generate::run(&args, &mut output),
+        Suite::Live(args) => live::run(&args, &mut output),
         Suite::Limits => limits::run(&mut output),
         Suite::All => report::run_all(&[], &mut output),
         Suite::Report(args) => report::run(&args, &mut output),

@@ -167,7 +167,7 @@ fn cpu_time(whose: Whose) -> anyhow::Result<Duration> {
     Ok(duration(usage.user_time()) + duration(usage.system_time()))
 }
 
-/// Keeps this process, and those it starts, on one core until it is dropped.
+/// Keeps this thread, and the threads and processes it starts, on one core until it is dropped.
 pub struct OneCore {
     before: CpuSet,
 }
@@ -175,11 +175,22 @@ pub struct OneCore {
 impl OneCore {
     /// The last core that may be used: interrupts mostly go to the first.
     pub fn pin() -> anyhow::Result<Self> {
+        Self::choose(|cores| cores.last())
+    }
+
+    /// The first core that may be used, for what makes the load.
+    pub fn first() -> anyhow::Result<Self> {
+        Self::choose(|cores| cores.first())
+    }
+
+    fn choose(which: impl FnOnce(&[usize]) -> Option<&usize>) -> anyhow::Result<Self> {
         let this = Pid::from_raw(0);
         let before = sched_getaffinity(this).context("cannot ask which cores may be used")?;
-        let last = (0..CpuSet::count()).rev().find(|&core| before.is_set(core) == Ok(true)).unwrap_or(0);
+        let cores: Vec<_> = (0..CpuSet::count()).filter(|&core| before.is_set(core) == Ok(true)).collect();
         let mut one = CpuSet::new();
-        one.set(last).and_then(|()| sched_setaffinity(this, &one)).context("cannot choose a core")?;
+        one.set(which(&cores).copied().unwrap_or(0))
+            .and_then(|()| sched_setaffinity(this, &one))
+            .context("cannot choose a core")?;
         Ok(Self { before })
     }
 }

@@ -1,0 +1,125 @@
+//! How far packets go: the stages of the packet path, for every source.
+
+use clap::ValueEnum;
+use std::hint::black_box;
+use wirespan_capture::Batch;
+use wirespan_dataplane::decode::Decoder;
+use wirespan_dataplane::flow::FlowTable;
+use wirespan_dataplane::{RecordSink, Worker, WorkerConfig};
+use wirespan_l7::{Engine, SpanSink};
+use wirespan_records::{Flow, FlowTick, Span};
+
+/// How far packets go; each stage does what those before it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// Frames are found: the loop by itself
+    Frames,
+    /// Frames are decoded
+    Decode,
+    /// Flows and TCP metrics are made; payload is left out, as if the capture had been cut behind the headers
+    L4,
+    /// Requests too: what `wirespan replay --emit stats` does
+    L7,
+}
+
+impl Stage {
+    /// The name in measurements.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Frames => "frames",
+            Self::Decode => "decode",
+            Self::L4 => "l4",
+            Self::L7 => "l4+l7",
+        }
+    }
+}
+
+/// Counts records and lets go of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Frames that were lent.
+    pub packets: u64,
+    /// Flows handed on.
+    pub flows: u64,
+    /// Requests handed on.
+    pub spans: u64,
+}
+
+impl SpanSink for Counts {
+    fn span(&mut self, _: Span) {
+        self.spans += 1;
+    }
+}
+
+impl RecordSink for Counts {
+    fn flow(&mut self, _: Flow) {
+        self.flows += 1;
+    }
+
+    fn tick(&mut self, _: FlowTick) {}
+}
+
+/// One worker's work as far as a stage.
+pub struct Analysis {
+    path: Path,
+    /// What came out.
+    pub counts: Counts,
+}
+
+enum Path {
+    Frames,
+    Decode(Box<Decoder>),
+    L4(Box<(Decoder, FlowTable)>),
+    L7(Box<Worker>),
+}
+
+impl Analysis {
+    /// As far as this stage.
+    pub fn new(stage: Stage, config: WorkerConfig) -> Self {
+        let path = match stage {
+            Stage::Frames => Path::Frames,
+            Stage::Decode => Path::Decode(Box::new(Decoder::new(config.decode))),
+            Stage::L4 => Path::L4(Box::new((
+                Decoder::new(config.decode),
+                FlowTable::new(config.flow, Engine::new(config.l7)),
+            ))),
+            Stage::L7 => Path::L7(Box::new(Worker::new(config))),
+        };
+        Self { path, counts: Counts::default() }
+    }
+
+    /// Takes a batch.
+    pub fn batch(&mut self, batch: Batch<'_>) {
+        let counts = &mut self.counts;
+        counts.packets += batch.len() as u64;
+        match &mut self.path {
+            Path::Frames => {
+                black_box(batch.frames().map(|frame| frame.data.len()).sum::<usize>());
+            }
+            Path::Decode(decoder) => {
+                for frame in batch.frames() {
+                    let _ = black_box(decoder.decode(&frame));
+                }
+            }
+            Path::L4(state) => {
+                let (decoder, table) = &mut **state;
+                for frame in batch.frames() {
+                    if let Ok(mut packet) = decoder.decode(&frame) {
+                        packet.payload = &[];
+                        table.packet(&packet, counts);
+                    }
+                }
+            }
+            Path::L7(worker) => worker.batch(batch, counts),
+        }
+    }
+
+    /// The end of the input.
+    pub fn finish(&mut self) {
+        match &mut self.path {
+            Path::Frames | Path::Decode(_) => {}
+            Path::L4(state) => state.1.finish(&mut self.counts),
+            Path::L7(worker) => worker.finish(&mut self.counts),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Traffic by itself: out of an interface, or into a file.
+
+use crate::measure::{Measurement, OneCore, Output};
+use crate::namespace::{VethPair, in_namespace};
+use crate::traffic::TrafficArgs;
+use crate::traffic::sender::Sender;
+use std::path::PathBuf;
+use std::time::Duration;
+use wirespan_bpf::generate::Verdict;
+
+/// What `wirespan-perf gen` is asked for.
+#[derive(clap::Args)]
+pub struct GenerateArgs {
+    #[command(flatten)]
+    pub traffic: TrafficArgs,
+
+    /// Send out of this interface; unless told, into a veth pair of its own, as fast as it goes
+    #[arg(short, long, value_name = "IF")]
+    pub interface: Option<String>,
+
+    /// Frames per second; unless told, as fast as it goes (in a file: 1000000)
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+
+    /// How long to send
+    #[arg(long, default_value_t = 2.0, value_name = "S")]
+    pub seconds: f64,
+
+    /// Write the traffic here as a capture instead
+    #[arg(long, value_name = "FILE", conflicts_with = "interface")]
+    pub out: Option<PathBuf>,
+
+    /// Frames of that capture
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    pub packets: u64,
+}
+
+const FILE_RATE: f64 = 1e6;
+
+/// Runs the suite.
+pub fn run(args: &GenerateArgs, output: &mut Output) -> anyhow::Result<()> {
+    if let Some(out) = &args.out {
+        return args.traffic.write(args.packets, args.rate.unwrap_or(FILE_RATE), out);
+    }
+    match &args.interface {
+        Some(interface) => send(args, interface, output),
+        None => in_namespace(|| {
+            let veth = VethPair::new()?;
+            let _taker = veth.take(Verdict::Drop)?;
+            send(args, veth.sender(), output)
+        }),
+    }
+}
+
+fn send(args: &GenerateArgs, interface: &str, output: &mut Output) -> anyhow::Result<()> {
+    let rate = args.rate.unwrap_or(f64::INFINITY);
+    let _core = OneCore::first()?;
+    let mut sender = Sender::new(&args.traffic, interface, args.rate.unwrap_or(FILE_RATE))?;
+    let trial = sender.send(rate, Duration::from_secs_f64(args.seconds))?;
+    let variant = format!("XDP, {}", args.traffic.name());
+    let gigabits = trial.rate * trial.sent.bytes as f64 * 8.0 / trial.sent.frames.max(1) as f64 / 1e9;
+    output.push(Measurement::limit("gen", &variant, trial.rate, "packets/s"))?;
+    output.push(Measurement::limit("gen", &variant, gigabits, "Gbit/s"))
+}
