@@ -4,6 +4,7 @@ mod analysis;
 mod api;
 mod cli;
 mod database;
+mod probe;
 mod query;
 mod replay;
 mod store;

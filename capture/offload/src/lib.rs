@@ -35,6 +35,8 @@ mod shunt;
 mod state;
 mod steps;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use ethtool::{Channels, Feature, TunnelPorts, UpTo};
 pub use link::{Link, Xdp};

@@ -98,27 +98,25 @@ impl Netlink {
 /// Takes the messages of a datagram that answer request `sequence`; tells when the answer is complete.
 pub fn collect(datagram: &[u8], sequence: u32, answers: &mut Vec<Vec<u8>>) -> Option<Result<(), Refusal>> {
     let mut rest = datagram;
-    while let Some((kind, flags, number, payload, next)) = message(rest) {
+    while let Some((message, next)) = first(rest) {
         rest = next;
-        if number != sequence {
+        if message.sequence_number() != sequence {
             continue;
         }
-        match kind {
-            NLMSG_DONE | NLMSG_ERROR => return Some(verdict(flags, payload)),
-            _ => answers.push(payload.to_vec()),
+        match message.message_type() {
+            NLMSG_DONE | NLMSG_ERROR => return Some(verdict(message.flags(), message.payload())),
+            _ => answers.push(message.payload().to_vec()),
         }
     }
     // Bytes that are no message will not become one: the answer cannot be understood.
     (!rest.is_empty()).then(|| Err(Refusal::nonsense()))
 }
 
-/// Type, flags, sequence number and payload of the first message, and what is behind it.
-fn message(bytes: &[u8]) -> Option<(u16, u16, u32, &[u8], &[u8])> {
-    let buffer = NetlinkBuffer::new_checked(bytes).ok()?;
-    let length = usize::try_from(buffer.length()).ok()?;
-    let payload = bytes.get(HEADER..length)?;
-    let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((buffer.message_type(), buffer.flags(), buffer.sequence_number(), payload, next))
+/// The first message, and what is behind it.
+fn first(bytes: &[u8]) -> Option<(NetlinkBuffer<&[u8]>, &[u8])> {
+    let message = NetlinkBuffer::new_checked(bytes).ok()?;
+    let length = usize::try_from(message.length()).ok()?;
+    Some((message, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
 /// `struct nlmsgerr`: a negative error number or 0, the request's header, and the kernel's words when it has some.

@@ -11,7 +11,6 @@ use crate::setting::Setting;
 use crate::shunt::{self, HardwareShunt};
 use crate::state::{self, Found, Journal, Owner, Record};
 use crate::steps::{Step, Steps};
-use crate::table::{self, Row};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -49,12 +48,6 @@ impl Nic {
     /// Everything there is to know; changes nothing.
     pub fn report(&mut self) -> Report {
         Report::of(&mut self.netlink, &self.link)
-    }
-
-    /// The report as rows, with what a plan would do; `workers` is how many queues `auto` wants.
-    pub fn rows(&mut self, plan: &Plan, workers: u32) -> Vec<Row> {
-        let report = self.report();
-        table::rows(&report, &Steps::plan(&report, plan, workers))
     }
 
     /// Does what the plan says as far as the driver lets it. What an earlier process left behind is restored first.
@@ -285,7 +278,7 @@ impl Drop for Applied {
 ///
 /// Files of living processes and of other network namespaces are left alone; those of another boot are removed.
 pub fn restore_leftovers(state_dir: &Path) -> Result<Vec<String>, OffloadError> {
-    restore_leftovers_as(state_dir, &whose()?, || live())
+    restore_leftovers_as(state_dir, &whose()?, live)
 }
 
 pub(crate) fn restore_leftovers_as(

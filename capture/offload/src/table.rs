@@ -1,7 +1,7 @@
 //! A report as rows for people: what, now, possible, and what the plan would do.
 
 use crate::machine::Machine;
-use crate::plan::Switch;
+use crate::plan::{Plan, Switch};
 use crate::report::Report;
 use crate::setting::on_off;
 use crate::steps::{Step, Steps, features_of};
@@ -20,15 +20,18 @@ pub struct Row {
     pub plan: String,
 }
 
-/// The rows of a report.
-pub fn rows(report: &Report, steps: &Steps) -> Vec<Row> {
-    let mut rows = facts(report);
-    rows.extend(settings(report));
-    rows.extend(capture(report));
-    for row in &mut rows {
-        row.plan = planned(steps, &row.plan);
+impl Report {
+    /// Rows for people, with what a plan would do; `workers` is how many queues `auto` wants.
+    pub fn rows(&self, plan: &Plan, workers: u32) -> Vec<Row> {
+        let steps = Steps::plan(self, plan, workers);
+        let mut rows = facts(self);
+        rows.extend(settings(self));
+        rows.extend(capture(self));
+        for row in &mut rows {
+            row.plan = planned(&steps, &row.plan);
+        }
+        rows
     }
-    rows
 }
 
 /// A row about something that no plan changes.
