@@ -15,8 +15,10 @@
 
 mod analysis;
 mod bisect;
+mod callgrind;
 mod capture;
 mod generate;
+mod instructions;
 mod limits;
 mod live;
 mod measure;
@@ -24,8 +26,11 @@ mod namespace;
 mod receiver;
 mod replay;
 mod report;
+#[cfg(feature = "store")]
 mod requests;
+mod split;
 mod stage;
+#[cfg(feature = "store")]
 mod store;
 mod traffic;
 
@@ -50,6 +55,7 @@ enum Suite {
     /// Packets per second of each stage over a long capture, on one core
     Replay(replay::ReplayArgs),
     /// Requests per second into the embedded store; fails when one is lost
+    #[cfg(feature = "store")]
     Store(store::StoreArgs),
     /// Memory copy and file read
     Limits,
@@ -61,10 +67,13 @@ enum Suite {
     Report(report::ReportArgs),
     /// Loss-free rates over a veth pair, by backend and stage
     Live(live::LiveArgs),
+    /// Instructions per packet, beside those in perf/instructions.txt
+    Instructions(instructions::InstructionArgs),
     /// One pass over a capture: what `replay` runs as a process of its own
     #[command(hide = true)]
     ReplayOnce(stage::StageArgs),
     /// The store process of `store`
+    #[cfg(feature = "store")]
     #[command(hide = true)]
     ServeStore(store::ServeArgs),
 }
@@ -74,13 +83,16 @@ fn main() -> ExitCode {
     let mut output = Output::new(json);
     let result = match suite {
         Suite::Replay(args) => replay::run(&args, &mut output),
+        #[cfg(feature = "store")]
         Suite::Store(args) => store::run(&args, &mut output),
         Suite::Gen(args) => generate::run(&args, &mut output),
         Suite::Live(args) => live::run(&args, &mut output),
+        Suite::Instructions(args) => instructions::run(&args, &mut output),
         Suite::Limits => limits::run(&mut output),
         Suite::All => report::run_all(&[], &mut output),
         Suite::Report(args) => report::run(&args, &mut output),
         Suite::ReplayOnce(args) => stage::run(&args),
+        #[cfg(feature = "store")]
         Suite::ServeStore(args) => store::serve(args),
     };
     match result {

@@ -132,7 +132,8 @@ fn pass(stage: Option<Stage>, file: &Path) -> anyhow::Result<Pass> {
     serde_json::from_slice(&output.stdout).context("a pass gave no measurement")
 }
 
-fn replay_once(stage: Option<Stage>, file: &Path) -> anyhow::Result<Command> {
+/// The command that makes one pass in a process of its own.
+pub fn replay_once(stage: Option<Stage>, file: &Path) -> anyhow::Result<Command> {
     let program = std::env::current_exe().context("cannot find this program to start it again")?;
     let mut command = Command::new(program);
     command.arg("replay-once").arg(file);
