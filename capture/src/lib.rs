@@ -29,5 +29,5 @@ mod sys;
 pub use note::Note;
 pub use source::{CaptureError, LendingSource, Loss, PacketSource, Region, SourceStats, Unreadable};
 pub use wirespan_frame::{
-    Batch, Descriptor, Frame, Hints, LinkType, Shunt, ShuntCounters, ShuntKey, ShuntMode,
+    Batch, Descriptor, Filter, Frame, Hints, LinkType, Rules, Shunt, ShuntCounters, ShuntKey, ShuntMode,
 };

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wirespan_frame::{Batch, Descriptor, Shunt};
+use wirespan_frame::{Batch, Descriptor, Filter, Shunt};
 
 use crate::note::Note;
 use crate::sys::Mapping;
@@ -25,6 +25,11 @@ pub trait PacketSource: Send {
     /// The part of the ring or queue that waits to be lent, 0.0 to 1.0: how far behind the worker is.
     fn backlog(&mut self) -> f32 {
         0.0
+    }
+
+    /// From now on only these packets are wanted. False when the source does not choose: then its caller does.
+    fn set_filter(&mut self, _filter: &Filter) -> Result<bool, CaptureError> {
+        Ok(false)
     }
 
     /// The source's ability to keep a flow's frames back, where it has one. Asked for once, before the first batch.
@@ -95,7 +100,7 @@ pub struct SourceStats {
 
 impl SourceStats {
     /// Counts dropped frames by cause, and in the sum.
-    pub(crate) fn lose(&mut self, cause: Loss, frames: u64) {
+    pub fn lose(&mut self, cause: Loss, frames: u64) {
         if frames > 0 {
             self.kernel_drops += frames;
             self.drops.push((cause, frames));
@@ -114,11 +119,14 @@ pub enum Loss {
     DoesNotFit,
     /// The worker that the frame belongs to had no room for more.
     WorkerBehind,
+    /// A frame came damaged.
+    Damaged,
 }
 
 impl Loss {
     /// Every cause.
-    pub const ALL: [Self; 4] = [Self::RingFull, Self::NoFreeFrame, Self::DoesNotFit, Self::WorkerBehind];
+    pub const ALL: [Self; 5] =
+        [Self::RingFull, Self::NoFreeFrame, Self::DoesNotFit, Self::WorkerBehind, Self::Damaged];
 }
 
 impl fmt::Display for Loss {
@@ -128,6 +136,7 @@ impl fmt::Display for Loss {
             Self::NoFreeFrame => "no_free_frame",
             Self::DoesNotFit => "does_not_fit",
             Self::WorkerBehind => "worker_behind",
+            Self::Damaged => "damaged",
         })
     }
 }

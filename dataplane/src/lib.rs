@@ -10,10 +10,12 @@
 //! | [`decode`] | from a frame to its innermost [`packet::Packet`]: links, IP, fragments, tunnels |
 //! | [`tap`] | the named places where traffic is mirrored, and which one a frame came from |
 //! | [`dedup`] | packets that a mirror delivered twice |
+//! | [`filter`] | which packets are wanted |
 //! | [`flow`] | flow table, TCP state and metrics, reassembly |
 
 pub mod decode;
 pub mod dedup;
+pub mod filter;
 pub mod flow;
 pub mod packet;
 pub mod tap;

@@ -43,6 +43,18 @@ drop_reasons! {
     OwnTraffic = "own_traffic",
     /// A fragment that overlaps others with different bytes or bounds.
     FragmentOverlap = "fragment_overlap",
+    /// Left out by a rule about IP protocols.
+    FilteredProtocol = "filtered_protocol",
+    /// Left out by a rule about networks.
+    FilteredNetwork = "filtered_network",
+    /// Left out by a rule about ports.
+    FilteredPort = "filtered_port",
+    /// Left out by a rule about VLANs.
+    FilteredVlan = "filtered_vlan",
+    /// Left out by a rule about tunnel ids.
+    FilteredTunnel = "filtered_tunnel",
+    /// Of a flow that is not in the sample.
+    SampledOut = "sampled_out",
     /// The same packet came a moment ago from the same tap: mirrored twice.
     Duplicate = "duplicate",
 }

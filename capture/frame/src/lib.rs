@@ -5,12 +5,15 @@
 //! the source is asked for the next one.
 //!
 //! Takes in nothing; hands on [`Batch`]es of [`Frame`]s. Everything that reads packets depends on this crate and on
-//! no backend. The other way, [`Shunt`] lets a worker tell its source which flows need not be delivered.
+//! no backend. The other way, [`Shunt`] lets a worker tell its source which flows need not be delivered, and [`Filter`] says
+//! which packets are wanted at all.
 
+mod filter;
 mod shunt;
 
 use std::num::NonZeroU32;
 
+pub use filter::{Filter, Rules};
 pub use shunt::{Shunt, ShuntCounters, ShuntKey, ShuntMode};
 
 /// What the first byte of a frame is (names as in the pcap LINKTYPE registry).
