@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wirespan_capture::{Batch, CaptureError, Descriptor, Hints, LinkType, PacketSource, Shunt, SourceStats};
+use wirespan_capture::{
+    Batch, CaptureError, Descriptor, Hints, LinkType, Loss, PacketSource, Shunt, SourceStats,
+};
 
 use crate::clock::{Clock, now_ns};
 use crate::pool::Pool;
@@ -215,8 +217,14 @@ impl PacketSource for DpdkSource {
 
     /// What the NIC dropped is counted by port, not by queue: the first queue's source answers for all.
     fn stats(&mut self) -> SourceStats {
-        let drops = if self.rx.queue == 0 { self.port.stats().drops() } else { 0 };
-        SourceStats { received: self.received, kernel_drops: drops, ..SourceStats::default() }
+        let mut stats = SourceStats { received: self.received, ..SourceStats::default() };
+        if self.rx.queue == 0 {
+            let PortStats { missed, no_mbuf, errors, .. } = self.port.stats();
+            stats.lose(Loss::RingFull, missed);
+            stats.lose(Loss::NoFreeFrame, no_mbuf);
+            stats.lose(Loss::Damaged, errors);
+        }
+        stats
     }
 
     fn backlog(&mut self) -> f32 {

@@ -25,11 +25,6 @@ impl PortStats {
         let sys::Stats { packets, bytes, missed, errors, no_mbuf } = stats;
         Self { packets, bytes, missed, errors, no_mbuf }
     }
-
-    /// Frames that did not reach a source.
-    pub fn drops(&self) -> u64 {
-        self.missed + self.errors + self.no_mbuf
-    }
 }
 
 /// The driver's own counters by name.
