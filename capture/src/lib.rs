@@ -7,6 +7,7 @@
 //! - [`af_packet`]: any network interface, through a ring shared with the kernel
 //! - [`af_xdp`]: mirror ports, before the network stack
 //! - [`pcap_file`]: pcap and pcapng files, also gzip, and a writer for tests and benchmarks
+//! - [`udp_mirror`]: VXLAN and GENEVE datagrams that are sent here, without privileges
 //! - [`link_type`]: numbers of the LINKTYPE registry
 //! - `note`: what a source could not have
 //! - [`placement`]: which CPU a worker best runs on
@@ -25,6 +26,7 @@ pub mod placement;
 pub mod source;
 pub mod spread;
 mod sys;
+pub mod udp_mirror;
 
 pub use note::Note;
 pub use source::{CaptureError, LendingSource, Loss, PacketSource, Region, SourceStats, Unreadable};

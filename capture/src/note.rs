@@ -1,15 +1,13 @@
 //! What a live source could not have, and what it does instead.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 /// A fallback that was taken: for the operator, who may prefer to change something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The driver takes no XDP program.
-    NoNativeXdp {
-        /// On which interface.
-        interface: String,
-    },
+    /// What the XDP program could not have.
+    Program(String),
     /// The driver does not receive into our memory.
     NoZeroCopy {
         /// On which interface.
@@ -49,6 +47,15 @@ pub enum Note {
         /// How that was noticed.
         reason: &'static str,
     },
+    /// The kernel keeps fewer datagrams than it should until they are read.
+    SmallReceiveBuffer {
+        /// Of the socket that listens here.
+        address: SocketAddr,
+        /// Size of the buffer.
+        bytes: usize,
+        /// What it should be.
+        wanted: usize,
+    },
     /// The flows of tunnels are not told apart where frames are shared among sources.
     NoInnerFanout {
         /// On which interface.
@@ -61,12 +68,7 @@ pub enum Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoNativeXdp { interface } => {
-                write!(
-                    f,
-                    "the driver of {interface} runs no XDP program: it runs in the network stack, which is slower"
-                )
-            }
+            Self::Program(sentence) => f.write_str(sentence),
             Self::NoZeroCopy { interface, reason } => {
                 write!(f, "{interface} has no zero-copy AF_XDP ({reason}): the kernel copies each frame")
             }
@@ -86,6 +88,11 @@ impl fmt::Display for Note {
             Self::BusyPollWithoutEffect { interface, reason } => write!(
                 f,
                 "busy polling of {interface} has no effect ({reason}): switch it off, it costs CPU time only"
+            ),
+            Self::SmallReceiveBuffer { address, bytes, wanted } => write!(
+                f,
+                "the receive buffer of {address} has {bytes} bytes, so short bursts are lost: \
+                 `sysctl net.core.rmem_max={wanted}` before the start changes that"
             ),
             Self::NoInnerFanout { interface, reason } => write!(
                 f,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -245,6 +246,20 @@ pub enum CaptureError {
     /// AF_XDP is not in the kernel.
     #[error("this kernel has no AF_XDP (CONFIG_XDP_SOCKETS); capture with AF_PACKET instead")]
     NoAfXdp,
+    /// Another program receives on this address and port.
+    #[error("{address} is taken by another program; stop it (`ss -lunp` names it) or listen on another port")]
+    AddressBusy {
+        /// As given by the user.
+        address: SocketAddr,
+    },
+    /// The address belongs to another machine.
+    #[error(
+        "{address} is no address of this machine; listen on one that `ip address` shows, or on 0.0.0.0 or [::] for all"
+    )]
+    NotOurAddress {
+        /// As given by the user.
+        address: SocketAddr,
+    },
     /// AF_XDP was asked for on something else than Ethernet.
     #[error(
         "interface {interface} carries no Ethernet frames, as AF_XDP needs; capture with AF_PACKET instead"

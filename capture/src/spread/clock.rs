@@ -37,7 +37,8 @@ impl Clock {
             let step = ts_ns - before;
             let elapsed = self.elapsed_ns;
             self.elapsed_ns = elapsed.saturating_add(step.min(MAX_STEP_NS));
-            let is_due = elapsed / SLOT_NS != self.elapsed_ns / SLOT_NS || before / SECOND_NS != ts_ns / SECOND_NS;
+            let is_due =
+                elapsed / SLOT_NS != self.elapsed_ns / SLOT_NS || before / SECOND_NS != ts_ns / SECOND_NS;
             is_due.then_some(Times { before: Some(before).filter(|_| step > REORDER_NS), now: ts_ns })
         } else if before - ts_ns > REORDER_NS {
             self.last_ns = ts_ns;

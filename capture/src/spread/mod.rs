@@ -204,7 +204,11 @@ impl<R: Reader> End<R> {
 impl<R: Reader> Shared<R> {
     /// Workers that wait for the one that was reading may read now.
     fn wake_idle(&self, but: usize) {
-        self.inboxes.iter().enumerate().filter(|(index, _)| *index != but).for_each(|(_, inbox)| inbox.wake());
+        self.inboxes
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index != but)
+            .for_each(|(_, inbox)| inbox.wake());
     }
 
     fn end(&self) {
@@ -220,10 +224,14 @@ impl<R: Reader> PacketSource for End<R> {
 
     /// Frames are those of this end. What the source as a whole lost or could not read is said by the first end alone.
     fn stats(&mut self) -> SourceStats {
-        if self.index == 0
-            && let Ok(mut reading) = self.shared.reading.try_lock()
-        {
-            self.last_stats = reading.stats();
+        if self.index == 0 {
+            // Until the end, another worker may be waiting for frames with the lock.
+            let ended = self.shared.ended.load(Ordering::Acquire);
+            let reading = &self.shared.reading;
+            let reading = if ended { reading.lock().ok() } else { reading.try_lock().ok() };
+            if let Some(mut reading) = reading {
+                self.last_stats = reading.stats();
+            }
         }
         SourceStats { received: self.received, ..self.last_stats.clone() }
     }

@@ -111,7 +111,7 @@ impl<M: Memory> Router<M> {
 
     /// Equal parts of all hashes.
     fn worker(&self, hash: u32) -> usize {
-        (u64::from(hash) * self.open.len() as u64 >> 32) as usize
+        ((u64::from(hash) * self.open.len() as u64) >> 32) as usize
     }
 
     fn push(&mut self, worker: usize, memory: &M, descriptor: &Descriptor) {

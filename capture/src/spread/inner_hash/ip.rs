@@ -50,7 +50,8 @@ impl Walk {
         if options != 0 {
             rest.skip(options)?;
         }
-        let &[_, _, _, _, id_high, id_low, flags, offset, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = header;
+        let &[_, _, _, _, id_high, id_low, flags, offset, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] =
+            header;
         let addresses = Addresses {
             src: u128::from(u32::from_be_bytes([s0, s1, s2, s3])),
             dst: u128::from(u32::from_be_bytes([d0, d1, d2, d3])),
@@ -109,7 +110,11 @@ impl Walk {
                     if offset & 0xfff9 != 0 {
                         let id = u64::from(u32::from_be_bytes([i0, i1, i2, i3])) | 1 << 40;
                         let is_first = offset & 0xfff8 == 0;
-                        return self.fragment(addresses, Fragment { id, protocol: following, is_first }, rest);
+                        return self.fragment(
+                            addresses,
+                            Fragment { id, protocol: following, is_first },
+                            rest,
+                        );
                     }
                     next = following;
                 }
@@ -121,12 +126,7 @@ impl Walk {
 
     /// The first fragment leads to the flow; a later one is known by its datagram alone.
     #[inline(never)]
-    fn fragment(
-        &mut self,
-        addresses: Addresses,
-        fragment: Fragment,
-        rest: Rest<'_>,
-    ) -> Result<Found, Stop> {
+    fn fragment(&mut self, addresses: Addresses, fragment: Fragment, rest: Rest<'_>) -> Result<Found, Stop> {
         let datagram = addresses.datagram(fragment.id, self.vlan, self.tunnel);
         if !fragment.is_first {
             let hash = addresses.flow_hash(self.seed, 0, 0, fragment.protocol);
