@@ -1,5 +1,7 @@
 //! What cannot be had is refused with one sentence.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "only tests run this")]
+
 mod support;
 
 use support::{eal, in_own_process, port};

@@ -1,5 +1,7 @@
 //! DPDK on virtual devices, without root and without huge pages.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "only tests run this")]
+
 mod support;
 
 use std::collections::BTreeSet;
