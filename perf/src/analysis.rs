@@ -45,6 +45,18 @@ pub struct Counts {
     pub spans: u64,
 }
 
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            flows: self.flows + other.flows,
+            spans: self.spans + other.spans,
+        }
+    }
+}
+
 impl SpanSink for Counts {
     fn span(&mut self, _: Span) {
         self.spans += 1;
@@ -111,6 +123,15 @@ impl Analysis {
                 }
             }
             Path::L7(worker) => worker.batch(batch, counts),
+        }
+    }
+
+    /// No frame came up to this time, in ns since the epoch.
+    pub fn idle(&mut self, now_ns: u64) {
+        match &mut self.path {
+            Path::Frames | Path::Decode(_) => {}
+            Path::L4(state) => state.1.advance(now_ns, &mut self.counts),
+            Path::L7(worker) => worker.idle(now_ns, &mut self.counts),
         }
     }
 

@@ -1,18 +1,30 @@
-//! What memory and file system can do: the limits of everything that moves bytes.
+//! What memory, file system and empty receive loops can do: the limits of everything that moves bytes.
 
+use crate::analysis::Stage;
+use crate::live::{self, LiveArgs};
 use crate::measure::{Measurement, Output};
+use crate::receiver::Backend;
 use crate::stage::read_to_end;
+use crate::traffic::TrafficArgs;
 use anyhow::Context;
 use std::hint::black_box;
 use std::io::{Seek, Write};
 use std::time::Instant;
+
+/// What `wirespan-perf limits` is asked for.
+#[derive(clap::Args)]
+pub struct LimitsArgs {
+    /// How long each trial of an empty loop takes
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    pub seconds: f64,
+}
 
 /// More than any cache holds.
 const BYTES: usize = 256 << 20;
 const ROUNDS: u32 = 5;
 
 /// Runs the suite.
-pub fn run(output: &mut Output) -> anyhow::Result<()> {
+pub fn run(args: &LimitsArgs, output: &mut Output) -> anyhow::Result<()> {
     let from = vec![1_u8; BYTES];
     let mut to = vec![2_u8; BYTES];
     let copy = best(|| {
@@ -27,7 +39,30 @@ pub fn run(output: &mut Output) -> anyhow::Result<()> {
         file.rewind()?;
         read_to_end(&mut file)
     })?;
-    output.push(Measurement::limit("limits", "file read (page cache)", read, "GB/s"))
+    output.push(Measurement::limit("limits", "file read (page cache)", read, "GB/s"))?;
+    loops(args, output)
+}
+
+/// What receiving alone takes, with nothing done to the frames.
+fn loops(args: &LimitsArgs, output: &mut Output) -> anyhow::Result<()> {
+    let live = LiveArgs {
+        traffic: TrafficArgs::connections(64, 100_000),
+        backend: Vec::new(),
+        seconds: args.seconds,
+    };
+    for backend in Backend::ALL {
+        let rate = live::loss_free(backend, Stage::Frames, &live)?;
+        let variant = format!("empty {} loop, veth, 64 B", backend.name());
+        output.push(Measurement::limit("limits", &variant, rate, "packets/s"))?;
+    }
+    #[cfg(feature = "dpdk")]
+    output.push(Measurement::limit(
+        "limits",
+        "empty DPDK loop, net_ring, 64 B",
+        crate::dpdk::rate(Stage::Frames, args.seconds)?,
+        "packets/s",
+    ))?;
+    Ok(())
 }
 
 /// GB/s of the best round of something that moves [`BYTES`].

@@ -5,24 +5,42 @@
 //! | module | what |
 //! |---|---|
 //! | `measure` | measurements and how they are printed, clocks, the core they run on |
-//! | `capture` | a long capture out of a short one |
+//! | `analysis` | how far packets go: the stages |
+//! | `capture`, `split` | a long capture out of a short one; one for each protocol |
+//! | `traffic` | made-up connections and repeated captures, sent from the kernel |
+//! | `namespace`, `receiver`, `bisect` | a veth pair, a worker that receives from it, the highest rate without loss |
 //! | `stage` | one pass over a capture as far as a stage, in a process of its own |
-//! | `replay` | packets per second of each stage, memory, and other programs on the same file |
-//! | `requests` | the requests of a busy site |
-//! | `store` | requests per second into the embedded store, bytes per row, time of an answer |
-//! | `limits` | what memory and file system can do |
+//! | `plot` | plots as SVG |
+//!
+//! | suite | what it measures |
+//! |---|---|
+//! | `limits` | memory, file system, empty receive loops |
+//! | `generate` | the traffic by itself |
+//! | `replay` | packets per second of each stage over a capture, memory |
+//! | `live`, `latency` | packets per second without loss; time from frame to record |
+//! | `flows`, `memory` | cost of live flows; memory over time |
+//! | `compare` | other programs on the same file |
+//! | `requests`, `store` | requests per second into the embedded store, bytes per row, time of an answer |
+//! | `instructions`, `callgrind` | instructions per packet, which CI compares |
 //! | `report` | everything, written into `README.md` |
 
 mod analysis;
 mod bisect;
 mod callgrind;
 mod capture;
+mod compare;
+#[cfg(feature = "dpdk")]
+mod dpdk;
+mod flows;
 mod generate;
 mod instructions;
+mod latency;
 mod limits;
 mod live;
 mod measure;
+mod memory;
 mod namespace;
+mod plot;
 mod receiver;
 mod replay;
 mod report;
@@ -57,18 +75,29 @@ enum Suite {
     /// Requests per second into the embedded store; fails when one is lost
     #[cfg(feature = "store")]
     Store(store::StoreArgs),
-    /// Memory copy and file read
-    Limits,
+    /// Memory copy, file read, empty receive loops
+    Limits(limits::LimitsArgs),
+    /// Time per packet and memory per flow, from a thousand to ten million live flows
+    Flows(flows::FlowsArgs),
+    /// From a frame's time stamp to the request's record
+    Latency(latency::LatencyArgs),
+    /// Whether memory stays flat
+    Memory(memory::MemoryArgs),
+    /// Side by side with ndpiReader, tcpdump, tshark and nfstream
+    Compare(compare::CompareArgs),
     /// Traffic out of an interface, or into a file
     Gen(generate::GenerateArgs),
     /// All of them
-    All,
+    All(report::ReportArgs),
     /// All of them, written into perf/README.md
     Report(report::ReportArgs),
     /// Loss-free rates over a veth pair, by backend and stage
     Live(live::LiveArgs),
     /// Instructions per packet, beside those in perf/instructions.txt
     Instructions(instructions::InstructionArgs),
+    /// One number of live flows: what `flows` runs as a process of its own
+    #[command(hide = true)]
+    FlowsOnce(flows::FlowsOnceArgs),
     /// One pass over a capture: what `replay` runs as a process of its own
     #[command(hide = true)]
     ReplayOnce(stage::StageArgs),
@@ -88,8 +117,13 @@ fn main() -> ExitCode {
         Suite::Gen(args) => generate::run(&args, &mut output),
         Suite::Live(args) => live::run(&args, &mut output),
         Suite::Instructions(args) => instructions::run(&args, &mut output),
-        Suite::Limits => limits::run(&mut output),
-        Suite::All => report::run_all(&[], &mut output),
+        Suite::Limits(args) => limits::run(&args, &mut output),
+        Suite::Flows(args) => flows::run(&args, &mut output),
+        Suite::FlowsOnce(args) => flows::run_once(&args),
+        Suite::Latency(args) => latency::run(&args, &mut output),
+        Suite::Memory(args) => memory::run(&args, &mut output),
+        Suite::Compare(args) => compare::run(&args, &mut output),
+        Suite::All(args) => report::run_all(&args, &mut output),
         Suite::Report(args) => report::run(&args, &mut output),
         Suite::ReplayOnce(args) => stage::run(&args),
         #[cfg(feature = "store")]

@@ -34,7 +34,7 @@ impl Backend {
     }
 
     /// A source of this interface, with one queue.
-    fn open(self, interface: &str) -> anyhow::Result<Box<dyn PacketSource>> {
+    pub fn open(self, interface: &str) -> anyhow::Result<Box<dyn PacketSource>> {
         let poll_timeout = Duration::from_millis(10);
         match self {
             Self::AfXdp => {
@@ -91,6 +91,28 @@ impl Board {
         }
     }
 
+    /// The receiver receives from now on.
+    pub fn is_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until the receiver receives, or has ended.
+    pub fn wait_ready(&self, ended: impl Fn() -> bool) {
+        while !self.ready.load(Ordering::Relaxed) && !ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether the receiver is to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The receiver has taken so many frames in all.
+    pub fn count(&self, received: u64) {
+        self.received.store(received, Ordering::Relaxed);
+    }
+
     /// Ends the receiver.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -106,12 +128,10 @@ pub fn start<'scope>(
     interface: &'scope str,
 ) -> anyhow::Result<ScopedJoinHandle<'scope, anyhow::Result<()>>> {
     let thread = scope.spawn(move || receive(board, backend, stage, interface));
-    while !board.ready.load(Ordering::Relaxed) {
-        if thread.is_finished() {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            bail!("the receiver has ended at once");
-        }
-        std::thread::sleep(Duration::from_millis(1));
+    board.wait_ready(|| thread.is_finished());
+    if thread.is_finished() {
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        bail!("the receiver has ended at once");
     }
     Ok(thread)
 }
@@ -120,15 +140,15 @@ fn receive(board: &Board, backend: Backend, stage: Stage, interface: &str) -> an
     let _core = OneCore::pin()?;
     let mut source = backend.open(interface)?;
     let mut analysis = Analysis::new(stage, WorkerConfig::default());
-    board.ready.store(true, Ordering::Relaxed);
-    while !board.stop.load(Ordering::Relaxed) {
+    board.is_ready();
+    while !board.is_stopped() {
         let Some(batch) = source.next_batch()? else { break };
         if batch.is_empty() {
             board.dropped.store(source.stats().kernel_drops, Ordering::Relaxed);
             continue;
         }
         analysis.batch(batch);
-        board.received.store(analysis.counts.packets, Ordering::Relaxed);
+        board.count(analysis.counts.packets);
     }
     Ok(())
 }

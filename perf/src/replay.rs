@@ -1,9 +1,10 @@
-//! Packets per second of each stage over a long capture, on one core; memory; other programs on the same file.
+//! Packets per second of each stage over a long capture, on one core and on several; memory.
 
 use crate::analysis::Stage;
 use crate::capture::{Template, Written, fixture};
-use crate::measure::{Clock, Measurement, OneCore, Output, Times, Whose};
+use crate::measure::{Measurement, OneCore, Output, Times};
 use crate::stage::Pass;
+use crate::traffic::TrafficArgs;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
@@ -28,46 +29,57 @@ pub struct ReplayArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub rounds: u32,
 
-    /// Also run ndpiReader and tcpdump on the same file, where they are installed
-    #[arg(long)]
-    pub compare: bool,
-}
+    /// Made-up packets of 64 bytes in so many TCP connections, instead of a capture
+    #[arg(long, conflicts_with = "input", value_name = "N")]
+    pub flows: Option<u32>,
 
-/// Another program that reads captures.
-struct Peer {
-    name: &'static str,
-    program: &'static str,
-    package: &'static str,
-    arguments: fn(&Path) -> Vec<&std::ffi::OsStr>,
+    /// Also with so many workers, each on a core; as many as there are cores unless told
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
 }
-
-const PEERS: [Peer; 2] = [
-    Peer {
-        name: "ndpiReader -q",
-        program: "ndpiReader",
-        package: "libndpi-bin",
-        arguments: |file| vec!["-q".as_ref(), "-i".as_ref(), file.as_os_str()],
-    },
-    Peer {
-        name: "tcpdump -w /dev/null",
-        program: "tcpdump",
-        package: "tcpdump",
-        arguments: |file| vec!["-r".as_ref(), file.as_os_str(), "-w".as_ref(), "/dev/null".as_ref()],
-    },
-];
 
 /// Runs the suite.
 pub fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<()> {
-    let input = args.input.clone().unwrap_or_else(fixture);
-    let stem = input.file_stem().unwrap_or_default().to_string_lossy();
-    let bench = format!("replay/{stem}");
     let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
     let file = args.out.clone().unwrap_or_else(|| dir.path().join("long.pcap"));
-    let written = Template::read(&input)?.repeat(args.packets, &file)?;
-    let _core = OneCore::pin()?;
-    stages(&bench, &file, written, args.rounds, output)?;
-    if args.compare {
-        compare(&bench, &file, written, args.rounds, output)?;
+    let (name, written) = write(args, &file)?;
+    let bench = format!("replay/{name}");
+    let cores = std::thread::available_parallelism()?.get();
+    {
+        let _core = OneCore::pin()?;
+        stages(&bench, &file, written, args.rounds, output)?;
+    }
+    match args.workers.unwrap_or(cores) {
+        0 | 1 => Ok(()),
+        workers => several(&bench, &file, workers, args.rounds, output),
+    }
+}
+
+/// Makes the long capture.
+fn write(args: &ReplayArgs, file: &Path) -> anyhow::Result<(String, Written)> {
+    if let Some(flows) = args.flows {
+        let traffic = TrafficArgs::connections(64, flows);
+        traffic.write(args.packets, 1e6, file)?;
+        return Ok((traffic.name(), Written { packets: args.packets, bytes: args.packets * 64 }));
+    }
+    let input = args.input.clone().unwrap_or_else(fixture);
+    let name = input.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Ok((name, Template::read(&input)?.repeat(args.packets, file)?))
+}
+
+/// Several workers beside one that may use every core too, in turn.
+fn several(bench: &str, file: &Path, workers: usize, rounds: u32, output: &mut Output) -> anyhow::Result<()> {
+    for stage in [Stage::L4, Stage::L7] {
+        let mut rates = [0_f64; 2];
+        for _ in 0..rounds {
+            for (workers, rate) in [1, workers].into_iter().zip(&mut rates) {
+                let pass = pass(Some(stage), file, workers)?;
+                *rate = rate.max(pass.packets as f64 / pass.wall_s);
+            }
+        }
+        let [one, several] = rates;
+        let variant = format!("{}, {workers} workers beside one", stage.name());
+        output.push(Measurement::new(bench, &variant, several, "packets/s", one))?;
     }
     Ok(())
 }
@@ -84,7 +96,7 @@ fn stages(
     let mut best = all.map(|stage| (stage, Times::NONE, Pass::default()));
     for _ in 0..rounds {
         for (stage, times, last) in &mut best {
-            let pass = pass(*stage, file)?;
+            let pass = pass(*stage, file, 1)?;
             if stage.is_some() && pass.packets != written.packets {
                 bail!("{} packets of {} were read back", pass.packets, written.packets);
             }
@@ -124,8 +136,9 @@ fn stages(
 }
 
 /// One pass in a process of its own.
-fn pass(stage: Option<Stage>, file: &Path) -> anyhow::Result<Pass> {
-    let output = replay_once(stage, file)?.stderr(Stdio::inherit()).output()?;
+fn pass(stage: Option<Stage>, file: &Path, workers: usize) -> anyhow::Result<Pass> {
+    let workers = workers.to_string();
+    let output = replay_once(stage, file)?.args(["--workers", &workers]).stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         bail!("a pass as far as {} ended with {}", stage.map_or("reading", Stage::name), output.status);
     }
@@ -141,55 +154,4 @@ pub fn replay_once(stage: Option<Stage>, file: &Path) -> anyhow::Result<Command>
         command.args(["--stage", value.get_name()]);
     }
     Ok(command)
-}
-
-/// Whole processes in turn: ours, then the others.
-fn compare(
-    bench: &str,
-    file: &Path,
-    written: Written,
-    rounds: u32,
-    output: &mut Output,
-) -> anyhow::Result<()> {
-    let mut ours = Times::NONE;
-    let mut peers = Vec::new();
-    for peer in PEERS {
-        if Command::new(peer.program).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
-        {
-            eprintln!(
-                "wirespan-perf: {} is not there to compare with; install the package {}",
-                peer.program, peer.package
-            );
-            continue;
-        }
-        peers.push((peer, Times::NONE));
-    }
-    for _ in 0..rounds {
-        ours = ours.best(whole_process(&mut replay_once(Some(Stage::L7), file)?)?);
-        for (peer, times) in &mut peers {
-            let mut command = Command::new(peer.program);
-            command.args((peer.arguments)(file));
-            *times = times.best(whole_process(&mut command)?);
-        }
-    }
-    let packets = written.packets as f64;
-    for (peer, theirs) in peers {
-        let variant = format!("l4+l7 against {}", peer.name);
-        let (wall, cpu) = (packets / ours.wall_s, packets / ours.cpu_s);
-        output.push(Measurement::new(bench, &variant, wall, "packets/s", packets / theirs.wall_s))?;
-        output.push(Measurement::new(bench, &variant, cpu, "packets/CPU-s", packets / theirs.cpu_s))?;
-    }
-    Ok(())
-}
-
-fn whole_process(command: &mut Command) -> anyhow::Result<Times> {
-    let clock = Clock::start(Whose::Children)?;
-    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output();
-    let times = clock.stop()?;
-    let name = || command.get_program().to_string_lossy().into_owned();
-    let output = output.with_context(|| format!("cannot run {}", name()))?;
-    if !output.status.success() {
-        bail!("{} ended with {}: {}", name(), output.status, String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(times)
 }

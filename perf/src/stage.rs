@@ -10,6 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use wirespan_capture::PacketSource;
 use wirespan_capture::pcap_file::{CHUNK_BYTES, PcapFile};
+use wirespan_capture::spread::{self, FileEnd};
 use wirespan_dataplane::WorkerConfig;
 
 /// What `wirespan-perf replay-once` is asked for.
@@ -18,6 +19,9 @@ pub struct StageArgs {
     /// How far packets go; unless told, the file's bytes are only read
     #[arg(long, value_enum)]
     pub stage: Option<Stage>,
+    /// Workers that share the packets
+    #[arg(long, default_value_t = 1)]
+    pub workers: usize,
     /// Capture file
     pub file: PathBuf,
 }
@@ -44,6 +48,7 @@ pub fn run(args: &StageArgs) -> anyhow::Result<()> {
     let clock = Clock::start(Whose::Own)?;
     let counts = match args.stage {
         None => read(&args.file).map(|()| Counts::default())?,
+        Some(stage) if args.workers > 1 => spread(stage, &args.file, args.workers)?,
         Some(stage) => analyse(stage, &args.file)?,
     };
     let times = clock.stop()?;
@@ -81,12 +86,46 @@ fn analyse(stage: Stage, path: &Path) -> anyhow::Result<Counts> {
     Ok(analysis.counts)
 }
 
-/// `VmHWM` in proc_pid_status(5), which counts in KiB.
+/// Several workers, each on a thread and with a part of the flows.
+fn spread(stage: Stage, path: &Path, workers: usize) -> anyhow::Result<Counts> {
+    let ends = spread::files(vec![path.to_owned()], workers);
+    let work = |mut end: FileEnd| {
+        let mut analysis = Analysis::new(stage, WorkerConfig::default());
+        while let Some(portion) = end.next_portion()? {
+            for ns in portion.times() {
+                analysis.idle(ns);
+            }
+            analysis.batch(portion.batch);
+        }
+        analysis.finish();
+        Ok(analysis.counts)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = ends.into_iter().map(|end| scope.spawn(move || work(end))).collect();
+        threads.into_iter().try_fold(Counts::default(), |sum, thread| {
+            let one: anyhow::Result<Counts> =
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            one.map(|one| sum + one)
+        })
+    })
+}
+
+/// The most memory that this process has had resident.
 pub fn peak_bytes() -> anyhow::Result<u64> {
+    status("VmHWM:")
+}
+
+/// The memory of this process that is resident.
+pub fn resident_bytes() -> anyhow::Result<u64> {
+    status("VmRSS:")
+}
+
+/// A line of proc_pid_status(5), which counts in KiB.
+fn status(name: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")).and_then(|kib| kib.parse::<u64>().ok());
-    Ok(kib.context("the kernel does not tell VmHWM in /proc/self/status")? * 1024)
+    Ok(kib.with_context(|| format!("the kernel does not tell {name} in /proc/self/status"))? * 1024)
 }
 
 #[cfg(test)]
@@ -103,6 +142,8 @@ mod tests {
         assert_eq!((l4.packets, l4.spans), (decoded.packets, 0));
         assert_eq!((l7.packets, l7.flows), (decoded.packets, l4.flows));
         assert!(l4.flows > 0 && l7.spans > 0);
+        let two = spread(Stage::L7, &fixture(), 2).unwrap();
+        assert_eq!((two.packets, two.flows, two.spans), (l7.packets, l7.flows, l7.spans));
     }
 
     #[test]
