@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench lint fuzz clean cargo engine nextest cargo-fuzz
+.PHONY: help setup build demo test bench instructions check-instructions lint fuzz clean cargo engine nextest cargo-fuzz
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -19,10 +19,10 @@ CARGO_FUZZ := 0.13.2
 say = @printf '\n==> %s\n' '$(1)'
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: cargo engine nextest cargo-fuzz $(WEB)/node_modules/.package-lock.json ## Install everything that any target needs
-	@.ci/packages.sh build lint test web fuzz demo bench
+	@.ci/packages.sh build lint test web fuzz demo bench instructions
 
 build: cargo ## Build the wirespan binary (release) into target/release
 	@.ci/packages.sh build
@@ -44,10 +44,24 @@ test: cargo engine nextest $(WEB)/node_modules/.package-lock.json ## Run all tes
 	cargo test --workspace --locked --doc --quiet
 	$(call say,testing the crates)
 	cargo nextest run --workspace --locked --profile ci
+	@$(MAKE) --no-print-directory check-instructions
 
 bench: cargo engine ## Measure: one line per measurement, beside its physical limit
 	@.ci/packages.sh build bench
 	cargo run --release --locked -p wirespan-perf -- all
+
+# Optimised, but with nothing that differs from build to build, and without the parts that are not counted.
+INSTRUCTIONS := cargo run --quiet --locked -p wirespan-perf --no-default-features --profile instructions \
+	--config 'profile.instructions={inherits="release", lto="off", debug=0}' -- instructions
+
+instructions: cargo ## Count instructions per packet anew, into perf/instructions.txt
+	@.ci/packages.sh build instructions
+	$(INSTRUCTIONS) --write
+
+check-instructions: cargo ## Fail when a stage takes 5 % more instructions per packet than perf/instructions.txt says
+	@.ci/packages.sh build instructions
+	$(call say,counting instructions per packet)
+	$(INSTRUCTIONS)
 
 lint: cargo $(WEB)/node_modules/.package-lock.json ## Check format, lints, scripts, dependency arrows and the built front end
 	@.ci/packages.sh build lint web

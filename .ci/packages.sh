@@ -17,7 +17,8 @@ declare -A groups=(
     [demo]="iproute2:ip nftables:nft procps:sysctl openssl:openssl curl:curl nginx:nginx redis-server:redis-server
         mariadb-server-core:mariadbd mariadb-client-core:mariadb dnsmasq-base:dnsmasq python3:/usr/bin/python3
         python3-pymysql:/usr/lib/python3/dist-packages/pymysql python3-redis:/usr/lib/python3/dist-packages/redis"
-    [bench]="libndpi-bin:ndpiReader tcpdump:tcpdump"
+    [instructions]="valgrind:valgrind"
+    [bench]="iproute2:ip libndpi-bin:ndpiReader tcpdump:tcpdump"
     [record]="tcpdump:tcpdump"
 )
 # Packages that Debian enables as a service of the same name.
