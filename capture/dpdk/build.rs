@@ -52,7 +52,10 @@ fn pkg_config(what: &str) -> Result<Vec<String>, String> {
         .map_err(|error| format!("cannot run {}: {error}; {INSTALL}", program.display()))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("pkg-config finds no libdpdk ({}); {INSTALL}", said.trim()));
+        return Err(format!(
+            "pkg-config finds no libdpdk ({}); {INSTALL}",
+            said.lines().next().unwrap_or_default()
+        ));
     }
     Ok(String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect())
 }
