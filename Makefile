@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench instructions check-instructions lint fuzz clean cargo engine nextest cargo-fuzz
+.PHONY: help setup build demo test bench peers instructions check-instructions lint fuzz clean cargo engine nextest cargo-fuzz
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -49,6 +49,12 @@ test: cargo engine nextest $(WEB)/node_modules/.package-lock.json ## Run all tes
 bench: cargo engine ## Measure: one line per measurement, beside its physical limit
 	@.ci/packages.sh build bench
 	cargo run --release --locked -p wirespan-perf -- all
+
+NFSTREAM := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wirespan/nfstream
+peers: ## Install the slower programs that `make bench` compares with: tshark, nfstream
+	@.ci/packages.sh bench peers
+	@[[ -x $(NFSTREAM)/bin/python ]] || python3 -m venv $(NFSTREAM)
+	@$(NFSTREAM)/bin/pip install --quiet nfstream
 
 # Optimised, but with nothing that differs from build to build, and without the parts that are not counted.
 INSTRUCTIONS := cargo run --quiet --locked -p wirespan-perf --no-default-features --profile instructions \

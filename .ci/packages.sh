@@ -19,6 +19,7 @@ declare -A groups=(
         python3-pymysql:/usr/lib/python3/dist-packages/pymysql python3-redis:/usr/lib/python3/dist-packages/redis"
     [instructions]="valgrind:valgrind"
     [bench]="iproute2:ip libndpi-bin:ndpiReader tcpdump:tcpdump"
+    [peers]="tshark:tshark python3-venv:/usr/share/doc/python3-venv"
     [record]="tcpdump:tcpdump"
 )
 # Packages that Debian enables as a service of the same name.
