@@ -2,7 +2,6 @@
 
 use clap::ValueEnum;
 use wirespan_dataplane::flow::KeyScope;
-use wirespan_dataplane::worker::Shard;
 use wirespan_dataplane::{FlowConfig, WorkerConfig};
 use wirespan_l7::trace::TraceHeaders;
 
@@ -40,8 +39,8 @@ enum KeyPart {
 }
 
 impl AnalysisArgs {
-    /// The settings of worker `index` of `of` that share the same frames.
-    pub fn worker_config(&self, index: u16, of: u32) -> WorkerConfig {
+    /// The settings of worker `index`.
+    pub fn worker_config(&self, index: u16) -> WorkerConfig {
         let has = |part| self.flow_key.contains(&part);
         WorkerConfig {
             flow: FlowConfig {
@@ -54,7 +53,6 @@ impl AnalysisArgs {
                 trace: TraceHeaders::new(&names(&self.trace_headers), &names(&self.request_id_headers)),
                 ..wirespan_l7::Config::default()
             },
-            shard: if of > 1 { Shard { index: index.into(), of } } else { Shard::default() },
             ..WorkerConfig::default()
         }
     }

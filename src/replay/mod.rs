@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
 use wirespan_capture::pcap_file::PcapFile;
-use wirespan_capture::{PacketSource, SourceStats};
+use wirespan_capture::spread::{self, FileEnd};
+use wirespan_capture::{Batch, PacketSource, SourceStats};
 use wirespan_dataplane::RecordSink;
 use wirespan_dataplane::worker::{Worker, WorkerStats};
 use wirespan_l7::SpanSink;
@@ -48,7 +49,8 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FILE", env = "WIRESPAN_LIBCHDB")]
     libchdb: Option<PathBuf>,
 
-    /// Threads that analyse; each takes its part of the flows
+    /// Threads that analyse, each its part of the flows: as many as there are cores is fastest. With more than one, lines
+    /// come in no particular order
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
 
@@ -86,10 +88,7 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     for file in files {
         PcapFile::open(file)?;
     }
-    ensure!(
-        streams.is_empty() || (streams.len() == 1 && args.workers == 1),
-        "standard input can be read once, by one worker; save it to a file first"
-    );
+    ensure!(streams.len() <= 1, "standard input can be read only once; save it to a file first");
     let parquet = args.format == Format::Parquet;
     let exports = if parquet { exports(&args)? } else { Vec::new() };
     let scratch = if parquet && args.data.is_none() { Some(tempfile::tempdir()?) } else { None };
@@ -124,61 +123,99 @@ fn analyse_all(
     output: &Mutex<Output>,
     recorder: Option<&Recorder>,
 ) -> anyhow::Result<Totals> {
+    let analysis = |index| Analysis::new(args, index, output, recorder);
+    if args.workers == 1 {
+        return analysis(0).all(&args.files);
+    }
+    let ends = spread::files(args.files.clone(), args.workers as usize);
     std::thread::scope(|scope| {
-        let start = |index| scope.spawn(move || analyse(args, index, output, recorder));
-        let workers: Vec<_> = (0..args.workers).map(start).collect();
+        let start = |(index, end)| scope.spawn(move || analysis(index).part(end));
+        let workers: Vec<_> = (0..).zip(ends).map(start).collect();
         let mut totals = Totals::default();
+        let mut failure = None;
         for worker in workers {
             match worker.join() {
-                Ok(part) => totals.add(part?),
+                Ok(Ok(part)) => totals.add(part),
+                Ok(Err(error)) => failure = failure.or(Some(error)),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        Ok(totals)
+        failure.map_or(Ok(totals), Err)
     })
 }
 
-/// One worker's part of all files.
-fn analyse(
-    args: &ReplayArgs,
-    index: u32,
-    output: &Mutex<Output>,
-    recorder: Option<&Recorder>,
-) -> anyhow::Result<Totals> {
-    let mut config = args.analysis.worker_config(index as u16, args.workers);
-    config.flow.ticks = recorder.is_some();
-    config.l7.obfuscate = args.obfuscate;
-    let mut worker = Worker::new(config);
-    let printed = if args.format == Format::Parquet { &[] } else { &args.emit[..] };
-    let kept = |what| recorder.is_some() || printed.contains(&what);
-    let keep = (kept(Emit::Spans), kept(Emit::Flows));
-    let mut sink = Sink { keep, pending: Records::default(), spans: [0; L7Protocol::ALL.len()] };
-    let hand_on = |records: &mut Records| {
-        print(records, output, printed)?;
-        if let Some(recorder) = recorder {
-            recorder.write(records)?;
-        }
-        records.clear();
-        anyhow::Ok(())
-    };
-    let mut source = SourceStats::default();
-    for file in &args.files {
-        let mut frames = PcapFile::open(file)?;
-        while let Some(batch) = frames.next_batch()? {
-            worker.batch(batch, &mut sink);
-            if sink.pending.len() >= HAND_ON_RECORDS {
-                hand_on(&mut sink.pending)?;
+/// One worker, and where its records go.
+struct Analysis<'a> {
+    worker: Worker,
+    sink: Sink,
+    output: &'a Mutex<Output>,
+    printed: &'a [Emit],
+    recorder: Option<&'a Recorder>,
+}
+
+impl<'a> Analysis<'a> {
+    fn new(
+        args: &'a ReplayArgs,
+        index: u16,
+        output: &'a Mutex<Output>,
+        recorder: Option<&'a Recorder>,
+    ) -> Self {
+        let mut config = args.analysis.worker_config(index);
+        config.flow.ticks = recorder.is_some();
+        config.l7.obfuscate = args.obfuscate;
+        let printed = if args.format == Format::Parquet { &[] } else { &args.emit[..] };
+        let kept = |what| recorder.is_some() || printed.contains(&what);
+        let keep = (kept(Emit::Spans), kept(Emit::Flows));
+        let sink = Sink { keep, pending: Records::default(), spans: [0; L7Protocol::ALL.len()] };
+        Self { worker: Worker::new(config), sink, output, printed, recorder }
+    }
+
+    /// All frames of all files, straight from the files.
+    fn all(mut self, files: &[PathBuf]) -> anyhow::Result<Totals> {
+        let mut source = SourceStats::default();
+        for file in files {
+            let mut frames = PcapFile::open(file)?;
+            while let Some(batch) = frames.next_batch()? {
+                self.batch(batch)?;
             }
-        }
-        if index == 0 {
             let stats = frames.stats();
             source.received += stats.received;
             source.unreadable.extend(stats.unreadable);
         }
+        self.finish(source)
     }
-    worker.finish(&mut sink);
-    hand_on(&mut sink.pending)?;
-    Ok(Totals { worker: worker.stats(), source, spans: sink.spans })
+
+    /// A worker's part of the flows.
+    fn part(mut self, mut frames: FileEnd) -> anyhow::Result<Totals> {
+        while let Some(portion) = frames.next_portion()? {
+            for now_ns in portion.times() {
+                self.worker.idle(now_ns, &mut self.sink);
+            }
+            self.batch(portion.batch)?;
+        }
+        self.finish(frames.stats())
+    }
+
+    fn batch(&mut self, batch: Batch<'_>) -> anyhow::Result<()> {
+        self.worker.batch(batch, &mut self.sink);
+        if self.sink.pending.len() >= HAND_ON_RECORDS { self.hand_on() } else { Ok(()) }
+    }
+
+    fn finish(mut self, source: SourceStats) -> anyhow::Result<Totals> {
+        self.worker.finish(&mut self.sink);
+        self.hand_on()?;
+        Ok(Totals { worker: self.worker.stats(), source, spans: self.sink.spans })
+    }
+
+    fn hand_on(&mut self) -> anyhow::Result<()> {
+        let records = &mut self.sink.pending;
+        print(records, self.output, self.printed)?;
+        if let Some(recorder) = self.recorder {
+            recorder.write(records)?;
+        }
+        records.clear();
+        Ok(())
+    }
 }
 
 impl Totals {

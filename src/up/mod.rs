@@ -166,7 +166,7 @@ fn own_endpoints(addresses: &[Option<SocketAddr>]) -> Vec<Endpoint> {
 }
 
 fn worker_config(args: &UpArgs, index: u16, local: &[IpAddr], own: &[Endpoint]) -> WorkerConfig {
-    let mut config = args.analysis.worker_config(index, 1);
+    let mut config = args.analysis.worker_config(index);
     config.flow.ticks = true;
     config.flow.report_interval_ms = Some(60_000);
     config.flow.local_addresses = local.to_vec();
