@@ -45,8 +45,8 @@ pub(super) struct Place {
     pub src: u128,
     pub dst: u128,
     pub v6: bool,
-    pub tap: u16,
-    pub vlan: Option<u16>,
+    /// Tap and VLAN.
+    pub scope: u64,
     pub tunnel: Option<(TunnelKind, u32)>,
 }
 
@@ -325,7 +325,7 @@ mod tests {
             fragments in prop::collection::vec((0u32..8, 0usize..40, 1usize..9, any::<bool>(), 0u64..40), 1..200),
         ) {
             let limits = FragmentLimits { datagrams_max: 5, bytes_max: 4000, timeout_ns: 30 };
-            let place = Place { src: 1, dst: 2, v6: true, tap: 0, vlan: None, tunnel: None };
+            let place = Place { src: 1, dst: 2, v6: true, scope: 0, tunnel: None };
             let mut reassembly = Reassembly::new(limits);
             let (mut waiting, mut lost) = (0, 0);
             for (id, offset, units, more, now_ns) in fragments {

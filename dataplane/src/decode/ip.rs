@@ -4,6 +4,7 @@ use super::Walk;
 use super::fragments::{Fragment, Outcome, Place};
 use super::rest::{Rest, be16};
 use crate::packet::{Addresses, Packet};
+use crate::tap::Facts;
 use wirespan_records::{DropReason, NO_TAP};
 
 /// Most IPv6 extension headers that are followed.
@@ -138,8 +139,11 @@ impl<'a> Walk<'a, '_> {
         rest: Rest<'a>,
     ) -> Result<(u8, Rest<'a>), DropReason> {
         let ip = std::mem::take(&mut self.ip);
-        let facts = self.facts();
-        let tap = self.mirror.as_deref_mut().map_or(Ok(NO_TAP), |mirror| mirror.fragment(&facts, ip))?;
+        let mut tap = NO_TAP;
+        if let Some(mirror) = &mut self.state.mirror {
+            let facts = Facts { frame: self.frame, vlan: self.outermost_vlan, tunnel: self.outermost_tunnel };
+            tap = mirror.fragment(&facts, ip)?;
+        }
         if rest.data.len() < rest.wire {
             // Cut, so that it cannot be put together. The first one has the ports.
             return if fragment.offset == 0 {
@@ -155,11 +159,10 @@ impl<'a> Walk<'a, '_> {
             src: addresses.src,
             dst: addresses.dst,
             v6: addresses.v6,
-            tap,
-            vlan: self.vlan,
+            scope: u64::from(tap) << 16 | self.vlan.map_or(0, |vlan| u64::from(vlan) + 1),
             tunnel: self.tunnel.map(|tunnel| (tunnel.kind, tunnel.id)),
         };
-        match self.reassembly.add(place, fragment, rest.data, self.ts_ns, self.wire_len, buffer) {
+        match self.state.reassembly.add(place, fragment, rest.data, self.frame.ts_ns, self.wire_len, buffer) {
             Outcome::Complete { protocol, wire_len } => {
                 self.wire_len = wire_len;
                 Ok((protocol, Rest::new(buffer, buffer.len())))

@@ -69,12 +69,19 @@ impl Default for DecodeConfig {
     }
 }
 
+/// What is kept from frame to frame.
+#[derive(Debug)]
+struct State {
+    ports: TunnelPorts,
+    reassembly: Reassembly,
+    /// Where there are taps, or duplicates to drop.
+    mirror: Option<Box<Mirror>>,
+}
+
 /// Decodes the frames of one worker.
 #[derive(Debug)]
 pub struct Decoder {
-    ports: TunnelPorts,
-    reassembly: Reassembly,
-    mirror: Option<Box<Mirror>>,
+    state: State,
     /// Datagrams put together from fragments that the last packet may borrow; kept for their capacity.
     datagrams: [Vec<u8>; MAX_DATAGRAMS_PER_FRAME],
 }
@@ -83,9 +90,11 @@ impl Decoder {
     /// A decoder with nothing seen yet.
     pub fn new(config: DecodeConfig) -> Self {
         Self {
-            ports: TunnelPorts::new(&config.tunnel_ports),
-            reassembly: Reassembly::new(config.fragments),
-            mirror: Mirror::new(config.mirror).map(Box::new),
+            state: State {
+                ports: TunnelPorts::new(&config.tunnel_ports),
+                reassembly: Reassembly::new(config.fragments),
+                mirror: Mirror::new(config.mirror).map(Box::new),
+            },
             datagrams: Default::default(),
         }
     }
@@ -93,71 +102,77 @@ impl Decoder {
     /// The innermost packet of a frame, or why there is none.
     #[inline]
     pub fn decode<'a>(&'a mut self, frame: &Frame<'a>) -> Result<Packet<'a>, DropReason> {
+        if self.state.mirror.is_some() {
+            return self.decode_mirrored(frame);
+        }
+        self.walk(frame).link(frame.link, Rest::new(frame.data, frame.wire_len as usize))
+    }
+
+    /// The same where there are taps, or duplicates to drop.
+    #[inline(never)]
+    fn decode_mirrored<'a>(&'a mut self, frame: &Frame<'a>) -> Result<Packet<'a>, DropReason> {
+        let mut walk = self.walk(frame);
+        let mut result = walk.link(frame.link, Rest::new(frame.data, frame.wire_len as usize));
+        if let Some(mirror) = &mut walk.state.mirror
+            && let Ok(packet) = &mut result
+        {
+            let facts = Facts { frame, vlan: walk.outermost_vlan, tunnel: walk.outermost_tunnel };
+            match mirror.packet(&facts, walk.ip) {
+                Ok(tap) => packet.tap = tap,
+                Err(reason) => return Err(reason),
+            }
+        }
+        result
+    }
+
+    #[inline(always)]
+    fn walk<'a, 'f>(&'a mut self, frame: &'f Frame<'a>) -> Walk<'a, 'f> {
         let vlan = frame.hints.vlan_tci.and_then(link::vlan_id);
-        let mut walk = Walk {
+        Walk {
             frame,
-            ports: &self.ports,
-            reassembly: &mut self.reassembly,
-            mirror: self.mirror.as_deref_mut(),
+            state: &mut self.state,
             datagrams: &mut self.datagrams,
-            ts_ns: frame.ts_ns,
             wire_len: frame.wire_len.max(frame.data.len() as u32),
-            cut: frame.wire_len.saturating_sub(frame.data.len() as u32),
             vlan,
             tunnel: None,
             depth: MAX_TUNNELS,
             outermost_vlan: vlan,
             outermost_tunnel: None,
             ip: &[],
-        };
-        let mut result = walk.link(frame.link, Rest::new(frame.data, frame.wire_len as usize));
-        if let Some(mirror) = walk.mirror.take()
-            && let Ok(packet) = &mut result
-        {
-            match mirror.packet(&walk.facts(), walk.ip) {
-                Ok(tap) => packet.tap = tap,
-                Err(reason) => result = Err(reason),
-            }
         }
-        result
     }
 
     /// How many frames that were returned as [`DropReason::Fragment`] have turned out to be lost since the last call.
     #[inline]
     pub fn lost_fragments(&mut self) -> u64 {
-        self.reassembly.take_lost()
+        self.state.reassembly.take_lost()
     }
 
     /// The names of the interfaces have changed: a frame's number is the place in `names`.
     pub fn set_interfaces(&mut self, names: &[String]) {
-        if let Some(mirror) = &mut self.mirror {
+        if let Some(mirror) = &mut self.state.mirror {
             mirror.set_interfaces(names);
         }
     }
 
     /// Packets that the search for duplicates forgot early, because more came in one window than it remembers.
     pub fn forgotten(&self) -> u64 {
-        self.mirror.as_ref().map_or(0, |mirror| mirror.forgotten())
+        self.state.mirror.as_ref().map_or(0, |mirror| mirror.forgotten())
     }
 
     /// Gives up all fragments that wait, at the end of the input; [`Self::lost_fragments`] then counts them.
     pub fn finish(&mut self) {
-        self.reassembly.give_up_all();
+        self.state.reassembly.give_up_all();
     }
 }
 
 /// The walk through one frame: what the headers so far have told.
 struct Walk<'a, 'f> {
     frame: &'f Frame<'a>,
-    ports: &'a TunnelPorts,
-    reassembly: &'a mut Reassembly,
-    mirror: Option<&'a mut Mirror>,
+    state: &'a mut State,
     /// Buffers for datagrams put together that this walk has not used yet.
     datagrams: &'a mut [Vec<u8>],
-    ts_ns: u64,
     wire_len: u32,
-    /// Bytes of the frame that were not captured.
-    cut: u32,
     vlan: Option<u16>,
     tunnel: Option<Tunnel>,
     /// How many more tunnels may be entered.
@@ -167,12 +182,6 @@ struct Walk<'a, 'f> {
     outermost_tunnel: Option<OuterTunnel>,
     /// What was captured of the innermost IP packet so far, and what lies behind it; nothing when it was put together.
     ip: &'a [u8],
-}
-
-impl<'a, 'f> Walk<'a, 'f> {
-    fn facts(&self) -> Facts<'f> {
-        Facts { frame: self.frame, vlan: self.outermost_vlan, tunnel: self.outermost_tunnel }
-    }
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl<'a> Walk<'a, '_> {
             protocol::TCP => tcp(&mut rest)?,
             protocol::UDP => {
                 let header = udp(&mut rest)?;
-                if let Some(tunnel) = self.ports.get(header.dst_port)
+                if let Some(tunnel) = self.state.ports.get(header.dst_port)
                     && let Some(inner) = self.enter(tunnel, addresses, rest)
                 {
                     return inner;
@@ -89,8 +89,10 @@ impl<'a> Walk<'a, '_> {
         rest: Rest<'a>,
     ) -> Packet<'a> {
         let (l4_len, captured) = (rest.wire as u32, rest.data.len() as u32);
+        // Bytes of the frame that were not captured.
+        let cut = self.frame.wire_len.saturating_sub(self.frame.data.len() as u32);
         Packet {
-            ts_ns: self.ts_ns,
+            ts_ns: self.frame.ts_ns,
             wire_len: self.wire_len,
             addresses,
             l4,
@@ -103,7 +105,7 @@ impl<'a> Walk<'a, '_> {
             tap: NO_TAP,
             l3_len: l3_len as u32,
             l4_len,
-            l4_wire: l4_len.min(captured.saturating_add(self.cut)),
+            l4_wire: l4_len.min(captured.saturating_add(cut)),
             payload: rest.data,
         }
     }

@@ -40,6 +40,8 @@ pub(crate) struct Matcher {
 /// The taps that are possible on one interface, as places in the file.
 #[derive(Debug, Default)]
 struct Index {
+    /// The interface is this tap, whatever comes from it.
+    whole: Option<u16>,
     tunnels: [Segments; TUNNELS],
     vlans: Segments,
     others: Vec<Candidate>,
@@ -134,9 +136,14 @@ impl Index {
                 others.push(Candidate { rule, fits: !more });
             }
         }
+        let first = all.first().map(|candidate: &Candidate| candidate.rule);
         Self {
             tunnels: tunnels.map(|ranges| Segments::new(&ranges)),
             vlans: Segments::new(&vlans),
+            whole: others
+                .first()
+                .filter(|other| other.fits && first == Some(other.rule))
+                .map(|other| other.rule),
             others: until_sure(others.into_iter()),
             before_tunnel: until_sure(all.into_iter()),
         }
@@ -155,6 +162,9 @@ impl Matcher {
     #[inline]
     pub fn find(&self, facts: &Facts<'_>) -> Option<usize> {
         let index = self.index(facts)?;
+        if let Some(rule) = index.whole {
+            return Some(usize::from(rule));
+        }
         let mut first = u16::MAX;
         if let Some(tunnel) = facts.tunnel
             && let Some(segments) = tunnel_index(tunnel.kind).and_then(|kind| index.tunnels.get(kind))

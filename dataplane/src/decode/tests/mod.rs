@@ -3,6 +3,7 @@
 mod build;
 mod fragments;
 mod links;
+mod mirror;
 mod packets;
 mod properties;
 mod tunnels;
