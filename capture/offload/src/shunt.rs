@@ -14,7 +14,7 @@ use crate::nfc::{self, Direction};
 use crate::plan::Counting;
 use crate::refusal::Refusal;
 use crate::state::Record;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use wirespan_frame::ShuntKey;
@@ -335,9 +335,14 @@ pub(crate) fn hardware_counters(message: &[u8]) -> Option<RuleCounters> {
     Some(RuleCounters { packets, bytes: attr::as_u64(basic)? })
 }
 
+/// Whether rules on what comes in have a place already, made by somebody else.
 fn has_clsact(netlink: &mut Netlink, index: u32) -> bool {
-    let message = tcmsg(index, 0, CLSACT_PARENT, 0);
-    netlink.request(Bus::Route, RTM_GETQDISC, 0, &message).is_ok_and(|answers| !answers.is_empty())
+    let disciplines = netlink.request(Bus::Route, RTM_GETQDISC, NLM_F_DUMP, &tcmsg(index, 0, 0, 0));
+    let field = |message: &Vec<u8>, at: usize| message.get(at..).and_then(attr::as_u32);
+    disciplines
+        .unwrap_or_default()
+        .iter()
+        .any(|d| field(d, 4) == Some(index) && field(d, 12) == Some(CLSACT_PARENT))
 }
 
 fn make_clsact(netlink: &mut Netlink, index: u32) -> Result<(), Refusal> {

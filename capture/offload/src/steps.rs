@@ -1,7 +1,7 @@
 //! From a report and a plan to the settings that are to be made.
 
 use crate::ethtool::Channels;
-use crate::nfc::{Hashed, Rss, Timestamps, symmetric_key};
+use crate::nfc::{HashFields, Hashed, Rss, Timestamps, symmetric_key};
 use crate::plan::{Amount, Counting, Entry, Plan, Switch};
 use crate::report::{Answer, Report};
 use crate::setting::{Setting, on_off};
@@ -158,7 +158,11 @@ impl Steps {
         }
         for (of, fields) in &report.hash_fields {
             match fields.told() {
-                Ok(now) if *now != of.best() => {
+                // Nothing hashed is how drivers without a choice answer.
+                Ok(HashFields(0)) if asked => {
+                    self.refuse(name, format!("hash fields of {}: the driver hashes none", of.name()));
+                }
+                Ok(now) if now.0 != 0 && *now != of.best() => {
                     self.set(name, Setting::HashFields { of: *of, fields: of.best() });
                 }
                 // A NIC that does not know GTP-U is no news.

@@ -109,7 +109,8 @@ fn hex(bytes: &[u8]) -> String {
     while let Some(first) = rest.first() {
         let zeros = rest.iter().take_while(|byte| **byte == 0).count();
         if zeros >= 12 {
-            let _ = write!(text, "00*{zeros} ");
+            let space = if text.is_empty() || text.ends_with(' ') { "" } else { " " };
+            let _ = write!(text, "{space}00*{zeros} ");
             rest = &rest[zeros..];
         } else {
             let _ = write!(text, "{first:02x}");
