@@ -58,7 +58,8 @@ peers: ## Install the slower programs that `make bench` compares with: tshark, n
 
 # Optimised, but with nothing that differs from build to build, and without the parts that are not counted.
 INSTRUCTIONS := cargo run --quiet --locked -p wirespan-perf --no-default-features --profile instructions \
-	--config 'profile.instructions={inherits="release", lto="off", debug=0}' -- instructions
+	--config 'profile.instructions.inherits="release"' --config 'profile.instructions.lto="off"' \
+	--config profile.instructions.debug=0 -- instructions
 
 instructions: cargo ## Count instructions per packet anew, into perf/instructions.txt
 	@.ci/packages.sh build instructions
