@@ -37,7 +37,6 @@ plain!(
     libc::xdp_statistics,
     libc::xdp_umem_reg,
     u64,
-    wirespan_bpf::xdp::Stamp,
 );
 
 /// All bits zero.

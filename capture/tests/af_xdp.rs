@@ -122,6 +122,7 @@ fn each_queue_has_a_source() {
         ip("link add many numrxqueues 4 type veth peer name other numtxqueues 4");
         ip("link set many up");
         ip("link set other up");
+        support::wait_until_up(&["many", "other"]);
         let mut sources = AfXdp::open("many", Options { port: 9, ..options() }).unwrap();
         assert_eq!(sources.iter().map(AfXdp::queue).collect::<Vec<_>>(), [0, 1, 2, 3]);
         let sender = Sender::new("other");

@@ -37,7 +37,7 @@ fn each_mode_is_tried_in_turn_and_what_was_refused_is_told() {
         drop(source);
         let mut source = open_one("lo", options());
         assert_eq!(source.mode(), Mode::Generic);
-        insta::assert_snapshot!(notes(&mut source), @"the driver of lo runs no XDP program: it runs in the network stack, which is slower");
+        insta::assert_snapshot!(notes(&mut source), @"the driver of lo takes no XDP program (Operation not supported (os error 95))");
         drop(source);
         for (mode, text) in [(Mode::Copy, "native XDP, copy"), (Mode::Generic, "generic XDP, copy")] {
             let mut source = open_one("right", Options { first_mode: mode, ..options() });
@@ -243,10 +243,10 @@ fn settings_that_cannot_be_made_are_told() {
 #[test]
 fn a_queue_that_another_socket_has_is_named() {
     in_namespace(|| {
-        let _other = support::occupy_queue("right");
+        let other = support::occupy_queue("right");
         let error = AfXdp::open("right", options()).err().unwrap();
         insta::assert_snapshot!(error, @"queue 0 of right is taken by another AF_XDP socket; stop the program that uses it (`ss --xdp -p` names it)");
-        drop(_other);
+        drop(other);
         sees_what_is_sent(&mut open_one("right", options()), 100);
     });
 }

@@ -257,6 +257,9 @@ impl<'a> Setup<'a> {
     }
 
     /// Joins what can only be joined by a bound socket.
+    ///
+    /// The group does not let the kernel put fragments together (`PACKET_FANOUT_FLAG_DEFRAG`): a worker does that itself, and
+    /// counts frames as they were on the wire. Nor does a full ring overflow into another's (`ROLLOVER`): that splits flows.
     fn join(&self, options: &Options) -> Result<Vec<Note>, CaptureError> {
         if options.promiscuous {
             self.interface.make_promiscuous(self.socket.as_fd())?;

@@ -28,12 +28,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wirespan_bpf::xdp::{self, Counters, Stamp, XdpOptions};
+use wirespan_bpf::xdp::{self, Counters, FilterMap, Stamp, XdpOptions};
 use wirespan_frame::{Batch, Descriptor, Hints, LinkType};
 
 use crate::interface::Interface;
 use crate::sys;
-use crate::{CaptureError, LendingSource, Loss, Note, PacketSource, Region, SourceStats};
+use crate::{CaptureError, LendingSource, Loss, Note, PacketSource, Region, Shunt, SourceStats};
 use busy_poll::Effect;
 pub use busy_poll::{Setting, settings as busy_poll_settings};
 use clock::{Clock, NicClock};
@@ -77,10 +77,10 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 16 MiB a queue.
+    /// 64 MiB a queue: a million frames a second can wait for 16 ms while a worker does not get its CPU.
     fn default() -> Self {
         Self {
-            frames_per_queue: 4096,
+            frames_per_queue: 16_384,
             promiscuous: true,
             poll_timeout: Duration::from_millis(100),
             port: 0,
@@ -136,6 +136,7 @@ pub struct AfXdp {
     idle: bool,
     received: u64,
     joined: u64,
+    filter: Option<FilterMap>,
     notes: Vec<Note>,
     options: Options,
 }
@@ -166,7 +167,14 @@ impl AfXdp {
         self.joined
     }
 
-    /// What the XDP program did with the frames of all queues.
+    /// The handle that changes the filter of all queues while they are captured; the first source has it, once, when
+    /// [`XdpOptions::filter`] was given.
+    pub fn take_filter(&mut self) -> Option<FilterMap> {
+        self.filter.take()
+    }
+
+    /// What the XDP program did with the frames of all queues. Frames on the wire are those that were lent, those that were
+    /// [dropped](SourceStats::drops), and those that the program filtered, did not sample, shunted or passed on.
     pub fn program_counters(&self) -> Result<Counters, CaptureError> {
         self.attachment.counters()
     }
@@ -190,8 +198,8 @@ impl AfXdp {
             let first = self.socket.rx.peek(used);
             if first.options & libc::XDP_PKT_CONTD == 0 {
                 let place = first.addr as usize;
-                let descriptor = self.describe(place, place, first.len, now_ns);
-                into.push(descriptor);
+                let stamp = take_stamp(&self.socket.memory, place);
+                into.push(self.describe(stamp, place, first.len, now_ns));
                 used += 1;
             } else {
                 let Some(parts) = self.join(used, ready, now_ns, into) else { break };
@@ -203,7 +211,7 @@ impl AfXdp {
         self.received += frames as u64;
     }
 
-    fn describe(&mut self, received_at: usize, offset: usize, len: u32, now_ns: u64) -> Descriptor {
+    fn describe(&mut self, stamp: Option<Stamp>, offset: usize, len: u32, now_ns: u64) -> Descriptor {
         let mut descriptor = Descriptor {
             offset,
             len,
@@ -213,11 +221,16 @@ impl AfXdp {
             port: self.options.port,
             hints: Hints::default(),
         };
-        if let Some(stamp) = take_stamp(&self.socket.memory, received_at) {
+        if let Some(stamp) = stamp {
             descriptor.ts_ns = self.clock.real_ns(stamp.boot_ns);
-            // Fields that are not set hold 0.
+            // 0 where it is not set.
             descriptor.hints.flow_hash = NonZeroU32::new(stamp.flow_hash);
-            descriptor.hints.rx_hash = NonZeroU32::new(stamp.rx_hash);
+            if stamp.has(Stamp::RX_HASH) {
+                descriptor.hints.rx_hash = NonZeroU32::new(stamp.rx_hash);
+            }
+            if let Some(wire_len) = stamp.cut_from() {
+                descriptor.wire_len = wire_len;
+            }
             if stamp.has(Stamp::VLAN) {
                 descriptor.hints.vlan_tci = Some(stamp.vlan_tci);
             }
@@ -231,19 +244,14 @@ impl AfXdp {
     /// Puts a frame together whose first part is `ahead` in the ring, and says how many parts it has. `None` while its end
     /// or a buffer is missing: it waits in the ring then.
     fn join(&mut self, ahead: u32, ready: u32, now_ns: u64, into: &mut Vec<Descriptor>) -> Option<u32> {
-        let rx = &self.socket.rx;
-        let is_last = |&index: &u32| rx.peek(index).options & libc::XDP_PKT_CONTD == 0;
-        let last = (ahead..ready).find(is_last)?;
+        let Socket { rx, fill, memory, .. } = &mut self.socket;
+        let last = (ahead..ready).find(|&index| rx.peek(index).options & libc::XDP_PKT_CONTD == 0)?;
         let parts = || (ahead..=last).map(|index| rx.peek(index));
-        let (place, len) = self
-            .spares
-            .join(&self.socket.memory, parts().map(|part| (part.addr as usize, part.len as usize)))?;
-        self.socket.fill.give(parts().map(|part| part.addr - part.addr % FRAME_BYTES as u64));
-        let received_at = rx.peek(ahead).addr as usize;
-        let whole: u64 = parts().map(|part| u64::from(part.len)).sum();
-        let mut descriptor = self.describe(received_at, place, len as u32, now_ns);
-        descriptor.wire_len = u32::try_from(whole).unwrap_or(u32::MAX);
-        into.push(descriptor);
+        let (place, len) =
+            self.spares.join(memory, parts().map(|part| (part.addr as usize, part.len as usize)))?;
+        let stamp = take_stamp(memory, rx.peek(ahead).addr as usize);
+        fill.give(parts().map(|part| part.addr - part.addr % FRAME_BYTES as u64));
+        into.push(self.describe(stamp, place, len as u32, now_ns));
         self.joined += 1;
         Some(last - ahead + 1)
     }
@@ -363,6 +371,10 @@ impl PacketSource for AfXdp {
 
     fn backlog(&mut self) -> f32 {
         self.socket.rx.ready() as f32 / self.socket.rx.entries() as f32
+    }
+
+    fn shunt(&mut self) -> Option<Box<dyn Shunt>> {
+        Some(Box::new(self.attachment.shunt()?))
     }
 
     fn notes(&mut self) -> Vec<Note> {

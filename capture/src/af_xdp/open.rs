@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use wirespan_bpf::xdp::{self, Counters, QUEUES_MAX, XdpOptions, XdpProgram};
+use wirespan_bpf::xdp::{self, Counters, QUEUES_MAX, ShuntMap, XdpOptions, XdpProgram};
 use wirespan_frame::LinkType;
 
 use super::busy_poll::{self, Effect, Setting};
@@ -27,6 +27,10 @@ pub(super) struct Attachment {
 impl Attachment {
     pub fn mode(&self) -> xdp::Mode {
         self.program.mode()
+    }
+
+    pub fn shunt(&self) -> Option<ShuntMap> {
+        self.program.shunt()
     }
 
     pub fn counters(&self) -> Result<Counters, CaptureError> {
@@ -73,15 +77,14 @@ pub(super) fn open(interface: &str, options: &Options) -> Result<Vec<AfXdp>, Cap
             let reason = error.to_string();
             notes.push(Note::NoBusyPoll { interface: interface.name.clone(), reason });
         }
-        notes.extend(fallbacks(&socket, &interface, queues, options));
+        notes.extend(fallbacks(&socket, program.frags(), &interface, queues, options));
         sockets.push(socket);
     }
-    if program.mode() == xdp::Mode::Generic && options.first_mode < Mode::Generic {
-        notes.push(Note::NoNativeXdp { interface: interface.name.clone() });
-    }
+    notes.extend(program.fallbacks().iter().cloned().map(Note::Program));
     // All queues of an interface are alike.
     let mut seen = HashSet::new();
-    notes.retain(|note| seen.insert(std::mem::discriminant(note)));
+    notes.retain(|note| matches!(note, Note::Program(_)) || seen.insert(std::mem::discriminant(note)));
+    let mut filter = program.take_filter();
     let attachment = Arc::new(Attachment { program, _promiscuous: promiscuous, _settings: settings });
     let source = |(queue, socket): (u32, Socket)| AfXdp {
         spares: Spares::new(umem_bytes(socket.frames)),
@@ -96,6 +99,7 @@ pub(super) fn open(interface: &str, options: &Options) -> Result<Vec<AfXdp>, Cap
         idle: true,
         received: 0,
         joined: 0,
+        filter: filter.take(),
         notes: if queue == 0 { std::mem::take(&mut notes) } else { Vec::new() },
         options: options.clone(),
     };
@@ -119,13 +123,19 @@ fn change_settings(interface: &Interface, notes: &mut Vec<Note>) -> Changed {
 }
 
 /// What the driver and the machine did not give to a socket.
-fn fallbacks(socket: &Socket, interface: &Interface, queues: u32, options: &Options) -> Vec<Note> {
+fn fallbacks(
+    socket: &Socket,
+    frags: bool,
+    interface: &Interface,
+    queues: u32,
+    options: &Options,
+) -> Vec<Note> {
     let mut notes = Vec::new();
     let interface_name = || interface.name.clone();
     if let Some(reason) = &socket.bound.zero_copy_refused {
         notes.push(Note::NoZeroCopy { interface: interface_name(), reason: reason.clone() });
     }
-    if !socket.bound.multi_buffer && interface.longest_frame() > FRAME_CAPACITY {
+    if !(socket.bound.multi_buffer && frags) && interface.longest_frame() > FRAME_CAPACITY {
         notes.push(Note::NoMultiBuffer { interface: interface_name(), longest: FRAME_CAPACITY });
     }
     if options.huge_pages && socket.pages != Pages::Huge {

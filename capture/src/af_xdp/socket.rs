@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::interface::Interface;
 use crate::sys::{self, Mapping, Pages};
@@ -11,6 +12,9 @@ use crate::{CaptureError, placement};
 use super::ring::Ring;
 use super::spare::SPARE_AREA_BYTES;
 use super::{FRAME_BYTES, FRAME_CAPACITY, HEADROOM, Options};
+
+/// A queue that is taken for longer is in use.
+const BUSY_FOR: Duration = Duration::from_secs(1);
 
 /// A socket that was bound to one queue of an interface.
 pub(super) struct Socket {
@@ -110,7 +114,7 @@ fn bind(
     let mut zero_copy_refused = None;
     let mut last_error = None;
     for (zero_copy, multi_buffer) in ways {
-        match bind_so(socket, interface, queue, zero_copy, multi_buffer) {
+        match bind_patiently(|| bind_so(socket, interface, queue, zero_copy, multi_buffer)) {
             Ok(()) if zero_copy => return Ok(Bound { zero_copy, zero_copy_refused: None, multi_buffer }),
             Ok(()) => return Ok(Bound { zero_copy, zero_copy_refused, multi_buffer }),
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
@@ -126,6 +130,19 @@ fn bind(
     }
     let source = last_error.unwrap_or_else(|| io::ErrorKind::Unsupported.into());
     Err(CaptureError::system("bind an AF_XDP socket to a queue", &interface.name, source))
+}
+
+/// The kernel frees a queue some time after the socket that had it was closed, as by a process that was killed.
+fn bind_patiently(bind: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < BUSY_FOR => {
+                std::thread::sleep(BUSY_FOR / 50);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn bind_so(

@@ -31,6 +31,7 @@ pub fn in_namespace(test: impl FnOnce() + Send) {
             ip("link add left numrxqueues 1 numtxqueues 1 type veth peer name right numrxqueues 1 numtxqueues 1");
             ip("link set left up");
             ip("link set right up");
+            wait_until_up(&["left", "right"]);
             test();
             Ok::<_, String>(())
         });
@@ -155,6 +156,24 @@ pub fn silence() {
         ip(&format!("link set {end} addrgenmode none"));
         ip(&format!("link set {end} arp off multicast off"));
         ip(&format!("link set {end} up"));
+    }
+    wait_until_up(&["left", "right"]);
+}
+
+/// The kernel drops what is sent through an interface until its worker has noticed that the link is up.
+pub fn wait_until_up(interfaces: &[&str]) {
+    let start = Instant::now();
+    for interface in interfaces {
+        let is_up = || {
+            let output = Command::new("ip").args(["link", "show", interface]).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).contains("state UP")
+        };
+        while !is_up() {
+            assert!(start.elapsed() < PATIENCE, "{interface} does not come up");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Waits for the lock that the worker holds until it is done.
+        ip(&format!("link set {interface} up"));
     }
 }
 
