@@ -1,28 +1,46 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// Hands every frame of an interface to the AF_XDP socket of its queue, with a time stamp in front of it.
+// Hands the frames of an interface to the AF_XDP sockets of its queues, with a stamp in front of each. Before that, as
+// far as it is asked for: filters, samples by flow, and counts the frames of shunted flows instead of delivering them.
+//
+// What it shall do is constant when it is loaded, so that the verifier removes what is not asked for.
 
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
+#include "packet.h"
+
+typedef struct xdp_md parse_context;
+
+#include "parse.h"
+#include "filter.h"
+#include "flow_hash.h"
+#include "hints.h"
+#include "shunt.h"
 
 #define QUEUES_MAX 256
 
-/* Lies right before the frame; the same as Stamp in src/xdp/stamp.rs. */
-#define STAMP_MAGIC 0x77737032 /* wsp2 */
-struct stamp {
-	__u32 magic;
-	__u32 flow_hash;
-	__u64 boot_ns; /* CLOCK_BOOTTIME */
-	__u64 rx_ns;
-	__u32 rx_hash;
-	__u16 vlan_tci;
-	__u16 flags;
+/* The same as Settings in src/xdp/mod.rs. */
+struct settings {
+	/* Flows whose spread hash is less are kept; 0 keeps all. */
+	__u32 sample_below;
+	/* Which metadata kfuncs may be called: bits of STAMP_... */
+	__u32 kfuncs;
+	__u8 flow_hash;
+	__u8 filter;
+	__u8 shunt;
+	/* The kernel knows frames of several buffers. */
+	__u8 frags;
 };
 
-/* The same as Counters in src/xdp/mod.rs. */
+const volatile struct settings settings;
+
+/* The same as Counters in src/xdp/stats.rs. Whatever comes in goes out once. */
 struct counters {
+	__u64 received;
 	__u64 delivered;
 	__u64 passed;
+	__u64 filtered[DIMENSIONS];
+	__u64 sampled_out;
+	__u64 shunted;
+	__u64 shunted_bytes;
 };
 
 struct {
@@ -39,33 +57,96 @@ struct {
 	__uint(max_entries, 1);
 } statistics SEC(".maps");
 
-/* A driver that has no room for metadata leaves the frame unstamped. */
-static __always_inline void stamp(struct xdp_md *ctx)
+/* Only the first buffer of a frame is looked into. */
+static __always_inline const void *load(struct xdp_md *ctx, struct walk *walk, __u32 len)
 {
-	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct stamp)))
-		return;
-	struct stamp *stamp = (void *)(long)ctx->data_meta;
-	if ((void *)(stamp + 1) > (void *)(long)ctx->data)
-		return;
-	*stamp = (struct stamp){ .magic = STAMP_MAGIC, .boot_ns = bpf_ktime_get_boot_ns() };
+	void *header = (void *)(long)ctx->data + walk->offset;
+	return header + len > (void *)(long)ctx->data_end ? NULL : header;
 }
 
-/* Also frames in parts: jumbo frames (Linux 5.18). */
-SEC("xdp.frags")
+/* Spreads the hash anew, so that the flows that are kept have hashes of all sizes. */
+static __always_inline bool sampled(__u32 hash)
+{
+	return hash * 0x9e3779b1 < settings.sample_below;
+}
+
+/* The frame's length with all of its buffers. */
+static __always_inline __u32 frame_len(struct xdp_md *ctx)
+{
+	return settings.frags ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data;
+}
+
+/* What is done with a frame that a socket waits for. */
+static __always_inline int capture(struct xdp_md *ctx, struct counters *counters)
+{
+	struct stamp stamp = { .magic = STAMP_MAGIC, .boot_ns = bpf_ktime_get_boot_ns() };
+	nic_hints(ctx, settings.kfuncs, &stamp);
+
+	__u32 wire_len = frame_len(ctx), headers_len = 0;
+	struct walk walk = {};
+	const struct packet *packet = &walk.packet;
+	bool hashed = settings.flow_hash || settings.sample_below;
+	if (hashed || settings.filter || settings.shunt) {
+		__u16 id = stamp.vlan_tci & 0x0fff;
+		walk.packet.vlan = id ? id | VLAN_PRESENT : 0;
+		walk.captured_end = ctx->data_end - ctx->data;
+		walk.end = wire_len;
+		parse(ctx, &walk, ETHERNET);
+	}
+	if (settings.filter) {
+		enum dimension rejected = filter(packet);
+		if (rejected < DIMENSIONS) {
+			counters->filtered[rejected]++;
+			return XDP_DROP;
+		}
+	}
+	if (hashed && packet->found) {
+		stamp.flow_hash = flow_hash(packet);
+		stamp.flags |= STAMP_FLOW_HASH;
+		if (settings.sample_below && !sampled(stamp.flow_hash)) {
+			counters->sampled_out++;
+			return XDP_DROP;
+		}
+	}
+	if (settings.shunt) {
+		enum shunt_mode mode = shunt(packet, wire_len, stamp.boot_ns);
+		if (mode == SHUNT_COUNT) {
+			counters->shunted_bytes += wire_len;
+			/* A barrier: who sees this one sees the flow's counters too. */
+			__sync_fetch_and_add(&counters->shunted, 1);
+			return XDP_DROP;
+		}
+		if (mode == SHUNT_HEADERS && packet->headers_len < wire_len) {
+			headers_len = packet->headers_len;
+			stamp.rx_hash = wire_len;
+			stamp.flags = (stamp.flags & ~STAMP_RX_HASH) | STAMP_CUT;
+		}
+	}
+	/* Without a stamp nobody would know how long the frame was. */
+	if (write_stamp(ctx, &stamp) && headers_len)
+		bpf_xdp_adjust_tail(ctx, (int)headers_len - (int)wire_len);
+	counters->delivered++;
+	return XDP_REDIRECT;
+}
+
+SEC("xdp")
 int wirespan_xdp(struct xdp_md *ctx)
 {
 	__u32 zero = 0;
 	struct counters *counters = bpf_map_lookup_elem(&statistics, &zero);
 	if (!counters)
 		return XDP_PASS;
+	/* With a barrier where user space waits until no CPU is in here; see src/xdp/shunt.rs. */
+	if (settings.shunt)
+		__sync_fetch_and_add(&counters->received, 1);
+	else
+		counters->received++;
 	/* A queue without a socket stays with the network stack. */
-	if (!bpf_map_lookup_elem(&sockets, &(__u32){ ctx->rx_queue_index })) {
+	if (bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS) != XDP_REDIRECT) {
 		counters->passed++;
 		return XDP_PASS;
 	}
-	stamp(ctx);
-	counters->delivered++;
-	return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
+	return capture(ctx, counters);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

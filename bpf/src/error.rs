@@ -19,7 +19,7 @@ pub enum BpfError {
         interface: String,
     },
     /// The kernel does not take the program.
-    #[error("this kernel does not take the eBPF program ({reason}); Linux 5.8 or newer with BPF is needed")]
+    #[error("this kernel does not take the eBPF program ({reason}); Linux 5.12 or newer with BPF is needed")]
     Load {
         /// What the kernel said.
         reason: String,
@@ -37,6 +37,24 @@ pub enum BpfError {
     Run {
         /// What the kernel said.
         reason: String,
+    },
+    /// A text is no network.
+    #[error(
+        "{text} is no network; write an address such as 10.1.2.3, or a network such as 10.0.0.0/8 or fd00::/8"
+    )]
+    Network {
+        /// What was given.
+        text: String,
+    },
+    /// A filter has more rules than there is room for.
+    #[error("the filter has {entries} {what}; at most {max} are possible, so sum them up in fewer")]
+    FilterTooLarge {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        entries: usize,
+        /// How many are possible.
+        max: usize,
     },
     /// A map of a running program cannot be changed.
     #[error("cannot change a map of the eBPF program: {reason}")]
@@ -65,6 +83,17 @@ impl BpfError {
 
     pub(crate) fn run(error: &(dyn Error + 'static)) -> Self {
         Self::Run { reason: text(error) }
+    }
+
+    /// What the kernel said.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Load { reason }
+            | Self::Attach { reason, .. }
+            | Self::Run { reason }
+            | Self::Map { reason } => reason.clone(),
+            other => other.to_string(),
+        }
     }
 
     pub(crate) fn map(error: &(dyn Error + 'static)) -> Self {

@@ -53,7 +53,7 @@ mod tests {
         let mut counts = [0u32; BUCKETS];
         for flow in 0..70_000u32 {
             let client =
-                (IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 | flow % 250)), (flow / 250) as u16 + 1024);
+                (IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + flow % 250)), (flow / 250) as u16 + 1024);
             let server = (IpAddr::from([10, 1, 0, 1]), 443);
             let hash = flow_hash(42, client, server, 6);
             assert_eq!(hash, flow_hash(42, server, client, 6));

@@ -2,13 +2,18 @@
 //!
 //! Takes in the name of what to watch; hands on handles to running programs. A program lives as long as its handle.
 //!
+//! - [`fanout`]: frames of an AF_PACKET group to its sockets, by the innermost packet
 //! - [`flow_hash()`]: the symmetric hash that the programs give a packet
 //! - [`generate`]: traffic for the benchmark suite
+//! - `object`, `sys`: from an object file to a program in the kernel
 //! - [`xdp`]: frames of an interface to AF_XDP sockets, filtered, counted and stamped
 
 mod error;
+pub mod fanout;
 mod flow_hash;
 pub mod generate;
+mod object;
+mod sys;
 pub mod xdp;
 
 pub use error::BpfError;

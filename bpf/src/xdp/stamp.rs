@@ -12,7 +12,7 @@ pub struct Stamp {
     pub boot_ns: u64,
     /// When the NIC received the frame, on the NIC's clock, in nanoseconds; see [`Stamp::RX_TIME`].
     pub rx_ns: u64,
-    /// RSS hash that the NIC computed; see [`Stamp::RX_HASH`].
+    /// RSS hash that the NIC computed; see [`Stamp::RX_HASH`]. With [`Stamp::CUT`], the frame's length on the wire.
     pub rx_hash: u32,
     /// 802.1Q tag control information that the NIC stripped from the frame; see [`Stamp::VLAN`].
     pub vlan_tci: u16,
@@ -31,6 +31,13 @@ impl Stamp {
     pub const RX_HASH: u16 = 4;
     /// `vlan_tci` is set.
     pub const VLAN: u16 = 8;
+    /// The frame was cut behind its headers; `rx_hash` holds its length on the wire.
+    pub const CUT: u16 = 16;
+
+    /// The length that the frame had on the wire, if it was cut.
+    pub fn cut_from(&self) -> Option<u32> {
+        self.has(Self::CUT).then_some(self.rx_hash)
+    }
 
     /// True when all of `flags` are set.
     pub fn has(&self, flags: u16) -> bool {

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Flows whose frames are counted instead of delivered; src/xdp/shunt.rs is the other side.
+ *
+ * User space enters a flow into both maps and takes it out of both. A frame that wakes its flow takes it out of the
+ * first, so that later frames are delivered, while the counters stay to be read. Neither map throws anything out.
+ */
+#pragma once
+
+#include "packet.h"
+
+/* The same as ShuntKey in capture/frame/src/shunt.rs. */
+struct shunt_key {
+	struct address a;
+	struct address b;
+	__u16 a_port;
+	__u16 b_port;
+	__u8 protocol;
+	__u8 tunnel_kind;
+	__u16 vlan;
+	__u32 tunnel_id;
+};
+
+enum shunt_mode {
+	SHUNT_NONE,
+	SHUNT_COUNT,
+	SHUNT_HEADERS,
+};
+
+/* The same as Counters in src/xdp/shunt.rs. */
+struct shunt_counters {
+	__u64 packets;
+	__u64 bytes;
+	__u64 l3_bytes;
+	__u64 l4_bytes;
+	__u64 first_boot_ns;
+	__u64 last_boot_ns;
+	__u32 first_seq;
+	__u32 next_seq;
+	__u32 last_ack;
+	__u32 zero_windows;
+	__u64 tcp_flags;
+};
+
+/* Of side A and of side B. */
+struct shunt_flow {
+	struct shunt_counters directions[2];
+};
+
+/* max_entries of both is set when they are loaded. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct shunt_key);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} shunt_marks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__type(key, struct shunt_key);
+	__type(value, struct shunt_flow);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} shunt_counts SEC(".maps");
+
+/* Side A is the smaller (address, port). */
+static __always_inline bool source_is_a(const struct packet *packet)
+{
+#pragma clang loop unroll(full)
+	for (int i = 0; i < 4; i++) {
+		__u32 src = bpf_ntohl(packet->src.words[i]), dst = bpf_ntohl(packet->dst.words[i]);
+		if (src != dst)
+			return src < dst;
+	}
+	return packet->src_port <= packet->dst_port;
+}
+
+static __always_inline void shunt_key(struct shunt_key *key, const struct packet *packet, bool from_a)
+{
+	key->a = from_a ? packet->src : packet->dst;
+	key->b = from_a ? packet->dst : packet->src;
+	key->a_port = from_a ? packet->src_port : packet->dst_port;
+	key->b_port = from_a ? packet->dst_port : packet->src_port;
+	key->protocol = packet->protocol;
+	key->tunnel_kind = packet->tunnel_kind;
+	key->vlan = packet->vlan;
+	key->tunnel_id = packet->tunnel_id;
+}
+
+static __always_inline void shunt_count(struct shunt_counters *counters, const struct packet *packet,
+					__u32 wire_len, __u64 boot_ns)
+{
+	bool first = counters->packets++ == 0;
+	counters->bytes += wire_len;
+	counters->l3_bytes += packet->l3_len;
+	counters->l4_bytes += packet->l4_len;
+	counters->last_boot_ns = boot_ns;
+	if (first)
+		counters->first_boot_ns = boot_ns;
+	if (packet->protocol != PROTOCOL_TCP)
+		return;
+	__u32 next_seq = packet->seq + packet->l4_len;
+	if (first)
+		counters->first_seq = packet->seq;
+	if (first || (__s32)(next_seq - counters->next_seq) > 0)
+		counters->next_seq = next_seq;
+	counters->last_ack = packet->ack;
+	counters->zero_windows += packet->window == 0;
+	counters->tcp_flags |= packet->tcp_flags;
+}
+
+/*
+ * What is to be done with the frame; SHUNT_COUNT when it was counted. Fragments are always delivered: only together
+ * do they tell how many packets they are.
+ */
+static __always_inline enum shunt_mode shunt(const struct packet *packet, __u32 wire_len, __u64 boot_ns)
+{
+	if (!packet->found || packet->fragment)
+		return SHUNT_NONE;
+	bool from_a = source_is_a(packet);
+	struct shunt_key key;
+	shunt_key(&key, packet, from_a);
+	__u32 *mode = bpf_map_lookup_elem(&shunt_marks, &key);
+	if (!mode)
+		return SHUNT_NONE;
+	if (packet->protocol == PROTOCOL_TCP && packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) {
+		bpf_map_delete_elem(&shunt_marks, &key);
+		return SHUNT_NONE;
+	}
+	if (*mode == SHUNT_HEADERS)
+		return SHUNT_HEADERS;
+	struct shunt_flow *flow = bpf_map_lookup_elem(&shunt_counts, &key);
+	if (!flow)
+		return SHUNT_NONE;
+	shunt_count(&flow->directions[from_a ? 0 : 1], packet, wire_len, boot_ns);
+	return SHUNT_COUNT;
+}

@@ -1,0 +1,121 @@
+//! Flows whose frames the kernel counts instead of delivering them (`programs/shunt.h`).
+
+use std::io;
+use std::sync::Arc;
+
+use wirespan_frame::{Shunt, ShuntCounters, ShuntKey, ShuntMode};
+
+use super::stats::Statistics;
+use crate::sys::{self, Map, Plain};
+
+/// What one CPU counted in one direction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    packets: u64,
+    bytes: u64,
+    l3_bytes: u64,
+    l4_bytes: u64,
+    first_boot_ns: u64,
+    last_boot_ns: u64,
+    first_seq: u32,
+    next_seq: u32,
+    last_ack: u32,
+    zero_windows: u32,
+    tcp_flags: u64,
+}
+
+// SAFETY: integers without padding.
+unsafe impl Plain for Counters {}
+// SAFETY: as above.
+unsafe impl Plain for [Counters; 2] {}
+
+/// The shunted flows of one interface. Clones share them: one for each worker. Nothing is locked on this side.
+///
+/// **Exact**: the kernel throws out no flow for another's sake, but there is room for no more than was asked for. After
+/// [`Shunt::end`] has taken a flow out, it waits for the CPUs that had found the flow before, and only then reads what they
+/// counted.
+///
+/// **Delivered nonetheless**: IP fragments, since only the whole datagram says how many packets they are; and frames that the
+/// program cannot decode. A flow that was woken stays so until it is shunted anew, and its counters stay until `end`.
+///
+/// **Headers**: frames are cut behind the L4 header only where the driver has room for a [`Stamp`](super::Stamp), which
+/// says their length on the wire; elsewhere they are delivered whole.
+#[derive(Clone, Debug)]
+pub struct ShuntMap {
+    pub(super) marks: Arc<Map>,
+    pub(super) counts: Arc<Map>,
+    pub(super) statistics: Statistics,
+}
+
+impl ShuntMap {
+    fn try_shunt(&self, key: &ShuntKey, mode: ShuntMode) -> io::Result<()> {
+        // A flow that was woken is there already; it goes on counting where it was.
+        match self.counts.set(key, &[Counters::default(); 2], sys::NO_EXIST) {
+            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
+            _ => {}
+        }
+        let mode: u32 = match mode {
+            ShuntMode::Count => 1,
+            ShuntMode::Headers => 2,
+        };
+        self.marks.set(key, &mode, 0)
+    }
+
+    fn try_read(&self, key: &ShuntKey) -> io::Result<Option<[ShuntCounters; 2]>> {
+        let counts = self.counts.get_per_cpu::<_, [Counters; 2]>(key)?;
+        Ok(counts.map(|per_cpu| {
+            let epoch_ns =
+                sys::clock_ns(libc::CLOCK_REALTIME).saturating_sub(sys::clock_ns(libc::CLOCK_BOOTTIME));
+            let direction = |side: usize| fold(per_cpu.iter().filter_map(|cpu| cpu.get(side)), epoch_ns);
+            [direction(0), direction(1)]
+        }))
+    }
+
+    fn try_end(&self, key: &ShuntKey) -> io::Result<Option<[ShuntCounters; 2]>> {
+        self.marks.remove(key)?;
+        self.statistics.wait_for_cpus()?;
+        let counters = self.try_read(key)?;
+        self.counts.remove(key)?;
+        Ok(counters)
+    }
+}
+
+impl Shunt for ShuntMap {
+    fn shunt(&mut self, key: &ShuntKey, mode: ShuntMode) -> bool {
+        self.try_shunt(key, mode).is_ok()
+    }
+
+    fn read(&mut self, key: &ShuntKey) -> Option<[ShuntCounters; 2]> {
+        self.try_read(key).ok().flatten()
+    }
+
+    fn end(&mut self, key: &ShuntKey) -> Option<[ShuntCounters; 2]> {
+        self.try_end(key).ok().flatten()
+    }
+}
+
+/// One direction, of what each CPU counted. `epoch_ns` is when CLOCK_BOOTTIME began.
+fn fold<'a>(per_cpu: impl Iterator<Item = &'a Counters>, epoch_ns: u64) -> ShuntCounters {
+    let mut sum = ShuntCounters::default();
+    for cpu in per_cpu.filter(|cpu| cpu.packets != 0) {
+        let (first_ns, last_ns) = (epoch_ns + cpu.first_boot_ns, epoch_ns + cpu.last_boot_ns);
+        let begins = sum.packets == 0;
+        if begins || (cpu.next_seq.wrapping_sub(sum.next_seq) as i32) > 0 {
+            sum.next_seq = cpu.next_seq;
+        }
+        if begins || first_ns < sum.first_ns {
+            (sum.first_ns, sum.first_seq) = (first_ns, cpu.first_seq);
+        }
+        if begins || last_ns >= sum.last_ns {
+            (sum.last_ns, sum.last_ack) = (last_ns, cpu.last_ack);
+        }
+        sum.packets += cpu.packets;
+        sum.bytes += cpu.bytes;
+        sum.l3_bytes += cpu.l3_bytes;
+        sum.l4_bytes += cpu.l4_bytes;
+        sum.zero_windows = sum.zero_windows.wrapping_add(cpu.zero_windows);
+        sum.tcp_flags |= cpu.tcp_flags as u8;
+    }
+    sum
+}
