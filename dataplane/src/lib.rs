@@ -11,12 +11,14 @@
 //! | [`tap`] | the named places where traffic is mirrored, and which one a frame came from |
 //! | [`dedup`] | packets that a mirror delivered twice |
 //! | [`filter`] | which packets are wanted |
+//! | [`overload`] | what is left out when frames come too fast |
 //! | [`flow`] | flow table, TCP state and metrics, reassembly |
 
 pub mod decode;
 pub mod dedup;
 pub mod filter;
 pub mod flow;
+pub mod overload;
 pub mod packet;
 pub mod tap;
 pub mod worker;

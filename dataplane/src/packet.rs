@@ -1,6 +1,7 @@
 //! What decoding makes of a frame: the innermost packet, ready for the flow table.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use wirespan_frame::Frame;
 use wirespan_records::{L4Protocol, Tunnel};
 
 /// Source and destination address of one packet. IPv4 addresses are the low 32 bits.
@@ -97,4 +98,37 @@ pub struct Packet<'a> {
     pub l4_wire: u32,
     /// The captured bytes behind the L4 header, padding left out.
     pub payload: &'a [u8],
+}
+
+impl<'a> Packet<'a> {
+    /// The packet as borrowed from its frame alone, so that it can be kept while further frames are decoded; none when it
+    /// was put together from several frames and lies elsewhere.
+    #[inline]
+    pub(crate) fn lent_by<'f>(&self, frame: &Frame<'f>) -> Option<Packet<'f>> {
+        let payload = if self.payload.is_empty() {
+            &[]
+        } else {
+            let offset = (self.payload.as_ptr() as usize).checked_sub(frame.data.as_ptr() as usize)?;
+            frame.data.get(offset..)?.get(..self.payload.len())?
+        };
+        let Packet { ts_ns, wire_len, addresses, l4, src_port, dst_port, icmp_type, .. } = *self;
+        let Packet { tcp, vlan, tunnel, tap, l3_len, l4_len, l4_wire, .. } = *self;
+        Some(Packet {
+            ts_ns,
+            wire_len,
+            addresses,
+            l4,
+            src_port,
+            dst_port,
+            icmp_type,
+            tcp,
+            vlan,
+            tunnel,
+            tap,
+            l3_len,
+            l4_len,
+            l4_wire,
+            payload,
+        })
+    }
 }

@@ -1,11 +1,21 @@
 //! One worker: from lent frames to records.
 
 use crate::decode::{DecodeConfig, Decoder};
-use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink};
-use crate::packet::{Addresses, Packet};
-use wirespan_frame::Batch;
+use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink, ShuntPolicy, prefetch};
+use crate::overload::{Overload, OverloadConfig, OverloadStats};
+use crate::packet::Packet;
+use smallvec::SmallVec;
+use wirespan_frame::{Batch, Shunt};
 use wirespan_l7::Engine;
 use wirespan_records::{DropReason, Drops, Endpoint};
+
+/// Packets that go to the flow table together: while one is worked on, the memory for the others is on its way.
+const STAGE_PACKETS: usize = 32;
+/// Frames whose headers are asked for before they are decoded.
+const FRAMES_AHEAD: usize = 4;
+const CACHE_LINE_BYTES: usize = 64;
+
+type Stage<'a> = SmallVec<[Packet<'a>; STAGE_PACKETS]>;
 
 /// Settings of a worker.
 #[derive(Clone, Debug, Default)]
@@ -18,38 +28,10 @@ pub struct WorkerConfig {
     pub l7: wirespan_l7::Config,
     /// Endpoints whose packets are not looked at: wirespan's own connections to its store.
     pub ignored: Vec<Endpoint>,
-    /// The part of the flows that this worker takes, when several are given the same frames.
-    pub shard: Shard,
-}
-
-/// One of `of` equal parts of all flows; both directions of a flow are in the same.
-#[derive(Clone, Copy, Debug)]
-pub struct Shard {
-    /// From 0.
-    pub index: u32,
-    /// At least 1.
-    pub of: u32,
-}
-
-impl Default for Shard {
-    fn default() -> Self {
-        Self { index: 0, of: 1 }
-    }
-}
-
-impl Shard {
-    #[inline]
-    fn takes(&self, packet: &Packet<'_>) -> bool {
-        if self.of == 1 {
-            return true;
-        }
-        let Addresses { src, dst, .. } = packet.addresses;
-        let mixed = (src ^ dst) as u64 ^ ((src ^ dst) >> 64) as u64;
-        let ports = u64::from(packet.src_port ^ packet.dst_port);
-        // Fibonacci hashing: the high bits depend on all of the input.
-        let hash = (mixed ^ ports << 17).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        (hash * u64::from(self.of)) >> 32 == u64::from(self.index)
-    }
+    /// When payload and flows are left out.
+    pub overload: OverloadConfig,
+    /// When a source that can keep frames back is asked to; never when there is no policy.
+    pub shunt: Option<ShuntPolicy>,
 }
 
 fn is_ignored(ignored: &[Endpoint], packet: &Packet<'_>) -> bool {
@@ -61,8 +43,7 @@ fn is_ignored(ignored: &[Endpoint], packet: &Packet<'_>) -> bool {
         })
 }
 
-/// What a worker counted. `frames = packets + drops`. Of several that share the same frames, the first counts frames and
-/// drops, each the packets it takes.
+/// What a worker counted. `frames = packets + drops`.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerStats {
     /// Frames taken in.
@@ -79,13 +60,16 @@ pub struct WorkerStats {
     pub flow: FlowStats,
     /// Of the L7 engine.
     pub l7: wirespan_l7::engine::Stats,
+    /// What was left out because frames came too fast.
+    pub overload: OverloadStats,
 }
 
 /// Owns all the state of one core: decoder, flow table, L7 engine. Shares nothing.
 pub struct Worker {
     decoder: Decoder,
     flows: FlowTable,
-    shard: Shard,
+    overload: Overload,
+    shunt: Option<ShuntPolicy>,
     ignored: Vec<Endpoint>,
     stats: WorkerStats,
 }
@@ -96,39 +80,62 @@ impl Worker {
         Self {
             decoder: Decoder::new(config.decode),
             flows: FlowTable::new(config.flow, Engine::new(config.l7)),
-            shard: config.shard,
+            overload: Overload::new(config.overload),
+            shunt: config.shunt,
             ignored: config.ignored,
             stats: WorkerStats::default(),
         }
     }
 
+    /// Lets the worker ask `source` to keep frames back, when its settings say so.
+    pub fn set_shunt(&mut self, source: Box<dyn Shunt>) {
+        if let Some(policy) = self.shunt {
+            self.flows.set_shunt(source, policy);
+        }
+    }
+
+    /// How far behind the worker is before the next batch: the part of its source's ring or queue that is full, 0 to 1.
+    pub fn set_backlog(&mut self, backlog: f32) {
+        if let Some(shedding) = self.overload.observe(backlog) {
+            self.flows.shed(shedding);
+        }
+    }
+
     /// Takes a batch of frames.
     pub fn batch(&mut self, batch: Batch<'_>, sink: &mut dyn RecordSink) {
-        let first = self.shard.index == 0;
-        let stats = &mut self.stats;
+        let mut stage = Stage::new();
+        let mut ahead = batch.frames().skip(FRAMES_AHEAD);
         for frame in batch.frames() {
-            if first {
-                stats.frames += 1;
-                stats.bytes += u64::from(frame.wire_len);
+            if let Some(frame) = ahead.next() {
+                prefetch(frame.data.as_ptr());
+                prefetch(frame.data.as_ptr().wrapping_add(CACHE_LINE_BYTES));
             }
-            let dropped = match self.decoder.decode(&frame) {
-                Ok(packet) if is_ignored(&self.ignored, &packet) => DropReason::OwnTraffic,
-                Ok(packet) => {
-                    if self.shard.takes(&packet) {
-                        stats.packets += 1;
-                        self.flows.packet(&packet, sink);
-                    } else {
-                        // Time goes on in all parts alike, so that their flows end as they would in one.
-                        self.flows.advance(packet.ts_ns, sink);
-                    }
-                    continue;
+            self.stats.frames += 1;
+            self.stats.bytes += u64::from(frame.wire_len);
+            match self.decoder.decode(&frame) {
+                Ok(packet) if is_ignored(&self.ignored, &packet) => {
+                    self.stats.drops.count(DropReason::OwnTraffic);
                 }
-                Err(reason) => reason,
-            };
-            if first {
-                stats.drops.count(dropped);
+                Ok(packet) => {
+                    self.stats.packets += 1;
+                    match packet.lent_by(&frame) {
+                        Some(packet) => stage.push(packet),
+                        // It lies in the decoder's memory until the next frame.
+                        None => {
+                            self.flows.packets(&stage, sink);
+                            stage.clear();
+                            self.flows.packet(&packet, sink);
+                        }
+                    }
+                    if stage.len() == STAGE_PACKETS {
+                        self.flows.packets(&stage, sink);
+                        stage.clear();
+                    }
+                }
+                Err(reason) => self.stats.drops.count(reason),
             }
         }
+        self.flows.packets(&stage, sink);
         self.count_lost_fragments();
     }
 
@@ -137,7 +144,7 @@ impl Worker {
         self.decoder.set_interfaces(names);
     }
 
-    /// No frame came for a while and it is `now_ns`: flows time out all the same.
+    /// It is `now_ns`, as other frames than this worker's tell, or a clock when none come: flows time out all the same.
     pub fn idle(&mut self, now_ns: u64, sink: &mut dyn RecordSink) {
         self.flows.advance(now_ns, sink);
     }
@@ -152,17 +159,18 @@ impl Worker {
     /// Fragments that waited in vain were counted as fragments when they came.
     fn count_lost_fragments(&mut self) {
         let lost = self.decoder.lost_fragments();
-        if self.shard.index == 0 {
-            self.stats.drops.reclassify(DropReason::Fragment, DropReason::FragmentLost, lost);
-        }
+        self.stats.drops.reclassify(DropReason::Fragment, DropReason::FragmentLost, lost);
     }
 
     /// What was counted so far.
     pub fn stats(&self) -> WorkerStats {
         let mut stats = self.stats.clone();
+        stats.packets -= self.flows.refused().total();
+        stats.drops.merge(self.flows.refused());
         stats.dedup_forgotten = self.decoder.forgotten();
         stats.flow = self.flows.stats();
         stats.l7 = self.flows.l7_stats();
+        stats.overload = self.overload.stats();
         stats
     }
 }
@@ -179,18 +187,5 @@ mod tests {
         assert!(ignores(tcp(1, 2, 40_000, 8123)) && ignores(tcp(2, 1, 8123, 40_000)));
         assert!(!ignores(tcp(1, 2, 40_000, 80)) && !ignores(tcp(1, 3, 40_000, 8123)));
         assert!(!is_ignored(&[], &tcp(1, 2, 40_000, 8123)));
-    }
-
-    #[test]
-    fn shards_take_each_flow_once_and_both_its_directions() {
-        let mut taken = [0; 3];
-        for port in 1..1000 {
-            let takes =
-                |packet| (0..3).filter(|&index| Shard { index, of: 3 }.takes(&packet)).collect::<Vec<_>>();
-            let shards = takes(tcp(1, 2, port, 80));
-            assert_eq!((shards.len(), &shards), (1, &takes(tcp(2, 1, 80, port))));
-            taken[shards[0] as usize] += 1;
-        }
-        assert!(taken.iter().all(|&n| n > 200), "{taken:?}");
     }
 }

@@ -403,6 +403,11 @@ impl Exchanges {
         }
     }
 
+    /// When the oldest request that waits was sent.
+    pub(crate) fn waits_since_ns(&self) -> Option<u64> {
+        self.pending.front().map(|pending| pending.half.at.ts_ns)
+    }
+
     /// Requests older than `before_ns` are not waited for any longer.
     pub(crate) fn expire(&mut self, before_ns: u64) {
         if self.pending.front().is_some_and(|pending| pending.half.at.ts_ns < before_ns) {

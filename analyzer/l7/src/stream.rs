@@ -50,6 +50,15 @@ impl Stream {
         matches!(self.0, State::Off(_))
     }
 
+    /// When the first of the requests that wait will have waited too long and [`Engine::sweep`](crate::Engine::sweep) gives
+    /// it up, ns since the epoch.
+    pub fn deadline_ns(&self) -> Option<u64> {
+        let State::Active(active) = &self.0 else { return None };
+        let waits_since_ns = active.exchanges.waits_since_ns()?;
+        // What has waited for exactly the time-out is given up a nanosecond later.
+        Some(waits_since_ns.saturating_add(active.parser.timeout_ms() * 1_000_000 + 1))
+    }
+
     pub(crate) fn known(&self) -> Option<Known> {
         match &self.0 {
             State::Active(active) => {

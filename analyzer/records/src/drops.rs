@@ -53,8 +53,10 @@ drop_reasons! {
     FilteredVlan = "filtered_vlan",
     /// Left out by a rule about tunnel ids.
     FilteredTunnel = "filtered_tunnel",
-    /// Of a flow that is not in the sample.
+    /// Of a flow that is not in the sample: by a rule, or because the worker could not keep up.
     SampledOut = "sampled_out",
+    /// Of a new flow, while the flow table was full and none could leave.
+    TableFull = "table_full",
     /// The same packet came a moment ago from the same tap: mirrored twice.
     Duplicate = "duplicate",
 }

@@ -29,18 +29,18 @@ pub(crate) fn tcp_close_type(tcp: &Tcp, client: Side, requests: &L7Counts, leave
     if leaves == Leaves::Evicted {
         return CloseType::Evicted;
     }
-    let (from_client, from_server) = (&tcp.sides[client as usize], &tcp.sides[client.other() as usize]);
+    let server = client.other();
     if let Some((by, phase)) = tcp.reset {
         return reset_close_type(tcp, by == client, phase, client, requests);
     }
     match tcp.phase {
         Phase::Closed => CloseType::Finish,
         _ if leaves == Leaves::StillAlive => CloseType::ForcedReport,
-        Phase::Closing if from_client.sent_fin => CloseType::ClientHalfClose,
-        Phase::Closing if from_server.sent_fin => CloseType::ServerHalfClose,
+        Phase::Closing if tcp.sent_fin(client) => CloseType::ClientHalfClose,
+        Phase::Closing if tcp.sent_fin(server) => CloseType::ServerHalfClose,
         Phase::SynSent | Phase::SynChallenged => CloseType::ServerSynMissing,
         Phase::SynReceived => CloseType::ClientAckMissing,
-        _ if tcp.late_synacks > 0 && !from_server.sent_data => CloseType::ServerQueueOverflow,
+        _ if tcp.has_late_synack() && !tcp.sent_data(server) => CloseType::ServerQueueOverflow,
         _ => CloseType::Timeout,
     }
 }
@@ -52,7 +52,7 @@ fn reset_close_type(
     client: Side,
     requests: &L7Counts,
 ) -> CloseType {
-    let sides = &tcp.sides;
+    let any_data = tcp.sent_data(Side::A) || tcp.sent_data(Side::B);
     match (phase, by_client) {
         (Phase::Closed, _) => CloseType::Finish,
         (Phase::SynSent, false) => CloseType::ServerRefused,
@@ -61,9 +61,7 @@ fn reset_close_type(
         (Phase::SynReceived | Phase::SynChallenged, false) => CloseType::ServerHandshakeReset,
         (_, false) => CloseType::ServerReset,
         // Health checks end a connection that carried nothing, or whose answer came, with RST.
-        (_, true) if !sides[0].sent_data && !sides[1].sent_data && sides[client as usize].isn.is_some() => {
-            CloseType::ClientResetRegular
-        }
+        (_, true) if !any_data && tcp.isn(client).is_some() => CloseType::ClientResetRegular,
         (_, true) if requests.response > 0 && requests.error() == 0 && requests.timeout == 0 => {
             CloseType::ClientResetRegular
         }

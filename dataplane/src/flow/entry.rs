@@ -1,18 +1,21 @@
-//! One flow as the table keeps it.
+//! One flow as the table keeps it: four cache lines, and parts that only some flows have.
 
 use super::FlowConfig;
+use super::counts::{Counts, Event, Response, by_direction};
 use super::key::FlowKey;
+use super::parts::{ExtraOf, Parts};
 use super::role::{self, Certainty};
-use super::tcp::{Phase, Tcp, of};
+use super::sequence::Keeper;
+use super::shunt::Now;
+use super::slab::{NONE, Recycled};
+use super::tcp::{Phase, Tcp};
+use super::timers::Link;
 use crate::packet::{Packet, flags};
-use wirespan_l7::{FlowContext, Side, Stream};
+use wirespan_frame::ShuntCounters;
+use wirespan_l7::{FlowContext, Side};
 use wirespan_records::{
-    CloseType, Flow, FlowMetrics, FlowTick, L4Protocol, Latency, ObservationPoint, PerDirection, Signal,
-    Tunnel,
+    CloseType, Flow, FlowMetrics, FlowTick, L4Protocol, L7Protocol, ObservationPoint, PerDirection, Signal,
 };
-
-/// No slot in the list of flows that were active in the current second.
-pub(super) const NOT_ACTIVE: u32 = u32::MAX;
 
 /// How long a flow of each kind lives without a packet, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,95 +47,172 @@ impl Default for Timeouts {
     }
 }
 
-/// One flow.
+/// No VLAN tag.
+const NO_VLAN: u16 = u16::MAX;
+
+/// Facts of one bit each.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Facts(u8);
+
+impl Facts {
+    /// No record of the flow was handed on.
+    pub(super) const NEW: u8 = 1;
+    /// No second of the flow was handed on.
+    pub(super) const NEW_SECOND: u8 = 2;
+    /// Side A is an address of this host.
+    const LOCAL_A: u8 = 4;
+    const LOCAL_B: u8 = 8;
+    /// Its payload is not looked at any more.
+    pub(super) const UNPARSED: u8 = 16;
+    /// Its source keeps its frames back and counts them.
+    pub(super) const SHUNTED: u8 = 32;
+    /// Its source was asked to, and would not.
+    pub(super) const NOT_SHUNTED: u8 = 64;
+
+    #[inline]
+    pub(super) fn has(self, fact: u8) -> bool {
+        self.0 & fact != 0
+    }
+
+    #[inline]
+    pub(super) fn set(&mut self, fact: u8) {
+        self.0 |= fact;
+    }
+
+    /// Is it so? It is not any more.
+    pub(super) fn take(&mut self, fact: u8) -> bool {
+        let had = self.has(fact);
+        self.0 &= !fact;
+        had
+    }
+}
+
+/// One flow. What a lookup and the wheel touch comes first, then what every packet changes.
+#[repr(C, align(64))]
 pub(super) struct Entry {
     pub key: FlowKey,
-    pub hash: u64,
-    pub flow_id: u64,
-    pub client: Side,
-    pub certainty: Certainty,
-    pub stream: Stream,
+    /// Time without jumps of the last packet, in milliseconds modulo 2^32.
+    last_ms: u32,
+    pub link: Link,
+    vlan: u16,
+    pub counts: Counts,
     pub tcp: Tcp,
-    /// Ticket of the timer wheel.
-    pub ticket: u64,
-    /// Time without jumps of the last packet, and of the next report.
-    pub last_ms: u64,
-    pub next_report_ms: u64,
-    /// Place in the list of flows active in the current second.
-    pub active: u32,
+    /// 0 in places that are free.
+    pub flow_id: u64,
     start_ns: u64,
     end_ns: u64,
-    /// Flags of each side.
+    /// As `last_ms`: when the next report is due.
+    pub next_report_ms: u32,
+    /// Place in the list of flows active in the current second.
+    pub active: u32,
+    /// Places of parts that only some flows have.
+    pub extra: u32,
+    pub payload: u32,
+    pub client: Side,
+    pub certainty: Certainty,
+    pub protocol: Option<L7Protocol>,
+    /// TCP flags of each side.
     flags: [u8; 2],
-    local: [bool; 2],
-    vlan: Option<u16>,
-    tunnel: Option<Box<Tunnel>>,
-    is_new: bool,
-    is_new_second: bool,
-    /// UDP and ICMP: the last packet of the client, until the server sends one.
-    request_ns: u64,
+    pub facts: Facts,
+}
+
+const _: () = assert!(size_of::<Entry>() == 256);
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self {
+            key: FlowKey::default(),
+            last_ms: 0,
+            link: Link::default(),
+            vlan: NO_VLAN,
+            counts: Counts::default(),
+            tcp: Tcp::default(),
+            flow_id: 0,
+            start_ns: 0,
+            end_ns: 0,
+            next_report_ms: 0,
+            active: NONE,
+            extra: NONE,
+            payload: NONE,
+            client: Side::A,
+            certainty: Certainty::FirstPacket,
+            protocol: None,
+            flags: [0; 2],
+            facts: Facts::default(),
+        }
+    }
+}
+
+impl Recycled for Entry {
+    fn next_free(&mut self) -> &mut u32 {
+        &mut self.active
+    }
+
+    fn recycle(&mut self) {
+        self.flow_id = 0;
+    }
 }
 
 impl Entry {
-    pub(super) fn new(
+    /// Begins a flow with its first packet.
+    pub(super) fn begin(
+        &mut self,
         key: FlowKey,
-        hash: u64,
         flow_id: u64,
         packet: &Packet<'_>,
         side: Side,
         config: &FlowConfig,
-    ) -> Self {
+    ) {
         let (client, certainty) = role::guess(packet, side);
-        let is_local = |ip| config.local_addresses.binary_search(&ip).is_ok();
-        let local = if config.local_addresses.is_empty() {
-            [false; 2]
-        } else {
-            key.endpoints().map(|end| is_local(end.ip))
-        };
-        Self {
+        let mut facts = Facts(Facts::NEW | Facts::NEW_SECOND);
+        if !config.local_addresses.is_empty() {
+            let [a, b] = key.endpoints().map(|end| config.local_addresses.binary_search(&end.ip).is_ok());
+            facts.0 |= if a { Facts::LOCAL_A } else { 0 } | if b { Facts::LOCAL_B } else { 0 };
+        }
+        if !config.l7 {
+            facts.set(Facts::UNPARSED);
+        }
+        *self = Self {
             key,
-            hash,
             flow_id,
             client,
             certainty,
-            stream: Stream::default(),
-            tcp: Tcp::default(),
-            ticket: 0,
-            last_ms: 0,
-            next_report_ms: u64::MAX,
-            active: NOT_ACTIVE,
+            facts,
+            vlan: packet.vlan.unwrap_or(NO_VLAN),
             start_ns: packet.ts_ns,
             end_ns: packet.ts_ns,
-            flags: [0; 2],
-            local,
-            vlan: packet.vlan,
-            tunnel: packet.tunnel.map(Box::new),
-            is_new: true,
-            is_new_second: true,
-            request_ns: 0,
-        }
+            ..Self::default()
+        };
+    }
+
+    /// There is a flow in this place.
+    pub(super) fn is_live(&self) -> bool {
+        self.flow_id != 0
     }
 
     /// Counts a packet of `side` and follows the connection.
     #[inline]
-    pub(super) fn packet(&mut self, packet: &Packet<'_>, side: Side, now_ms: u64, m: &mut FlowMetrics) {
-        self.last_ms = now_ms;
+    pub(super) fn packet(&mut self, packet: &Packet<'_>, side: Side, now_ms: u64, parts: &mut Parts) {
+        self.last_ms = now_ms as u32;
         self.end_ns = self.end_ns.max(packet.ts_ns);
-        let from_client = side == self.client;
-        *of(&mut m.packets, from_client) += 1;
-        *of(&mut m.bytes, from_client) += u64::from(packet.wire_len);
-        *of(&mut m.l3_bytes, from_client) += u64::from(packet.l3_len);
-        *of(&mut m.l4_bytes, from_client) += u64::from(packet.l4_len);
+        self.counts.make_room(&mut parts.wide);
+        self.counts.packet(packet, side);
         if packet.l4 == L4Protocol::Tcp {
             self.flags[side as usize] |= packet.tcp.flags;
-            self.tcp.segment(packet, side, self.client, m);
-        } else if from_client {
-            self.request_ns = packet.ts_ns;
-        } else if self.request_ns != 0 {
-            let us = packet.ts_ns.saturating_sub(std::mem::take(&mut self.request_ns)) / 1000;
+            if self.facts.has(Facts::SHUNTED) {
+                // On its way since before its flow was shunted; its place among those that were counted is not known.
+                if packet.tcp.window == 0 {
+                    self.counts.event(Event::ZeroWindow(side));
+                }
+                self.tcp.passed_by(side, packet.tcp.seq.wrapping_add(packet.l4_wire), packet.l4_len > 0);
+                return;
+            }
+            let mut extra = ExtraOf { place: &mut self.extra, extras: &mut parts.extras, side };
+            self.tcp.segment(packet, side, self.client, &mut self.counts, &mut extra);
+        } else {
             // The kernel itself answers an echo, an application anything else.
-            let latency: &mut Latency = if packet.l4 == L4Protocol::Udp { &mut m.art } else { &mut m.srt };
-            latency.add(u32::try_from(us).unwrap_or(u32::MAX));
+            let which = if packet.l4 == L4Protocol::Udp { Response::Application } else { Response::System };
+            self.tcp.datagram(packet.ts_ns, side == self.client, which, &mut self.counts);
         }
     }
 
@@ -146,12 +226,8 @@ impl Entry {
     }
 
     /// What is spoken tells who the client is. True when it is the other side than was thought.
-    #[inline]
-    pub(super) fn learn_from_l7(&mut self) -> bool {
-        match self.stream.client() {
-            Some(client) if self.certainty < Certainty::L7 => self.set_client(client, Certainty::L7),
-            _ => false,
-        }
+    pub(super) fn learn_from_l7(&mut self, client: Side) -> bool {
+        self.certainty < Certainty::L7 && self.set_client(client, Certainty::L7)
     }
 
     fn set_client(&mut self, client: Side, certainty: Certainty) -> bool {
@@ -159,36 +235,63 @@ impl Entry {
         let changed = client != self.client;
         if changed {
             self.client = client;
-            self.tcp.swap_roles();
-            self.request_ns = 0;
+            self.tcp.forget_requests();
         }
         changed
+    }
+
+    /// Takes note of packets of `side` that its source counted and kept back.
+    pub(super) fn passed_by(&mut self, side: Side, counted: &ShuntCounters, now: Now, parts: &mut Parts) {
+        self.flags[side as usize] |= counted.tcp_flags;
+        self.end_ns = self.end_ns.max(counted.last_ns);
+        let age_ms = now.packet_ns.saturating_sub(counted.last_ns) / 1_000_000;
+        if age_ms < self.quiet_ms(now.ms) {
+            self.last_ms = now.ms.saturating_sub(age_ms) as u32;
+        }
+        if self.key.l4() == L4Protocol::Tcp {
+            self.tcp.passed_by(side, counted.next_seq, counted.l4_bytes > 0);
+            if let Some(holes) = (ExtraOf { place: &mut self.extra, extras: &mut parts.extras, side }).holes()
+            {
+                holes.clear();
+            }
+        }
+    }
+
+    /// Milliseconds since the last packet.
+    #[inline]
+    pub(super) fn quiet_ms(&self, now_ms: u64) -> u64 {
+        (now_ms as u32).wrapping_sub(self.last_ms).into()
+    }
+
+    /// A report was due at or before `now_ms`.
+    #[inline]
+    pub(super) fn is_report_due(&self, now_ms: u64) -> bool {
+        (now_ms as u32).wrapping_sub(self.next_report_ms) < 1 << 31
     }
 
     pub(super) fn timeout_ms(&self, timeouts: &Timeouts) -> u64 {
         if self.key.l4() != L4Protocol::Tcp {
             return timeouts.datagram_ms;
         }
-        match self.tcp.phase {
-            Phase::OneSided => timeouts.one_sided_ms,
-            Phase::SynSent | Phase::SynChallenged | Phase::SynReceived => timeouts.opening_ms,
-            Phase::Established => timeouts.established_ms,
-            Phase::Closing => timeouts.closing_ms,
-            Phase::Closed | Phase::Reset => timeouts.closed_ms,
+        phase_timeout_ms(self.tcp.phase, timeouts)
+    }
+
+    /// It would be missed when it left: a connection, or something that is understood.
+    pub(super) fn is_established(&self) -> bool {
+        match self.key.l4() {
+            L4Protocol::Tcp => matches!(self.tcp.phase, Phase::Established | Phase::Closing),
+            _ => self.protocol.is_some(),
         }
     }
 
-    /// Would be missed least when the table is full: what never got established, then what is quiet for longest.
-    pub(super) fn keep_rank(&self) -> (bool, u64) {
-        let established = match self.key.l4() {
-            L4Protocol::Tcp => matches!(self.tcp.phase, Phase::Established | Phase::Closing),
-            _ => self.stream.protocol().is_some(),
-        };
-        (established, self.last_ms)
+    /// Its packets carry nothing but more of the same: no handshake, no end.
+    pub(super) fn is_shuntable(&self) -> bool {
+        self.key.l4() != L4Protocol::Tcp || matches!(self.tcp.phase, Phase::Established | Phase::OneSided)
     }
 
     fn observation_point(&self) -> ObservationPoint {
-        match (self.local[self.client as usize], self.local[self.client.other() as usize]) {
+        let local = [self.facts.has(Facts::LOCAL_A), self.facts.has(Facts::LOCAL_B)];
+        match (local[self.client as usize], local[self.client.other() as usize]) {
             (true, true) => ObservationPoint::Local,
             (true, false) => ObservationPoint::Client,
             (false, true) => ObservationPoint::Server,
@@ -197,12 +300,12 @@ impl Entry {
     }
 
     /// What the flow's spans have in common.
-    pub(super) fn context(&self) -> FlowContext {
+    pub(super) fn context(&self, parts: &Parts) -> FlowContext {
         FlowContext {
             flow_id: self.flow_id,
             endpoints: self.key.endpoints(),
             l4: self.key.l4(),
-            tunnel: self.tunnel.as_deref().copied(),
+            tunnel: parts.tunnel(self.extra),
             tap: self.key.tap(),
             signal: Signal::Packet,
             observation_point: self.observation_point(),
@@ -210,8 +313,8 @@ impl Entry {
         }
     }
 
-    /// The flow's record of what was counted since the last one.
-    pub(super) fn report(&mut self, metrics: FlowMetrics, close_type: CloseType) -> Flow {
+    /// The flow's record of what was counted, by side, since the last one.
+    pub(super) fn report(&mut self, metrics: FlowMetrics, close_type: CloseType, parts: &Parts) -> Flow {
         let [a, b] = self.key.endpoints();
         let (client, server) = if self.client == Side::A { (a, b) } else { (b, a) };
         Flow {
@@ -222,22 +325,28 @@ impl Entry {
             client,
             server,
             protocol: self.key.l4(),
-            tunnel: self.tunnel.as_deref().copied(),
+            tunnel: parts.tunnel(self.extra),
             tap: self.key.tap(),
-            vlan: self.vlan,
+            vlan: (self.vlan != NO_VLAN).then_some(self.vlan),
             tcp_flags: PerDirection {
                 tx: self.flags[self.client as usize],
                 rx: self.flags[self.client.other() as usize],
             },
-            metrics,
+            metrics: by_direction(metrics, self.client),
             close_type,
-            is_new: std::mem::take(&mut self.is_new),
-            l7_protocol: self.stream.protocol(),
+            is_new: self.facts.take(Facts::NEW),
+            l7_protocol: self.protocol,
         }
     }
 
     /// The flow's record of one second.
-    pub(super) fn tick(&mut self, second: u32, metrics: FlowMetrics, closed: Option<CloseType>) -> FlowTick {
+    pub(super) fn tick(
+        &mut self,
+        second: u32,
+        metrics: FlowMetrics,
+        closed: Option<CloseType>,
+        parts: &Parts,
+    ) -> FlowTick {
         let [a, b] = self.key.endpoints();
         let (client, server) = if self.client == Side::A { (a, b) } else { (b, a) };
         FlowTick {
@@ -246,11 +355,22 @@ impl Entry {
             client,
             server,
             protocol: self.key.l4(),
-            tunnel: self.tunnel.as_deref().copied(),
+            tunnel: parts.tunnel(self.extra),
             tap: self.key.tap(),
-            metrics,
-            is_new: std::mem::take(&mut self.is_new_second),
+            metrics: by_direction(metrics, self.client),
+            is_new: self.facts.take(Facts::NEW_SECOND),
             closed,
         }
+    }
+}
+
+/// How long a connection lives without a packet.
+pub(super) fn phase_timeout_ms(phase: Phase, timeouts: &Timeouts) -> u64 {
+    match phase {
+        Phase::OneSided => timeouts.one_sided_ms,
+        Phase::SynSent | Phase::SynChallenged | Phase::SynReceived => timeouts.opening_ms,
+        Phase::Established => timeouts.established_ms,
+        Phase::Closing => timeouts.closing_ms,
+        Phase::Closed | Phase::Reset => timeouts.closed_ms,
     }
 }

@@ -6,7 +6,7 @@ use wirespan_l7::Side;
 use wirespan_records::{Endpoint, L4Protocol};
 
 /// Symmetric flow key: both directions of a connection give the same one. Side A is the smaller (address, port).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FlowKey {
     a: u128,
     b: u128,

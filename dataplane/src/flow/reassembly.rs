@@ -1,7 +1,7 @@
 //! Puts the segments of one direction in order for L7. What comes in order is lent straight from the packet; only what
 //! comes early is copied and kept, within bounds.
 
-use super::sequence::before;
+use super::sequence::{before, out_of_window};
 
 /// A segment that came early.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) enum Piece<'a> {
     Data { data: &'a [u8], ts_ns: u64, seq: u32 },
     /// Bytes that will not come.
     Gap(u32),
+    /// What follows is another stream: its sequence numbers are beyond any window.
+    Restart,
 }
 
 /// One segment's payload.
@@ -87,6 +89,11 @@ impl Reassembly {
         mut hand_on: impl FnMut(Piece<'_>),
     ) {
         if !self.known {
+            self.start(segment.seq);
+        }
+        if out_of_window(self.next, segment.seq) {
+            self.finish(total, &mut hand_on);
+            hand_on(Piece::Restart);
             self.start(segment.seq);
         }
         if before(self.next, segment.seq) {
@@ -231,6 +238,7 @@ mod tests {
             match piece {
                 Piece::Data { data, .. } => self.0.push_str(std::str::from_utf8(data).unwrap()),
                 Piece::Gap(n) => self.0.push_str(&format!("[{n}]")),
+                Piece::Restart => self.0.push('|'),
             }
         }
     }
@@ -255,6 +263,15 @@ mod tests {
         order.acknowledged(8, &mut total, |p| out.take(p));
         order.push(segment(8, b"i"), &Limits::default(), &mut total, |p| out.take(p));
         assert_eq!((out.0.as_str(), total), ("[5]fghi", 0));
+    }
+
+    #[test]
+    fn a_jump_beyond_any_window_is_no_gap() {
+        let (mut order, mut total, mut out) = (Reassembly::default(), 0, Stream::default());
+        for (seq, data) in [(0, "ab"), (5, "fg"), (0x5000_0000, "new"), (0, "old")] {
+            order.push(segment(seq, data.as_bytes()), &Limits::default(), &mut total, |p| out.take(p));
+        }
+        assert_eq!((out.0.as_str(), total), ("ab[3]fg|new|old", 0));
     }
 
     #[test]
@@ -297,6 +314,7 @@ mod tests {
                     position += data.len();
                 }
                 Piece::Gap(n) => position += n as usize,
+                Piece::Restart => panic!("all segments are within a window"),
             };
             let limits = Limits { bytes_per_direction: 100, segments_per_direction: 10, bytes_total: 150 };
             for (offset, len) in &cuts {

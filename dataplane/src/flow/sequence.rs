@@ -26,14 +26,13 @@ pub(crate) fn before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
 
-/// The sequence ranges seen of one direction.
-#[derive(Debug, Default)]
-pub(crate) struct Sequence {
-    /// One past the highest sequence number seen; meaningless until `known`.
-    next: u32,
-    known: bool,
-    /// Ranges below `next` that were not seen, lowest first.
-    holes: Vec<Hole>,
+/// The largest window there is, RFC 7323 section 2.3: a segment further away belongs to another stream.
+const MAX_WINDOW: u32 = 1 << 30;
+
+/// `b` is so far from `a`, before or behind, that it cannot belong to the same stream.
+#[inline]
+pub(crate) fn out_of_window(a: u32, b: u32) -> bool {
+    (b.wrapping_sub(a) as i32).unsigned_abs() > MAX_WINDOW
 }
 
 /// A range `[from, to)` that was not seen, and since when.
@@ -44,48 +43,81 @@ struct Hole {
     since_ns: u64,
 }
 
-impl Sequence {
-    /// One past the highest sequence number seen.
-    pub(crate) fn next(&self) -> Option<u32> {
-        self.known.then_some(self.next)
+/// The ranges of one direction that were not seen, below the highest sequence number that was; lowest first.
+#[derive(Debug, Default)]
+pub(crate) struct Holes(Vec<Hole>);
+
+/// Where the holes of a direction are kept once there are any.
+pub(crate) trait Keeper {
+    /// The holes, if there ever were any.
+    fn holes(&mut self) -> Option<&mut Holes>;
+    /// The holes, to add one.
+    fn holes_to_add(&mut self) -> &mut Holes;
+}
+
+/// A segment `[seq, seq + len)`, `len` counting SYN and FIN as one each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    pub seq: u32,
+    pub len: u32,
+    pub ts_ns: u64,
+}
+
+/// Takes note of a segment; `next` is one past the highest sequence number seen, once any was.
+#[inline]
+pub(crate) fn observe(
+    next: &mut Option<u32>,
+    segment: Range,
+    round_trip_ns: u64,
+    keeper: &mut impl Keeper,
+) -> SegmentKind {
+    let Range { seq, len, ts_ns } = segment;
+    let end = seq.wrapping_add(len);
+    let known = match *next {
+        Some(known) if seq != known => known,
+        _ => {
+            *next = Some(end);
+            return SegmentKind::InOrder;
+        }
+    };
+    if out_of_window(known, seq) {
+        if let Some(holes) = keeper.holes() {
+            holes.clear();
+        }
+        *next = Some(end);
+        return SegmentKind::InOrder;
+    }
+    if before(known, seq) {
+        keeper.holes_to_add().add(known, seq, ts_ns);
+        *next = Some(end);
+        return SegmentKind::Ahead;
+    }
+    let hole_since = keeper.holes().and_then(|holes| holes.fill(seq, end));
+    if before(known, end) {
+        *next = Some(end);
+    }
+    match hole_since {
+        Some(since_ns) if ts_ns.saturating_sub(since_ns) <= round_trip_ns => SegmentKind::OutOfOrder,
+        _ => SegmentKind::Retransmission,
+    }
+}
+
+impl Holes {
+    /// Forgets all, and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
     }
 
-    /// Takes note of the segment `[seq, seq + len)`, `len` counting SYN and FIN as one each, captured at `ts_ns`.
-    #[inline]
-    pub(crate) fn observe(&mut self, seq: u32, len: u32, ts_ns: u64, round_trip_ns: u64) -> SegmentKind {
-        let end = seq.wrapping_add(len);
-        if !self.known {
-            self.known = true;
-            self.next = end;
-            return SegmentKind::InOrder;
+    fn add(&mut self, from: u32, to: u32, since_ns: u64) {
+        if self.0.len() == MAX_HOLES {
+            self.0.remove(0);
         }
-        if seq == self.next {
-            self.next = end;
-            return SegmentKind::InOrder;
-        }
-        if before(self.next, seq) {
-            let holes = &mut self.holes;
-            if holes.len() == MAX_HOLES {
-                holes.remove(0);
-            }
-            holes.push(Hole { from: self.next, to: seq, since_ns: ts_ns });
-            self.next = end;
-            return SegmentKind::Ahead;
-        }
-        let hole_since = self.fill(seq, end);
-        let extends = before(self.next, end);
-        if extends {
-            self.next = end;
-        }
-        match hole_since {
-            Some(since_ns) if ts_ns.saturating_sub(since_ns) <= round_trip_ns => SegmentKind::OutOfOrder,
-            _ => SegmentKind::Retransmission,
-        }
+        self.0.push(Hole { from, to, since_ns });
     }
 
     /// Takes `[from, to)` out of the holes and says since when the first one it touched was there.
     fn fill(&mut self, from: u32, to: u32) -> Option<u64> {
-        let holes = &mut self.holes;
+        let holes = &mut self.0;
         let mut touched = None;
         let mut index = 0;
         while let Some(&hole) = holes.get(index)
@@ -125,9 +157,41 @@ mod tests {
     use SegmentKind::{Ahead, InOrder, OutOfOrder, Retransmission};
     use proptest::prelude::*;
 
+    /// One direction.
+    #[derive(Default)]
+    struct Sequence {
+        next: Option<u32>,
+        holes: Option<Holes>,
+    }
+
+    impl Keeper for Option<Holes> {
+        fn holes(&mut self) -> Option<&mut Holes> {
+            self.as_mut()
+        }
+
+        fn holes_to_add(&mut self) -> &mut Holes {
+            self.get_or_insert_default()
+        }
+    }
+
+    impl Sequence {
+        fn observe(&mut self, seq: u32, len: u32, ts_ns: u64, round_trip_ns: u64) -> SegmentKind {
+            observe(&mut self.next, Range { seq, len, ts_ns }, round_trip_ns, &mut self.holes)
+        }
+    }
+
     fn kinds(segments: &[(u32, u32)]) -> Vec<SegmentKind> {
         let mut sequence = Sequence::default();
         segments.iter().map(|&(seq, len)| sequence.observe(seq, len, 0, 0)).collect()
+    }
+
+    #[test]
+    fn a_jump_beyond_any_window_begins_another_stream() {
+        let far = 0x6000_0000;
+        assert_eq!(
+            kinds(&[(100, 10), (120, 10), (far, 10), (far + 10, 10), (100, 10), (110, 10)]),
+            [InOrder, Ahead, InOrder, InOrder, InOrder, InOrder]
+        );
     }
 
     #[test]

@@ -1,33 +1,19 @@
-//! What is remembered of a TCP connection, and how each segment changes it and the flow's metrics.
+//! What is remembered of a TCP connection, and how each segment changes it and the flow's counters.
 //!
 //! Definitions of the metrics: ARCHITECTURE.md, "Metrics".
 
-use super::reassembly::Reassembly;
-use super::sequence::{SegmentKind, Sequence, before};
+use super::counts::{Counts, Event, Handshake, Response};
+use super::moment::Moment;
+use super::sequence::{self, Keeper, Range, SegmentKind, before};
 use crate::packet::{Packet, flags};
 use wirespan_l7::Side;
-use wirespan_records::{FlowMetrics, Latency, PerDirection};
 
 /// Longest handshake and response times that are believed, as peers do, in microseconds.
 const RTT_MAX_US: u64 = 30_000_000;
 const ART_MAX_US: u64 = 30_000_000;
 const SRT_MAX_US: u64 = 10_000_000;
-/// See [`Times::round_trip_ns`].
+/// The round trip while the handshake's is not known: longer than packets overtake each other in a data centre.
 const DEFAULT_ROUND_TRIP_NS: u64 = 3_000_000;
-
-/// What one side of a connection did.
-#[derive(Debug, Default)]
-pub(crate) struct TcpSide {
-    pub sequence: Sequence,
-    pub order: Reassembly,
-    /// Sequence number of the SYN or SYN-ACK.
-    pub isn: Option<u32>,
-    /// SYNs or SYN-ACKs sent.
-    pub syns: u16,
-    pub sent_fin: bool,
-    pub sent_data: bool,
-    pub sent_any: bool,
-}
 
 /// How far a connection got, by what was seen of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -51,50 +37,64 @@ pub(crate) enum Phase {
     Reset,
 }
 
+/// What one side did, one bit each.
+#[derive(Clone, Copy, Default)]
+struct Marks(u8);
+
+impl Marks {
+    const SENT_ANY: u8 = 1;
+    const SENT_DATA: u8 = 2;
+    const SENT_FIN: u8 = 4;
+    /// `isn` is known.
+    const SYNCHRONISED: u8 = 8;
+    /// `next` is known.
+    const HAS_NEXT: u8 = 16;
+
+    fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
+    }
+
+    fn set(&mut self, mark: u8, on: bool) {
+        self.0 |= if on { mark } else { 0 };
+    }
+}
+
 /// A connection as far as it was seen.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
 pub(crate) struct Tcp {
-    pub sides: [TcpSide; 2],
+    /// One past the highest sequence number each side sent.
+    next: [u32; 2],
+    /// Sequence number of each side's first SYN or SYN-ACK.
+    isn: [u32; 2],
+    /// The end of the last client data, until the server acknowledges it without data; when it was sent is `request`.
+    unacked_end: u32,
+    /// The first SYN; after the handshake, its time and that of the whole round trip are one.
+    syn: Moment,
+    synack: Moment,
+    /// The last client data, until the server sends data. Other protocols than TCP: the last packet of the client.
+    request: Moment,
+    /// The last server packet (or the end of the handshake), until the client sends data.
+    idle_since: Moment,
+    marks: [Marks; 2],
+    is_unacked: bool,
+    handshake_done: bool,
+    /// SYN-ACKs after the handshake.
+    late_synack: bool,
     pub phase: Phase,
     /// Who sent RST, and how far the connection was then.
     pub reset: Option<(Side, Phase)>,
-    /// SYN-ACKs after the handshake.
-    pub late_synacks: u16,
-    times: Times,
 }
 
-/// Moments that latencies are measured from, ns since the epoch; 0 when there is none.
-#[derive(Debug, Default)]
-struct Times {
-    syn: u64,
-    synack: u64,
-    handshake_done: bool,
-    /// From the first SYN to the end of the handshake.
-    round_trip_ns: u64,
-    /// The last client data, until the server sends data.
-    request: u64,
-    /// The last client data and its end, until the server acknowledges it without data.
-    unacked: Option<(u64, u32)>,
-    /// The last server packet (or the end of the handshake), until the client sends data.
-    idle_since: u64,
-}
-
-impl Times {
-    /// By the handshake; while that is not known, longer than packets overtake each other in a data centre.
-    fn round_trip_ns(&self) -> u64 {
-        if self.round_trip_ns == 0 { DEFAULT_ROUND_TRIP_NS } else { self.round_trip_ns }
+/// Adds up to `max_us` to what `count` counts.
+#[inline]
+fn sample(from: Moment, to_ns: u64, max_us: u64, count: impl FnOnce(u32)) {
+    if let Some(us) = from.until(to_ns).map(|ns| ns / 1000)
+        && us <= max_us
+        && let Ok(us) = u32::try_from(us)
+    {
+        count(us);
     }
-
-    fn sample(latency: &mut Latency, from: u64, to: u64, max_us: u64) {
-        if from != 0 && to >= from && (to - from) / 1000 <= max_us {
-            latency.add(((to - from) / 1000) as u32);
-        }
-    }
-}
-
-/// The field of a direction-pair that counts packets of `side`.
-pub(crate) fn of<T>(pair: &mut PerDirection<T>, from_client: bool) -> &mut T {
-    if from_client { &mut pair.tx } else { &mut pair.rx }
 }
 
 impl Tcp {
@@ -102,136 +102,182 @@ impl Tcp {
     pub(crate) fn is_new_connection(&self, packet: &Packet<'_>, side: Side) -> bool {
         let tcp = &packet.tcp;
         tcp.flags & (flags::SYN | flags::ACK | flags::RST) == flags::SYN
-            && self.sides[side as usize].isn != Some(tcp.seq)
-            && (self.phase != Phase::OneSided || self.sides[side as usize].sent_any)
+            && self.isn(side) != Some(tcp.seq)
+            && (self.phase != Phase::OneSided || self.sent_any(side))
+    }
+
+    /// Sequence number of a side's SYN or SYN-ACK.
+    pub(crate) fn isn(&self, side: Side) -> Option<u32> {
+        self.marks[side as usize].has(Marks::SYNCHRONISED).then_some(self.isn[side as usize])
+    }
+
+    /// One past the highest sequence number a side sent.
+    pub(crate) fn next(&self, side: Side) -> Option<u32> {
+        self.marks[side as usize].has(Marks::HAS_NEXT).then_some(self.next[side as usize])
+    }
+
+    pub(crate) fn sent_any(&self, side: Side) -> bool {
+        self.marks[side as usize].has(Marks::SENT_ANY)
+    }
+
+    pub(crate) fn sent_data(&self, side: Side) -> bool {
+        self.marks[side as usize].has(Marks::SENT_DATA)
+    }
+
+    pub(crate) fn sent_fin(&self, side: Side) -> bool {
+        self.marks[side as usize].has(Marks::SENT_FIN)
+    }
+
+    /// There were SYN-ACKs after the handshake.
+    pub(crate) fn has_late_synack(&self) -> bool {
+        self.late_synack
     }
 
     /// Takes note of a segment of `side`.
-    pub(crate) fn segment(&mut self, packet: &Packet<'_>, side: Side, client: Side, m: &mut FlowMetrics) {
+    #[inline]
+    pub(crate) fn segment(
+        &mut self,
+        packet: &Packet<'_>,
+        side: Side,
+        client: Side,
+        counts: &mut Counts,
+        holes: &mut impl Keeper,
+    ) {
         let tcp = &packet.tcp;
-        let from_client = side == client;
         let (syn, fin, rst) =
             (tcp.flags & flags::SYN != 0, tcp.flags & flags::FIN != 0, tcp.flags & flags::RST != 0);
         let ack = tcp.flags & flags::ACK != 0;
         if syn {
-            self.synchronise(packet, side, ack, m);
+            self.synchronise(packet, side, ack, counts);
         }
         if !rst {
-            self.count_sequence(packet, side, from_client, m);
+            self.count_sequence(packet, side, counts, holes);
             if tcp.window == 0 && !syn && !fin && self.phase != Phase::SynSent {
-                *of(&mut m.zero_win, from_client) += 1;
+                counts.event(Event::ZeroWindow(side));
             }
         }
         if fin {
-            m.fin_count += 1;
+            counts.event(Event::Fin);
         }
-        if !syn && ack {
-            self.complete_handshake(packet, side, m);
+        if !syn && ack && !self.handshake_done {
+            self.complete_handshake(packet, side, counts);
         }
-        self.measure(packet, from_client, syn || rst, m);
+        if !syn && !rst {
+            self.measure(packet, side == client, counts);
+        }
         self.advance(packet, side);
-        let this = &mut self.sides[side as usize];
-        this.sent_any = true;
-        this.sent_data |= packet.l4_len > 0;
-        this.sent_fin |= fin;
+        let marks = &mut self.marks[side as usize];
+        marks.set(Marks::SENT_ANY, true);
+        marks.set(Marks::SENT_DATA, packet.l4_len > 0);
+        marks.set(Marks::SENT_FIN, fin);
     }
 
-    fn synchronise(&mut self, packet: &Packet<'_>, side: Side, ack: bool, m: &mut FlowMetrics) {
-        let this = &mut self.sides[side as usize];
-        let repeated = this.isn == Some(packet.tcp.seq);
-        if this.isn.is_none() {
-            this.isn = Some(packet.tcp.seq);
+    fn synchronise(&mut self, packet: &Packet<'_>, side: Side, ack: bool, counts: &mut Counts) {
+        let repeated = self.isn(side) == Some(packet.tcp.seq);
+        if self.isn(side).is_none() {
+            self.isn[side as usize] = packet.tcp.seq;
+            self.marks[side as usize].set(Marks::SYNCHRONISED, true);
         }
-        this.order.start(packet.tcp.seq.wrapping_add(1));
-        this.syns = this.syns.saturating_add(1);
+        let (event, repeated_event) =
+            if ack { (Event::SynAck, Event::RepeatedSynAck) } else { (Event::Syn, Event::RepeatedSyn) };
+        counts.event(event);
+        if repeated {
+            counts.event(repeated_event);
+        }
         if ack {
-            m.synack_count += 1;
-            m.retrans_synack += u32::from(repeated);
-            if self.times.handshake_done {
-                self.late_synacks = self.late_synacks.saturating_add(1);
+            self.late_synack |= self.handshake_done;
+            if self.synack.is_none() {
+                self.synack = Moment::at(packet.ts_ns);
+                let count = |us| counts.handshake(Handshake::Server, us);
+                sample(self.syn, packet.ts_ns, RTT_MAX_US, count);
             }
-            if self.times.synack == 0 {
-                self.times.synack = packet.ts_ns;
-                Times::sample(&mut m.rtt_server, self.times.syn, packet.ts_ns, RTT_MAX_US);
-            }
-        } else {
-            m.syn_count += 1;
-            m.retrans_syn += u32::from(repeated);
-            if self.times.syn == 0 {
-                self.times.syn = packet.ts_ns;
-            }
+        } else if self.syn.is_none() {
+            self.syn = Moment::at(packet.ts_ns);
         }
     }
 
-    fn count_sequence(&mut self, packet: &Packet<'_>, side: Side, from_client: bool, m: &mut FlowMetrics) {
+    #[inline]
+    fn count_sequence(
+        &mut self,
+        packet: &Packet<'_>,
+        side: Side,
+        counts: &mut Counts,
+        holes: &mut impl Keeper,
+    ) {
         let tcp = &packet.tcp;
         let phantom = u32::from(tcp.flags & flags::SYN != 0) + u32::from(tcp.flags & flags::FIN != 0);
-        let len = packet.l4_wire + phantom;
-        let sequence = &mut self.sides[side as usize].sequence;
-        if len == 0 {
-            // A pure ACK carries nothing that could be repeated, but it shows where its sender is.
-            if sequence.next().is_none() {
-                sequence.observe(tcp.seq, 0, packet.ts_ns, 0);
-            }
+        let segment = Range { seq: tcp.seq, len: packet.l4_wire + phantom, ts_ns: packet.ts_ns };
+        let mut next = self.next(side);
+        // A pure ACK carries nothing that could be repeated, but the first shows where its sender is.
+        if segment.len == 0 && next.is_some() {
             return;
         }
         // A keep-alive repeats the last byte on purpose, RFC 9293 section 3.8.4.
-        if packet.l4_wire <= 1 && phantom == 0 && sequence.next() == Some(tcp.seq.wrapping_add(1)) {
+        if packet.l4_wire <= 1 && phantom == 0 && next == Some(tcp.seq.wrapping_add(1)) {
             return;
         }
-        match sequence.observe(tcp.seq, len, packet.ts_ns, self.times.round_trip_ns()) {
-            SegmentKind::Retransmission => *of(&mut m.retrans, from_client) += 1,
-            SegmentKind::OutOfOrder => *of(&mut m.ooo, from_client) += 1,
+        match sequence::observe(&mut next, segment, self.round_trip_ns(), holes) {
+            SegmentKind::Retransmission => counts.event(Event::Retransmission(side)),
+            SegmentKind::OutOfOrder => counts.event(Event::OutOfOrder(side)),
             SegmentKind::InOrder | SegmentKind::Ahead => {}
         }
+        self.set_next(side, next);
+    }
+
+    fn set_next(&mut self, side: Side, next: Option<u32>) {
+        if let Some(next) = next {
+            self.next[side as usize] = next;
+            self.marks[side as usize].set(Marks::HAS_NEXT, true);
+        }
+    }
+
+    /// The handshake's, from the first SYN to its end.
+    fn round_trip_ns(&self) -> u64 {
+        let handshake = if self.handshake_done { self.synack.since(self.syn) } else { None };
+        handshake.filter(|&ns| ns > 0).unwrap_or(DEFAULT_ROUND_TRIP_NS)
     }
 
     /// The client's first ACK of the SYN-ACK ends the handshake.
-    fn complete_handshake(&mut self, packet: &Packet<'_>, side: Side, m: &mut FlowMetrics) {
-        let answered = self.sides[side.other() as usize].isn;
-        if self.times.handshake_done
-            || self.times.synack == 0
-            || answered.is_none_or(|isn| before(packet.tcp.ack, isn.wrapping_add(1)))
-        {
+    fn complete_handshake(&mut self, packet: &Packet<'_>, side: Side, counts: &mut Counts) {
+        let answered = self.isn(side.other());
+        if self.synack.is_none() || answered.is_none_or(|isn| before(packet.tcp.ack, isn.wrapping_add(1))) {
             return;
         }
-        self.times.handshake_done = true;
-        self.times.idle_since = packet.ts_ns;
-        Times::sample(&mut m.rtt_client, self.times.synack, packet.ts_ns, RTT_MAX_US);
-        Times::sample(&mut m.rtt, self.times.syn, packet.ts_ns, RTT_MAX_US);
-        if self.times.syn != 0 {
-            self.times.round_trip_ns = packet.ts_ns.saturating_sub(self.times.syn);
-        }
+        let now = packet.ts_ns;
+        self.handshake_done = true;
+        self.idle_since = Moment::at(now);
+        sample(self.synack, now, RTT_MAX_US, |us| counts.handshake(Handshake::Client, us));
+        sample(self.syn, now, RTT_MAX_US, |us| counts.handshake(Handshake::Rtt, us));
+        self.synack = Moment::at(now);
     }
 
-    fn measure(&mut self, packet: &Packet<'_>, from_client: bool, control: bool, m: &mut FlowMetrics) {
-        if control {
-            return;
-        }
-        let (times, now) = (&mut self.times, packet.ts_ns);
+    #[inline]
+    fn measure(&mut self, packet: &Packet<'_>, from_client: bool, counts: &mut Counts) {
+        let now = packet.ts_ns;
         let end = packet.tcp.seq.wrapping_add(packet.l4_len);
         if from_client {
             if packet.l4_len > 1 {
-                Times::sample(&mut m.cit, std::mem::take(&mut times.idle_since), now, u64::from(u32::MAX));
+                let count = |us| counts.response(Response::ClientIdle, us);
+                sample(self.idle_since.take(), now, u64::from(u32::MAX), count);
             }
             if packet.l4_len > 0 {
-                times.request = now;
-                times.unacked = Some((now, end));
+                self.request = Moment::at(now);
+                (self.is_unacked, self.unacked_end) = (true, end);
             }
-        } else {
-            if packet.l4_len > 0 {
-                Times::sample(&mut m.art, std::mem::take(&mut times.request), now, ART_MAX_US);
-                times.unacked = None;
-            } else if let Some((sent, end)) = times.unacked
-                && !before(packet.tcp.ack, end)
-            {
-                Times::sample(&mut m.srt, sent, now, SRT_MAX_US);
-                times.unacked = None;
-            }
-            times.idle_since = now;
+            return;
         }
+        if packet.l4_len > 0 {
+            let count = |us| counts.response(Response::Application, us);
+            sample(self.request.take(), now, ART_MAX_US, count);
+            self.is_unacked = false;
+        } else if self.is_unacked && !before(packet.tcp.ack, self.unacked_end) {
+            sample(self.request, now, SRT_MAX_US, |us| counts.response(Response::System, us));
+            self.is_unacked = false;
+        }
+        self.idle_since = Moment::at(now);
     }
 
+    #[inline]
     fn advance(&mut self, packet: &Packet<'_>, side: Side) {
         let tcp = &packet.tcp;
         let (syn, ack) = (tcp.flags & flags::SYN != 0, tcp.flags & flags::ACK != 0);
@@ -242,29 +288,56 @@ impl Tcp {
             }
             return;
         }
-        let other = &self.sides[side.other() as usize];
+        let other = side.other();
         if tcp.flags & flags::FIN != 0 && !matches!(self.phase, Phase::Reset | Phase::Closed) {
-            self.phase = if other.sent_fin { Phase::Closed } else { Phase::Closing };
+            self.phase = if self.sent_fin(other) { Phase::Closed } else { Phase::Closing };
             return;
         }
         self.phase = match self.phase {
             Phase::OneSided if syn && ack => Phase::SynReceived,
             Phase::OneSided if syn => Phase::SynSent,
-            Phase::OneSided if other.sent_any => Phase::Established,
+            Phase::OneSided if self.sent_any(other) => Phase::Established,
             Phase::SynSent | Phase::SynChallenged if syn && ack => Phase::SynReceived,
-            Phase::SynSent if !syn && other.isn.is_some() => {
-                let for_it = other.isn.is_some_and(|isn| tcp.ack == isn.wrapping_add(1));
+            Phase::SynSent if !syn && self.isn(other).is_some() => {
+                let for_it = self.isn(other).is_some_and(|isn| tcp.ack == isn.wrapping_add(1));
                 if for_it || packet.l4_len > 0 { Phase::Established } else { Phase::SynChallenged }
             }
-            Phase::SynReceived if !syn && self.times.handshake_done => Phase::Established,
+            // One direction of it is not seen, and this one shows that the handshake was completed.
+            Phase::SynSent if !syn && ack && !self.sent_any(other) => Phase::Established,
+            Phase::SynReceived if packet.l4_len > 0 && !syn && !self.sent_any(other) => Phase::Established,
+            Phase::SynReceived if !syn && self.handshake_done => Phase::Established,
             phase => phase,
         };
     }
 
-    /// A client and server that were mixed up are the right way round now: latencies begun in the wrong sense are void.
-    pub(crate) fn swap_roles(&mut self) {
-        self.times.request = 0;
-        self.times.unacked = None;
-        self.times.idle_since = 0;
+    /// A datagram: the time from the client's last packet to the server's first.
+    #[inline]
+    pub(crate) fn datagram(&mut self, ts_ns: u64, from_client: bool, which: Response, counts: &mut Counts) {
+        if from_client {
+            self.request = Moment::at(ts_ns);
+        } else if !self.request.is_none() {
+            let us = self.request.take().until(ts_ns).unwrap_or(0) / 1000;
+            counts.response(which, u32::try_from(us).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Packets of a side went by that were not looked at one by one; `next` is one past the highest sequence number.
+    pub(crate) fn passed_by(&mut self, side: Side, next: u32, sent_data: bool) {
+        if self.next(side).is_none_or(|known| before(known, next)) {
+            self.set_next(side, Some(next));
+        }
+        let marks = &mut self.marks[side as usize];
+        marks.set(Marks::SENT_ANY, true);
+        marks.set(Marks::SENT_DATA, sent_data);
+        if self.phase == Phase::OneSided && self.sent_any(side.other()) {
+            self.phase = Phase::Established;
+        }
+        self.forget_requests();
+    }
+
+    /// Response times that were begun are void: client and server are the other way round, or packets were not seen.
+    pub(crate) fn forget_requests(&mut self) {
+        (self.request, self.idle_since) = (Moment::NONE, Moment::NONE);
+        self.is_unacked = false;
     }
 }

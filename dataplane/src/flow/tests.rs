@@ -1,8 +1,8 @@
-use super::{FlowConfig, FlowTable};
+use super::{FlowConfig, FlowTable, ShedPayload, Shedding};
 use crate::packet::{Addresses, Packet, Tcp, flags};
 use proptest::prelude::*;
 use wirespan_l7::Engine;
-use wirespan_records::{CloseType, Flow, FlowMetrics, L4Protocol, Records};
+use wirespan_records::{CloseType, DropReason, Flow, FlowMetrics, L4Protocol, Records};
 
 const MS: u64 = 1_000_000;
 const T0: u64 = 1_700_000_000_000 * MS;
@@ -290,6 +290,93 @@ proptest! {
         prop_assert_eq!(stats.live, 0);
         prop_assert_eq!(flows.iter().filter(|f| f.is_new).count() as u64, stats.flows);
         prop_assert_eq!(ticks.iter().filter(|t| t.is_new).count() as u64, stats.flows);
-        prop_assert_eq!(connection.table.reassembly_bytes, 0);
+        prop_assert_eq!(connection.table.reassembly_bytes(), 0);
+    }
+}
+
+#[test]
+fn a_busy_worker_samples_new_flows_and_sheds_payload() {
+    let mut connection = Connection::new();
+    connection.handshake();
+    connection.table.shed(Shedding { payload: ShedPayload::All, new_flows_one_in: Some(4) });
+    connection.client(6, flags::ACK, 101, 501, b"GET / HTTP/1.1\r\n\r\n");
+    for port in 1..=1000 {
+        connection.send(10, segment(tcp(1, 2, port, 9_999), flags::SYN, 1, 0, b""));
+        connection.send(11, segment(tcp(2, 1, 9_999, port), flags::SYN | flags::ACK, 1, 2, b""));
+    }
+    let stats = connection.table.stats();
+    assert_eq!(stats.payload_shed, 1);
+    let sampled_out = connection.table.refused().get(DropReason::SampledOut);
+    // Both packets of a flow are in or out.
+    assert_eq!((stats.flows - 1) * 2 + sampled_out, 2000);
+    assert!((150..350).contains(&(stats.flows - 1)), "{}", stats.flows);
+    connection.table.finish(&mut connection.records);
+    assert!(connection.records.spans.is_empty());
+}
+
+#[test]
+fn a_table_without_room_refuses_packets() {
+    let mut connection = Connection::with(FlowConfig { max_flows: 0, ..FlowConfig::default() });
+    connection.handshake();
+    assert_eq!(connection.table.refused().get(DropReason::TableFull), 3);
+    assert_eq!(connection.table.stats().flows, 0);
+}
+
+#[test]
+fn a_flood_does_not_push_out_what_is_established() {
+    let mut connection = Connection::with(FlowConfig { max_flows: 500, ..FlowConfig::default() });
+    connection.handshake();
+    for n in 0..20_000_u32 {
+        connection
+            .send(10 + u64::from(n) / 10, segment(tcp(9 + u128::from(n), 2, 5, 80), flags::SYN, 1, 0, b""));
+    }
+    connection.client(3_000, flags::ACK, 101, 501, b"x");
+    let stats = connection.table.stats();
+    assert_eq!((stats.flows, stats.evicted, stats.live), (20_001, 19_501, 500));
+    assert!(connection.records.flows.iter().all(|flow| flow.client.port == 5));
+}
+
+#[test]
+fn ports_used_again_without_a_handshake_leave_no_huge_gap() {
+    let mut connection = Connection::new();
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    connection.handshake();
+    connection.client(6, flags::ACK, 101, 501, request);
+    connection.client(9_000, flags::ACK, 0x7000_0000, 1, request);
+    connection.client(9_001, flags::ACK, 0x7000_0000 + request.len() as u32, 1, request);
+    connection.table.finish(&mut connection.records);
+    assert_eq!(connection.table.l7_stats().gap_bytes, 0);
+    assert_eq!(connection.records.spans.len(), 3);
+    assert_eq!(connection.records.flows[0].metrics.retrans.tx, 0);
+}
+
+proptest! {
+    /// Packets that come together make the records that they make one by one.
+    #[test]
+    fn batches_change_nothing(
+        packets in proptest::collection::vec(
+            (0u64..3_000, 0u8..64, 0u32..50, 0u32..50, 0u16..4, any::<bool>(), 0usize..20), 1..200),
+        together in 1usize..40,
+    ) {
+        let config = FlowConfig { max_flows: 3, ticks: true, report_interval_ms: Some(2_000), ..FlowConfig::default() };
+        let mut at_ms = 0;
+        let packets: Vec<Packet<'_>> = packets.iter().map(|&(pause, flags, seq, ack, port, from_client, len)| {
+            at_ms += pause;
+            let data = &b"GET / HTTP/1.1\r\n\r\n\r\n"[..len];
+            let packet = if from_client { tcp(1, 2, 40_000 + port, 80) } else { tcp(2, 1, 80, 40_000 + port) };
+            Packet { ts_ns: T0 + at_ms * MS, ..segment(packet, flags, seq, ack, data) }
+        }).collect();
+        let (mut single, mut batched) = (Connection::with(config.clone()), Connection::with(config));
+        for packet in &packets {
+            single.table.packet(packet, &mut single.records);
+        }
+        for packets in packets.chunks(together) {
+            batched.table.packets(packets, &mut batched.records);
+        }
+        single.table.finish(&mut single.records);
+        batched.table.finish(&mut batched.records);
+        prop_assert_eq!(single.records.flows, batched.records.flows);
+        prop_assert_eq!(single.records.ticks, batched.records.ticks);
+        prop_assert_eq!(single.records.spans, batched.records.spans);
     }
 }

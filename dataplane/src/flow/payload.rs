@@ -1,0 +1,157 @@
+//! The way of payload to the L7 engine.
+
+use super::RecordSink;
+use super::entry::{Entry, Facts};
+use super::parts::{Parts, Payload};
+use super::reassembly::{Limits, Piece, Segment};
+use super::slab::NONE;
+use crate::packet::{Packet, flags};
+use wirespan_l7::{Chunk, Engine, FlowContext, Side, Stream};
+use wirespan_records::{L4Protocol, L7Counts};
+
+/// The engine, and what the way to it needs of the worker.
+pub(super) struct L7<'a> {
+    pub engine: &'a mut Engine,
+    pub limits: &'a Limits,
+    /// Bytes that all flows keep because they came early.
+    pub kept: &'a mut usize,
+    pub parts: &'a mut Parts,
+    pub sink: &'a mut dyn RecordSink,
+}
+
+/// A flow's stream on its way through one call.
+struct Way<'a> {
+    engine: &'a mut Engine,
+    stream: &'a mut Stream,
+    counts: &'a mut L7Counts,
+    context: FlowContext,
+    sink: &'a mut dyn RecordSink,
+}
+
+impl L7<'_> {
+    /// Lets the engine have what a packet carries. Gives when the first of the requests that now wait is given up, unless
+    /// the wheel knows.
+    pub(super) fn packet(&mut self, entry: &mut Entry, packet: &Packet<'_>, side: Side) -> Option<u64> {
+        let carries = match packet.l4 {
+            L4Protocol::Tcp => packet.l4_wire > 0 && packet.tcp.flags & flags::RST == 0,
+            L4Protocol::Udp => !packet.payload.is_empty(),
+            _ => false,
+        };
+        if entry.payload == NONE {
+            if !carries || packet.payload.is_empty() {
+                return None;
+            }
+            self.begin(entry);
+        }
+        let acknowledges = packet.tcp.flags & flags::ACK != 0
+            && self.parts.payloads[entry.payload].orders[side.other() as usize].waits();
+        if packet.tcp.flags & flags::SYN != 0 {
+            self.parts.payloads[entry.payload].orders[side as usize].start(packet.tcp.seq.wrapping_add(1));
+        }
+        if !carries && !acknowledges {
+            return None;
+        }
+        let context = entry.context(self.parts);
+        let Payload { stream, orders, counts, is_timed, .. } = &mut self.parts.payloads[entry.payload];
+        let mut way = Way { engine: self.engine, stream, counts, context, sink: self.sink };
+        if packet.l4 == L4Protocol::Udp {
+            let chunk = Chunk { data: packet.payload, ts_ns: packet.ts_ns, seq: None, stream_start: false };
+            way.data(side, chunk);
+        } else {
+            let isn = |side| entry.tcp.isn(side);
+            if acknowledges {
+                let other = side.other();
+                let hand_on = |piece: Piece<'_>| way.piece(other, isn(other), piece);
+                orders[other as usize].acknowledged(packet.tcp.ack, self.kept, hand_on);
+            }
+            if carries {
+                let segment = Segment {
+                    seq: packet.tcp.seq.wrapping_add(u32::from(packet.tcp.flags & flags::SYN != 0)),
+                    data: packet.payload,
+                    missing: packet.l4_len.saturating_sub(packet.payload.len() as u32),
+                    ts_ns: packet.ts_ns,
+                };
+                let hand_on = |piece: Piece<'_>| way.piece(side, isn(side), piece);
+                orders[side as usize].push(segment, self.limits, self.kept, hand_on);
+            }
+        }
+        entry.protocol = way.stream.protocol();
+        if way.stream.is_off() {
+            self.stop(entry);
+            return None;
+        }
+        let deadline = way.stream.deadline_ns().filter(|_| !*is_timed);
+        *is_timed |= deadline.is_some();
+        deadline
+    }
+
+    /// The flow is over: what waits is handed on.
+    pub(super) fn close(&mut self, entry: &mut Entry) {
+        if entry.payload == NONE || entry.facts.has(Facts::UNPARSED) {
+            return;
+        }
+        let context = entry.context(self.parts);
+        let Payload { stream, orders, counts, .. } = &mut self.parts.payloads[entry.payload];
+        let mut way = Way { engine: self.engine, stream, counts, context, sink: self.sink };
+        for side in [Side::A, Side::B] {
+            let hand_on = |piece: Piece<'_>| way.piece(side, entry.tcp.isn(side), piece);
+            orders[side as usize].finish(self.kept, hand_on);
+        }
+        way.engine.close(way.stream, &way.context, way.counts, way.sink);
+        entry.protocol = way.stream.protocol();
+    }
+
+    /// Gives up requests that wait too long at `now_ns`, and gives when the next is to be.
+    pub(super) fn sweep(&mut self, entry: &Entry, now_ns: u64) -> Option<u64> {
+        let context = entry.context(self.parts);
+        let Payload { stream, counts, is_timed, .. } = &mut self.parts.payloads[entry.payload];
+        self.engine.sweep(stream, &context, now_ns, counts, self.sink);
+        let deadline = stream.deadline_ns();
+        *is_timed = deadline.is_some();
+        deadline
+    }
+
+    fn begin(&mut self, entry: &mut Entry) {
+        entry.payload = self.parts.payloads.take();
+        let orders = &mut self.parts.payloads[entry.payload].orders;
+        for side in [Side::A, Side::B] {
+            if let Some(isn) = entry.tcp.isn(side) {
+                orders[side as usize].start(isn.wrapping_add(1));
+            }
+        }
+    }
+
+    /// Nothing of the stream is looked at any more.
+    fn stop(&mut self, entry: &mut Entry) {
+        entry.facts.set(Facts::UNPARSED);
+        let payload = &mut self.parts.payloads[entry.payload];
+        payload.orders.iter_mut().for_each(|order| order.discard(self.kept));
+        if payload.counts == L7Counts::default() {
+            self.parts.payloads.release(entry.payload);
+            entry.payload = NONE;
+        }
+    }
+}
+
+impl Way<'_> {
+    fn data(&mut self, side: Side, chunk: Chunk<'_>) {
+        self.engine.data(self.stream, &self.context, side, chunk, self.counts, self.sink);
+    }
+
+    fn piece(&mut self, side: Side, isn: Option<u32>, piece: Piece<'_>) {
+        match piece {
+            Piece::Data { data, ts_ns, seq } => {
+                let stream_start = isn.is_some_and(|isn| seq == isn.wrapping_add(1));
+                self.data(side, Chunk { data, ts_ns, seq: Some(seq), stream_start });
+            }
+            Piece::Gap(missing) => {
+                let missing = missing.into();
+                self.engine.gap(self.stream, &self.context, side, missing, self.counts, self.sink);
+            }
+            Piece::Restart => {
+                self.engine.close(self.stream, &self.context, self.counts, self.sink);
+                *self.stream = Stream::default();
+            }
+        }
+    }
+}
