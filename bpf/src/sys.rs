@@ -155,10 +155,9 @@ const LOG_BYTES: usize = 1 << 20;
 
 /// Loads a program; the error says what the verifier said.
 pub(crate) fn load_program(program: &Program<'_>) -> io::Result<OwnedFd> {
-    let mut log = Vec::new();
-    match try_load(program, &mut log) {
+    match try_load(program, &mut []) {
         Err(error) if !matches!(error.raw_os_error(), Some(libc::EPERM)) => {
-            log.resize(LOG_BYTES, 0);
+            let mut log = vec![0; LOG_BYTES];
             let Err(error) = try_load(program, &mut log) else { return Err(error) };
             let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
             let text = String::from_utf8_lossy(log.get(..end).unwrap_or_default());

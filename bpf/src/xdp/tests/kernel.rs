@@ -1,6 +1,6 @@
 //! Runs the program in the kernel, on frames of ours (BPF_PROG_TEST_RUN).
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 
@@ -93,13 +93,14 @@ impl Kernel {
     }
 }
 
-fn test_run(program: &OwnedFd, frame: &[u8], repeat: u32) -> (u32, Vec<u8>, u32) {
+/// The program's result, the bytes it leaves, and nanoseconds for a run, on average of `repeat`.
+pub fn test_run(program: &impl AsFd, frame: &[u8], repeat: u32) -> (u32, Vec<u8>, u32) {
     let mut out = vec![0u8; frame.len() + 512];
     // SAFETY: all fields are integers.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: the variant of BPF_PROG_TEST_RUN.
     let test = unsafe { &mut attr.test };
-    test.prog_fd = program.as_raw_fd() as u32;
+    test.prog_fd = program.as_fd().as_raw_fd() as u32;
     test.data_in = frame.as_ptr() as u64;
     test.data_size_in = frame.len() as u32;
     test.data_out = out.as_mut_ptr() as u64;

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use wirespan_frame::{Shunt, ShuntKey, ShuntMode};
 
 use super::{Filter, Rules, Stamp, XdpOptions};
-use kernel::{Kernel, Verdict, may_load};
+use crate::fanout::FanoutProgram;
+use kernel::{Kernel, Verdict, may_load, test_run};
 use packets::*;
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
@@ -72,6 +73,20 @@ fn frames_are_hashed_alike_in_all_tunnels_and_in_both_directions() {
             }
         }
     }
+}
+
+#[test]
+fn a_fanout_group_is_spread_by_the_same_hash() {
+    if !may_load() {
+        return;
+    }
+    let program = FanoutProgram::load(SEED, &XdpOptions::default().tunnel_ports).unwrap();
+    for way in [v4(), v4().back(), v6(), v6().back()] {
+        for (name, frame) in wrapped(&way.tcp(ACK, 1, 1, 10)) {
+            assert_eq!(test_run(&program, &frame, 1).0, way.hash(SEED, 6), "{name}");
+        }
+    }
+    assert_eq!(test_run(&program, &ethernet(0x0806, &[0; 28]), 1).0, 0);
 }
 
 #[test]
