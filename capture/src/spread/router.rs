@@ -66,7 +66,8 @@ impl<M: Memory> Router<M> {
                 Some(hash) => InnerHash { hash: hash.get(), is_flow: true, ..InnerHash::default() },
                 None => inner_hash(&frame, self.seed),
             };
-            if found.is_flow {
+            // Flow tables hear of whole packets' times only.
+            if found.is_flow && found.follows.is_none() && found.leads == [None; 2] {
                 self.tell_time(frame.ts_ns);
             }
             self.place(memory, descriptor, found);
