@@ -1,11 +1,21 @@
 //! One worker: from lent frames to records.
 
 use crate::decode::{DecodeConfig, Decoder};
-use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink};
+use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink, ShuntPolicy, prefetch};
+use crate::overload::{Overload, OverloadConfig, OverloadStats};
 use crate::packet::Packet;
-use wirespan_frame::Batch;
+use smallvec::SmallVec;
+use wirespan_frame::{Batch, Shunt};
 use wirespan_l7::Engine;
 use wirespan_records::{DropReason, Drops, Endpoint};
+
+/// Packets that go to the flow table together: while one is worked on, the memory for the others is on its way.
+const STAGE_PACKETS: usize = 32;
+/// Frames whose headers are asked for before they are decoded.
+const FRAMES_AHEAD: usize = 4;
+const CACHE_LINE_BYTES: usize = 64;
+
+type Stage<'a> = SmallVec<[Packet<'a>; STAGE_PACKETS]>;
 
 /// Settings of a worker.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +28,10 @@ pub struct WorkerConfig {
     pub l7: wirespan_l7::Config,
     /// Endpoints whose packets are not looked at: wirespan's own connections to its store.
     pub ignored: Vec<Endpoint>,
+    /// When payload and flows are left out.
+    pub overload: OverloadConfig,
+    /// When a source that can keep frames back is asked to; never when there is no policy.
+    pub shunt: Option<ShuntPolicy>,
 }
 
 fn is_ignored(ignored: &[Endpoint], packet: &Packet<'_>) -> bool {
@@ -46,12 +60,16 @@ pub struct WorkerStats {
     pub flow: FlowStats,
     /// Of the L7 engine.
     pub l7: wirespan_l7::engine::Stats,
+    /// What was left out because frames came too fast.
+    pub overload: OverloadStats,
 }
 
 /// Owns all the state of one core: decoder, flow table, L7 engine. Shares nothing.
 pub struct Worker {
     decoder: Decoder,
     flows: FlowTable,
+    overload: Overload,
+    shunt: Option<ShuntPolicy>,
     ignored: Vec<Endpoint>,
     stats: WorkerStats,
 }
@@ -62,26 +80,62 @@ impl Worker {
         Self {
             decoder: Decoder::new(config.decode),
             flows: FlowTable::new(config.flow, Engine::new(config.l7)),
+            overload: Overload::new(config.overload),
+            shunt: config.shunt,
             ignored: config.ignored,
             stats: WorkerStats::default(),
         }
     }
 
+    /// Lets the worker ask `source` to keep frames back, when its settings say so.
+    pub fn set_shunt(&mut self, source: Box<dyn Shunt>) {
+        if let Some(policy) = self.shunt {
+            self.flows.set_shunt(source, policy);
+        }
+    }
+
+    /// How far behind the worker is before the next batch: the part of its source's ring or queue that is full, 0 to 1.
+    pub fn set_backlog(&mut self, backlog: f32) {
+        if let Some(shedding) = self.overload.observe(backlog) {
+            self.flows.shed(shedding);
+        }
+    }
+
     /// Takes a batch of frames.
     pub fn batch(&mut self, batch: Batch<'_>, sink: &mut dyn RecordSink) {
-        let stats = &mut self.stats;
+        let mut stage = Stage::new();
+        let mut ahead = batch.frames().skip(FRAMES_AHEAD);
         for frame in batch.frames() {
-            stats.frames += 1;
-            stats.bytes += u64::from(frame.wire_len);
+            if let Some(frame) = ahead.next() {
+                prefetch(frame.data.as_ptr());
+                prefetch(frame.data.as_ptr().wrapping_add(CACHE_LINE_BYTES));
+            }
+            self.stats.frames += 1;
+            self.stats.bytes += u64::from(frame.wire_len);
             match self.decoder.decode(&frame) {
-                Ok(packet) if is_ignored(&self.ignored, &packet) => stats.drops.count(DropReason::OwnTraffic),
-                Ok(packet) => {
-                    stats.packets += 1;
-                    self.flows.packet(&packet, sink);
+                Ok(packet) if is_ignored(&self.ignored, &packet) => {
+                    self.stats.drops.count(DropReason::OwnTraffic);
                 }
-                Err(reason) => stats.drops.count(reason),
+                Ok(packet) => {
+                    self.stats.packets += 1;
+                    match packet.lent_by(&frame) {
+                        Some(packet) => stage.push(packet),
+                        // It lies in the decoder's memory until the next frame.
+                        None => {
+                            self.flows.packets(&stage, sink);
+                            stage.clear();
+                            self.flows.packet(&packet, sink);
+                        }
+                    }
+                    if stage.len() == STAGE_PACKETS {
+                        self.flows.packets(&stage, sink);
+                        stage.clear();
+                    }
+                }
+                Err(reason) => self.stats.drops.count(reason),
             }
         }
+        self.flows.packets(&stage, sink);
         self.count_lost_fragments();
     }
 
@@ -111,9 +165,12 @@ impl Worker {
     /// What was counted so far.
     pub fn stats(&self) -> WorkerStats {
         let mut stats = self.stats.clone();
+        stats.packets -= self.flows.refused().total();
+        stats.drops.merge(self.flows.refused());
         stats.dedup_forgotten = self.decoder.forgotten();
         stats.flow = self.flows.stats();
         stats.l7 = self.flows.l7_stats();
+        stats.overload = self.overload.stats();
         stats
     }
 }

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use wirespan_capture::pcap_file::PcapFile;
 use wirespan_capture::{PacketSource, spread};
+use wirespan_dataplane::decode::Decoder;
 use wirespan_dataplane::worker::{Worker, WorkerConfig, WorkerStats};
-use wirespan_records::{Drops, FlowMetrics, Records};
+use wirespan_frame::{Batch, Descriptor};
+use wirespan_records::{CloseType, Drops, FlowMetrics, L4Protocol, Records, Session, Span};
 
 fn analyse(file: &Path, config: WorkerConfig) -> (Records, WorkerStats) {
     let mut source = PcapFile::open(file).unwrap();
@@ -179,5 +181,67 @@ fn every_frame_and_packet_is_accounted_for() {
             parts.iter().for_each(|part| drops.merge(&part.drops));
             assert_eq!(drops, stats.drops, "{name}");
         }
+    }
+}
+
+/// A mirror that sees one direction only: what that direction tells is the same, and nothing is made up for the other.
+#[test]
+fn one_direction_gives_one_sided_metrics() {
+    let whole = analyse(&fixtures().join("shop.pcap"), WorkerConfig::default()).0;
+    for from_server in [false, true] {
+        let mut source = PcapFile::open(fixtures().join("shop.pcap")).unwrap();
+        let mut decoder = Decoder::new(WorkerConfig::default().decode);
+        let (mut worker, mut records) = (Worker::new(WorkerConfig::default()), Records::default());
+        while let Some(batch) = source.next_batch().unwrap() {
+            for frame in batch.frames() {
+                let sent_by_server = decoder.decode(&frame).is_ok_and(|p| p.src_port < p.dst_port);
+                if sent_by_server == from_server {
+                    let descriptor = Descriptor {
+                        offset: 0,
+                        len: frame.data.len() as u32,
+                        wire_len: frame.wire_len,
+                        ts_ns: frame.ts_ns,
+                        link: frame.link,
+                        port: frame.port,
+                        hints: frame.hints,
+                    };
+                    worker.batch(Batch::new(frame.data, &[descriptor]), &mut records);
+                }
+            }
+        }
+        worker.finish(&mut records);
+        assert_eq!(worker.stats().l7.gap_bytes, 0);
+        assert!(!records.flows.is_empty());
+        for flow in records.flows.iter().filter(|flow| flow.protocol == L4Protocol::Tcp) {
+            let m = &flow.metrics;
+            assert_eq!(if from_server { m.packets.tx } else { m.packets.rx }, 0, "{flow:?}");
+            for latency in [m.rtt, m.rtt_client, m.rtt_server, m.srt, m.art, m.l7.rrt] {
+                assert_eq!(latency.count, 0, "{flow:?}");
+            }
+            assert!(m.cit.max_us < 60_000_000, "{flow:?}");
+            let same =
+                whole.flows.iter().filter(|other| other.client == flow.client && other.server == flow.server);
+            let sent = |m: &FlowMetrics| if from_server { m.l4_bytes.rx } else { m.l4_bytes.tx };
+            let total: u64 = same.map(|other| sent(&other.metrics)).sum();
+            let seen = records.flows.iter().filter(|f| f.client == flow.client && f.server == flow.server);
+            assert_eq!(seen.map(|f| sent(&f.metrics)).sum::<u64>(), total, "{flow:?}");
+            assert!(
+                matches!(
+                    flow.close_type,
+                    CloseType::ForcedReport
+                        | CloseType::ServerSynMissing
+                        | CloseType::ClientAckMissing
+                        | CloseType::ClientHalfClose
+                        | CloseType::ServerHalfClose
+                        | CloseType::Timeout
+                        | CloseType::ClientReset
+                        | CloseType::ClientResetRegular
+                        | CloseType::ServerReset
+                ),
+                "{flow:?}"
+            );
+        }
+        let complete = |span: &&Span| span.protocol == L4Protocol::Tcp && span.session == Session::Complete;
+        assert_eq!(records.spans.iter().filter(complete).count(), 0);
     }
 }
