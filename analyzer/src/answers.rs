@@ -1,6 +1,6 @@
 //! Puts the questions of [`crate::query`] to the store.
 
-use crate::query::{BadQuestion, Query, Range, flows, map, services, spans};
+use crate::query::{BadQuestion, Query, Range, flows, map, services, spans, taps};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -125,6 +125,11 @@ impl Answers {
         let names = self.names();
         let (query, limit) = flows::query(params, range, &names)?;
         Ok(flows::answer(self.rows(&query).await?, limit, &names))
+    }
+
+    /// The taps, and what came from each.
+    pub async fn taps(&self, range: Range) -> Result<taps::Taps, AnswerError> {
+        Ok(taps::answer(self.rows(&taps::query(range)).await?, range))
     }
 
     /// The requests with a trace id, in the order they began.

@@ -8,6 +8,7 @@
 //! | [`answers`] | puts the questions to the store |
 //! | [`http`] | the API, `/metrics` and the web page (its sources are in `web/`) |
 //! | [`names`] | names of addresses as a dictionary of the store |
+//! | [`taps`] | names of taps as a dictionary of the store |
 //! | [`registry`] | named counters of the process |
 
 pub mod answers;
@@ -17,9 +18,11 @@ pub mod metrics;
 pub mod names;
 pub mod query;
 pub mod registry;
+pub mod taps;
 
 pub use answers::{AnswerError, Answers};
 pub use http::{Server, ServerError, ServerOptions};
 pub use ingest::{Ingest, IngestOptions, IngestReport, Sink};
 pub use names::push_names;
 pub use registry::{Counter, Registry};
+pub use taps::push_taps;

@@ -169,6 +169,7 @@ async fn requests_are_listed_latest_first_and_filtered() {
     );
     assert_eq!((&slowest["client_name"], &slowest["server_name"]), (&json!("browser"), &json!("web")));
     assert_eq!((&slowest["tunnel"], &slowest["response_exception"]), (&Value::Null, &Value::Null));
+    assert_eq!((&slowest["tap_id"], &slowest["tap"]), (&Value::Null, &Value::Null));
     assert_eq!(slowest["attributes"], json!({"user_agent": "curl/8"}));
 
     // Pages: every row once, in order.
@@ -225,6 +226,63 @@ async fn traces_flows_and_sql_are_answered() {
     let sql = json!({"sql": "SELECT DISTINCT dictGet('wirespan.names', 'name', server_ip) AS name FROM l7_log ORDER BY name"});
     let (_, body) = site.request("POST", "/api/sql", "", &sql.to_string()).await;
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["rows"], json!([["cache"], ["web"]]));
+}
+
+/// A hop path that two taps see, the second only in part.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_taps_see_is_shown_twice_and_counted_once() {
+    let Some(site) = Site::start().await else { return };
+    let file = "taps:\n- {name: core, kind: physical-port, device: core-1, match: {interface: eth1}}\n\
+                - {name: edge, id: 9, kind: nic, match: {interface: eth2}}\n\
+                - {name: idle, kind: nic, match: {interface: eth3}}\n";
+    let taps = wirespan_dataplane::Taps::parse(file).unwrap().taps;
+    for _ in 0..2 {
+        wirespan_analyzer::push_taps(&site.client, &taps).await.unwrap();
+    }
+    let at = |tap, n| (0..n).map(move |i| Span { tap, ..http(i) });
+    site.ingest(at(1, 100).chain(at(9, 60)).chain(at(77, 1)).collect()).await;
+
+    let services = site.get(&format!("/api/services?{}", range())).await;
+    assert_eq!(services["services"][0]["requests"], 100, "the tap that saw most of the path");
+    let map = site.get(&format!("/api/map?{}", range())).await;
+    assert_eq!((&map["edges"][0]["requests"], &map["edges"][0]["new_flows"]), (&json!(100), &json!(100)));
+
+    for (what, filter, rows, tap) in [
+        ("spans", "", 161, None),
+        ("spans", "&tap=core", 100, Some(json!([1, "core"]))),
+        ("spans", "&tap=9", 60, Some(json!([9, "edge"]))),
+        ("spans", "&tap=77", 1, Some(json!([77, null]))),
+        ("spans", "&tap=nowhere", 0, None),
+        ("flows", "&tap=edge", 60, Some(json!([9, "edge"]))),
+    ] {
+        let answer = site.get(&format!("/api/{what}?{}&limit=1000{filter}", range())).await;
+        let found = answer[what].as_array().unwrap();
+        assert_eq!(found.len(), rows, "{what}{filter}");
+        if let Some(tap) = tap {
+            assert!(found.iter().all(|row| json!([row["tap_id"], row["tap"]]) == tap), "{what}{filter}");
+        }
+    }
+
+    let answer = site.get(&format!("/api/taps?{}", range())).await;
+    let [core, idle, edge, unknown] = answer["taps"].as_array().unwrap().as_slice() else {
+        panic!("{answer}")
+    };
+    assert_eq!(
+        (&core["name"], &core["kind"], &core["device"]),
+        (&json!("core"), &json!("physical-port"), &json!("core-1"))
+    );
+    assert_eq!(
+        (&core["packet_tx"], &core["byte_rx"], &core["requests"]),
+        (&json!(500), &json!(150_000), &json!(100))
+    );
+    assert_eq!((&idle["id"], &idle["name"], &idle["packet_tx"]), (&json!(3), &json!("idle"), &json!(0)));
+    assert_eq!((&edge["id"], &edge["new_flows"]), (&json!(9), &json!(60)));
+    assert_eq!((&unknown["id"], &unknown["name"], &unknown["requests"]), (&json!(77), &json!(""), &json!(1)));
+
+    let sql = json!({"sql": "SELECT dictGet('wirespan.taps', 'name', tap_id) AS tap, sum(request) FROM path_metrics_1m GROUP BY tap ORDER BY tap"});
+    let (_, body) = site.request("POST", "/api/sql", "", &sql.to_string()).await;
+    let rows = &serde_json::from_str::<Value>(&body).unwrap()["rows"];
+    assert_eq!(rows.as_array().map(Vec::len), Some(3), "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use super::AppState;
 use super::error::ApiError;
 use crate::answers::SqlAnswer;
-use crate::query::{RangeParams, flows, map, services, spans};
+use crate::query::{RangeParams, flows, map, services, spans, taps};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -85,6 +85,10 @@ pub async fn flows(
     filter: Params<flows::FlowParams>,
 ) -> Answer<flows::Flows> {
     Ok(Json(state.answers.flows(&params(filter)?, range(asked)?).await?))
+}
+
+pub async fn taps(State(state): State<AppState>, asked: Params<RangeParams>) -> Answer<taps::Taps> {
+    Ok(Json(state.answers.taps(range(asked)?).await?))
 }
 
 pub async fn trace(State(state): State<AppState>, Path(id): Path<String>) -> Answer<spans::Spans> {

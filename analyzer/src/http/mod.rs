@@ -139,6 +139,7 @@ fn router(state: AppState, allowed_hosts: AllowedHosts) -> Router {
         .route("/api/map", get(api::map))
         .route("/api/spans", get(api::spans))
         .route("/api/flows", get(api::flows))
+        .route("/api/taps", get(api::taps))
         .route("/api/traces", get(api::trace_of_span))
         .route("/api/traces/{id}", get(api::trace))
         .method_not_allowed_fallback(wrong_method)
@@ -157,7 +158,7 @@ async fn unknown_path(uri: Uri) -> ApiError {
         p if p.starts_with("/prom/") => "PromQL is not answered yet: ask with SQL at /api/sql",
         p if p.starts_with("/tempo/") => "Tempo's API is not answered yet: ask for /api/traces/TRACE_ID",
         _ => {
-            "the page is at /, the answers are at /api/services, /api/map, /api/spans, /api/flows, /api/traces and /api/sql"
+            "the page is at /, the answers are at /api/services, /api/map, /api/spans, /api/flows, /api/taps, /api/traces and /api/sql"
         }
     };
     ApiError::new(StatusCode::NOT_FOUND, format!("there is nothing at {}: {hint}", uri.path()))

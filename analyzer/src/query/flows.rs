@@ -1,7 +1,10 @@
 //! Single flows, latest first.
 
 use super::spans::{TUNNEL_COLUMN, TunnelRow};
-use super::{BadQuestion, Conditions, Query, Range, ServerFilter, name_of, parse_cursor, row_limit};
+use super::{
+    BadQuestion, Conditions, IS_TAP, Query, Range, ServerFilter, TAP_COLUMNS, name_of, parse_cursor,
+    row_limit,
+};
 use serde::{Deserialize, Serialize};
 use wirespan_controller::Names;
 
@@ -18,6 +21,8 @@ pub struct FlowParams {
     pub close_type: Option<String>,
     /// Least duration in microseconds.
     pub min_duration_us: Option<u64>,
+    /// Name or id of the tap that saw it.
+    pub tap: Option<String>,
     /// Rows at most.
     pub limit: Option<u32>,
     /// `next` of the previous answer, or a time in ns.
@@ -43,6 +48,8 @@ pub struct FlowRow {
     server_port: u16,
     protocol: String,
     tunnel: Option<TunnelRow>,
+    tap_id: Option<u16>,
+    tap: Option<String>,
     vlan: Option<u16>,
     packet_tx: u64,
     packet_rx: u64,
@@ -132,6 +139,7 @@ pub fn query(params: &FlowParams, range: Range, names: &Names) -> Result<(Query,
     if let Some(least) = params.min_duration_us {
         conditions.add("l.duration_us >= {min_duration:UInt64}", &[("min_duration", least.to_string())]);
     }
+    conditions.add_text(IS_TAP, "tap", params.tap.as_ref());
     if let Some(before) = params.before.as_deref() {
         let (time, id) = parse_cursor(before)?;
         conditions.add(
@@ -141,7 +149,7 @@ pub fn query(params: &FlowParams, range: Range, names: &Names) -> Result<(Query,
     }
     let limit = row_limit(params.limit);
     let sql = format!(
-        "SELECT {COLUMNS}, {TUNNEL_COLUMN} FROM (SELECT *, client, server, l7_error FROM flow_log AS l WHERE {} \
+        "SELECT {COLUMNS}, {TUNNEL_COLUMN}, {TAP_COLUMNS} FROM (SELECT *, client, server, l7_error FROM flow_log AS l WHERE {} \
          ORDER BY l.start_time DESC, l.id DESC LIMIT {limit}) AS l ORDER BY l.start_time DESC, l.id DESC",
         conditions.sql.join(" AND ")
     );

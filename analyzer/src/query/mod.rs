@@ -1,7 +1,8 @@
 //! The questions that the HTTP API answers, as SQL with parameters, and the shape of the answers.
 //!
-//! The same exchange may be seen by several agents, at several points and inside several tunnels. Sums over requests count
-//! each path (client, server, port) once: at the vantage point that saw most of it.
+//! The same exchange may be seen by several agents, at several points, inside several tunnels and by several taps. Sums over
+//! requests count each path (client, server, port) once: at the vantage point that saw most of it. Of several that saw as
+//! much, it is the one with the lowest agent, point, tunnel and tap, so that answers do not change between them.
 //!
 //! | module | answers |
 //! |---|---|
@@ -9,18 +10,28 @@
 //! | [`map`] | who calls whom |
 //! | [`spans`] | single requests, latest first |
 //! | [`flows`] | single flows, latest first |
+//! | [`taps`] | the taps, and what came from each |
 
 pub mod flows;
 pub mod map;
 pub mod services;
 pub mod spans;
+pub mod taps;
 
 use serde::Deserialize;
 use std::net::IpAddr;
 use wirespan_controller::{Names, PortProtocol, port_name};
 
 /// Columns that tell one vantage point from another.
-const VANTAGE: &str = "agent_id, observation_point, tunnel_type, tunnel_id";
+const VANTAGE: &str = "agent_id, observation_point, tunnel_type, tunnel_id, tap_id";
+
+/// The tap of a row of table `l`: its id, or null, and its name, or null when the taps file has none.
+const TAP_COLUMNS: &str =
+    "nullIf(l.tap_id, 0) AS tap_id, nullIf(dictGet('wirespan.taps', 'name', toUInt64(l.tap_id)), '') AS tap";
+
+/// A row of table `l` is of the tap with this name or id.
+const IS_TAP: &str = "(toString(l.tap_id) = {tap:String} \
+     OR l.tap_id IN (SELECT toUInt16(id) FROM wirespan.taps WHERE name = {tap:String}))";
 
 /// Up to this range, answers come from the tables by second.
 const SECOND_TABLE_MAX_S: u32 = 3 * 3600;

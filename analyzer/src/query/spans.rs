@@ -1,6 +1,9 @@
 //! Single requests, latest first, and the requests of one trace.
 
-use super::{BadQuestion, Conditions, Query, Range, ServerFilter, name_of, parse_cursor, row_limit};
+use super::{
+    BadQuestion, Conditions, IS_TAP, Query, Range, ServerFilter, TAP_COLUMNS, name_of, parse_cursor,
+    row_limit,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use wirespan_controller::Names;
@@ -23,6 +26,8 @@ pub struct SpanParams {
     pub text: Option<String>,
     /// Trace the requests are part of.
     pub trace_id: Option<String>,
+    /// Name or id of the tap that saw it.
+    pub tap: Option<String>,
     /// Rows at most.
     pub limit: Option<u32>,
     /// `next` of the previous answer, or a time in ns.
@@ -49,6 +54,8 @@ pub struct SpanRow {
     server_port: u16,
     protocol: String,
     tunnel: Option<TunnelRow>,
+    tap_id: Option<u16>,
+    tap: Option<String>,
     l7_protocol: String,
     version: Option<String>,
     request_type: Option<String>,
@@ -111,7 +118,7 @@ const COLUMNS: &str = "toString(id) AS id, toString(signal) AS signal, observati
 fn select(conditions: Conditions, order_and_limit: &str) -> Query {
     // The rows are chosen on the table's own columns first; the text that is shown is made of the chosen ones only.
     let sql = format!(
-        "SELECT {COLUMNS}, {TUNNEL_COLUMN} FROM (SELECT *, client, server FROM l7_log AS l WHERE {} {order_and_limit}) \
+        "SELECT {COLUMNS}, {TUNNEL_COLUMN}, {TAP_COLUMNS} FROM (SELECT *, client, server FROM l7_log AS l WHERE {} {order_and_limit}) \
          AS l {}",
         conditions.sql.join(" AND "),
         order_and_limit.split(" LIMIT").next().unwrap_or_default()
@@ -155,6 +162,7 @@ pub fn query(params: &SpanParams, range: Range, names: &Names) -> Result<(Query,
         params.text.as_ref(),
     );
     conditions.add_text("l.trace_id = {trace_id:String}", "trace_id", params.trace_id.as_ref());
+    conditions.add_text(IS_TAP, "tap", params.tap.as_ref());
     if let Some(before) = params.before.as_deref() {
         let (time, id) = parse_cursor(before)?;
         conditions.add(

@@ -23,6 +23,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(2, "net_metrics", "0002_net_metrics.sql"),
     migration!(3, "app_metrics", "0003_app_metrics.sql"),
     migration!(4, "path_metrics", "0004_path_metrics.sql"),
+    migration!(5, "taps", "0005_taps.sql"),
 ];
 
 /// How many days rows stay.

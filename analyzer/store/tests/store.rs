@@ -67,6 +67,7 @@ fn span(i: u64) -> Span {
             outer_src: Ipv4Addr::LOCALHOST.into(),
             outer_dst: Ipv4Addr::LOCALHOST.into(),
         }),
+        tap: 3,
         l7_protocol: L7Protocol::Http,
         version: Some("1.1".into()),
         request_type: Some("GET".into()),
@@ -102,7 +103,7 @@ fn flow(i: u64) -> Flow {
         server: Endpoint { ip: Ipv4Addr::new(10, 0, 0, 2).into(), port: 443 },
         protocol: L4Protocol::Udp,
         tunnel: None,
-        tap: 0,
+        tap: 4,
         vlan: Some(7),
         tcp_flags: PerDirection { tx: 2, rx: 18 },
         metrics: FlowMetrics { packets: PerDirection { tx: 3, rx: 4 }, ..FlowMetrics::default() },
@@ -116,13 +117,19 @@ fn flow(i: u64) -> Flow {
 async fn migrations_run_once_and_a_newer_schema_is_refused() {
     let store = store().await;
     let tables = ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await;
+    // The last migration again, as after one that ended just before its end.
+    store
+        .client
+        .execute("ALTER TABLE schema_migrations DELETE WHERE version = 5 SETTINGS mutations_sync = 2")
+        .await
+        .unwrap();
     let retention = Retention { logs_days: 9, ..Retention::default() };
-    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 4);
+    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 5);
     assert_eq!(
         ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await,
         tables
     );
-    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "4");
+    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "5");
     let ttl = ask(&store.client, "SELECT engine_full FROM system.tables WHERE name = 'l7_log'").await;
     assert!(ttl.contains("toIntervalDay(9)"), "{ttl}");
     store
@@ -131,7 +138,7 @@ async fn migrations_run_once_and_a_newer_schema_is_refused() {
         .await
         .unwrap();
     let error = migrate(&store.client, &retention).await.unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 4 }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 5 }), "{error}");
     store.supervisor.stop().await;
 }
 
@@ -149,7 +156,7 @@ async fn every_field_arrives() {
         server: flow(1).server,
         protocol: L4Protocol::Tcp,
         tunnel: None,
-        tap: 0,
+        tap: 5,
         metrics: FlowMetrics { syn_count: 1, ..flow(1).metrics },
         is_new: true,
         closed: Some(CloseType::ServerRefused),
@@ -185,6 +192,12 @@ async fn every_field_arrives() {
     assert_eq!(
         ask(c, "SELECT sum(syn_count), sum(packet_tx), sum(new_flow), sum(closed_flow), sum(server_establish_fail) FROM net_metrics_1m").await,
         "2\t6\t2\t2\t2"
+    );
+    assert_eq!(
+        ask(c, "SELECT any(tap_id), (SELECT any(tap_id) FROM app_metrics_1s), (SELECT any(tap_id) FROM app_metrics_1m), \
+            (SELECT any(tap_id) FROM path_metrics_1s), (SELECT any(tap_id) FROM path_metrics_1m), (SELECT any(tap_id) FROM flow_log), \
+            (SELECT any(tap_id) FROM net_metrics_1s), (SELECT any(tap_id) FROM net_metrics_1m) FROM l7_log").await,
+        "3\t3\t3\t3\t3\t4\t5\t5"
     );
     assert_eq!(ask(c, "SELECT name, labels, value FROM agent_stats").await, "drops\t{'reason':'arp'}\t3");
     store.supervisor.stop().await;
