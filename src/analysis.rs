@@ -1,8 +1,9 @@
 //! Settings of the analysis that the commands have in common.
 
 use clap::ValueEnum;
+use std::path::PathBuf;
 use wirespan_dataplane::flow::KeyScope;
-use wirespan_dataplane::{FlowConfig, WorkerConfig};
+use wirespan_dataplane::{FlowConfig, Taps, TapsError, WorkerConfig};
 use wirespan_l7::trace::TraceHeaders;
 
 /// How packets are made into flows and requests.
@@ -15,6 +16,10 @@ pub struct AnalysisArgs {
     /// What tells flows apart beside addresses, ports and protocol: where tenants use the same addresses
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
     flow_key: Vec<KeyPart>,
+
+    /// File that names the taps of mirrored traffic, and says which packets they deliver twice
+    #[arg(long, value_name = "FILE")]
+    taps: Option<PathBuf>,
 
     /// Headers that carry trace context, most wanted first
     #[arg(
@@ -39,6 +44,11 @@ enum KeyPart {
 }
 
 impl AnalysisArgs {
+    /// The taps of the taps file; none without a file.
+    pub fn taps(&self) -> Result<Taps, TapsError> {
+        self.taps.as_deref().map_or_else(|| Ok(Taps::default()), Taps::read)
+    }
+
     /// The settings of worker `index`.
     pub fn worker_config(&self, index: u16) -> WorkerConfig {
         let has = |part| self.flow_key.contains(&part);

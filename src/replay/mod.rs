@@ -8,14 +8,14 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use output::{Emit, Output};
 use recorder::Recorder;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 use wirespan_capture::pcap_file::PcapFile;
 use wirespan_capture::spread::{self, FileEnd};
 use wirespan_capture::{Batch, PacketSource, SourceStats};
-use wirespan_dataplane::RecordSink;
 use wirespan_dataplane::worker::{Worker, WorkerStats};
+use wirespan_dataplane::{RecordSink, Taps};
 use wirespan_l7::SpanSink;
 use wirespan_records::{Flow, FlowTick, L7Protocol, Records, Span};
 
@@ -89,13 +89,18 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
         PcapFile::open(file)?;
     }
     ensure!(streams.len() <= 1, "standard input can be read only once; save it to a file first");
+    let taps = args.analysis.taps()?;
+    ensure!(
+        args.workers == 1 || args.files.len() == 1 || !taps.ask_for_interfaces(),
+        "taps that ask for an interface, which is the file's name here, need --workers 1 with more than one file"
+    );
     let parquet = args.format == Format::Parquet;
     let exports = if parquet { exports(&args)? } else { Vec::new() };
     let scratch = if parquet && args.data.is_none() { Some(tempfile::tempdir()?) } else { None };
     let data = args.data.as_deref().or(scratch.as_ref().map(|dir| dir.path()));
-    let recorder = data.map(|data| Recorder::open(data, args.libchdb.clone())).transpose()?;
-    let output = Mutex::new(Output::new(args.format == Format::Jsonl, &args.emit));
-    let totals = analyse_all(&args, &output, recorder.as_ref());
+    let recorder = data.map(|data| Recorder::open(data, args.libchdb.clone(), &taps)).transpose()?;
+    let output = Mutex::new(Output::new(args.format == Format::Jsonl, &args.emit, taps.clone()));
+    let totals = analyse_all(&args, &taps, &output, recorder.as_ref());
     let stored = recorder.map(|recorder| recorder.finish(&exports)).transpose();
     let totals = totals?;
     for (reason, count) in &totals.source.unreadable {
@@ -120,10 +125,11 @@ fn exports(args: &ReplayArgs) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
 
 fn analyse_all(
     args: &ReplayArgs,
+    taps: &Taps,
     output: &Mutex<Output>,
     recorder: Option<&Recorder>,
 ) -> anyhow::Result<Totals> {
-    let analysis = |index| Analysis::new(args, index, output, recorder);
+    let analysis = |index| Analysis::new(args, index, taps, output, recorder);
     if args.workers == 1 {
         return analysis(0).all(&args.files);
     }
@@ -144,6 +150,11 @@ fn analyse_all(
     })
 }
 
+/// The name that taps know the frames of a file by.
+fn interface_of(file: &Path) -> String {
+    file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// One worker, and where its records go.
 struct Analysis<'a> {
     worker: Worker,
@@ -157,12 +168,16 @@ impl<'a> Analysis<'a> {
     fn new(
         args: &'a ReplayArgs,
         index: u16,
+        taps: &Taps,
         output: &'a Mutex<Output>,
         recorder: Option<&'a Recorder>,
     ) -> Self {
         let mut config = args.analysis.worker_config(index);
         config.flow.ticks = recorder.is_some();
         config.l7.obfuscate = args.obfuscate;
+        config.decode.mirror.taps = taps.clone();
+        config.decode.mirror.interfaces =
+            args.files.first().map(|file| interface_of(file)).into_iter().collect();
         let printed = if args.format == Format::Parquet { &[] } else { &args.emit[..] };
         let kept = |what| recorder.is_some() || printed.contains(&what);
         let keep = (kept(Emit::Spans), kept(Emit::Flows));
@@ -174,6 +189,7 @@ impl<'a> Analysis<'a> {
     fn all(mut self, files: &[PathBuf]) -> anyhow::Result<Totals> {
         let mut source = SourceStats::default();
         for file in files {
+            self.worker.set_interfaces(&[interface_of(file)]);
             let mut frames = PcapFile::open(file)?;
             while let Some(batch) = frames.next_batch()? {
                 self.batch(batch)?;

@@ -5,6 +5,7 @@ use clap::ValueEnum;
 use serde_json::json;
 use std::io::{self, BufWriter, Stdout, Write};
 use std::time::Duration;
+use wirespan_dataplane::Taps;
 use wirespan_records::{Flow, L7Protocol, Span};
 
 /// What can be printed.
@@ -23,22 +24,24 @@ pub struct Output {
     json: bool,
     stats: bool,
     headed: bool,
+    taps: Taps,
     out: BufWriter<Stdout>,
 }
 
 impl Output {
-    pub fn new(json: bool, emit: &[Emit]) -> Self {
+    pub fn new(json: bool, emit: &[Emit], taps: Taps) -> Self {
         Self {
             json,
             stats: emit.contains(&Emit::Stats),
             headed: false,
+            taps,
             out: BufWriter::with_capacity(1 << 16, io::stdout()),
         }
     }
 
     pub fn span(&mut self, span: &Span) -> io::Result<()> {
         if self.json {
-            return self.json(span);
+            return self.record(span, span.tap);
         }
         self.head()?;
         let client = format!("{}:{}", span.client.ip, span.client.port);
@@ -59,7 +62,7 @@ impl Output {
 
     pub fn flow(&mut self, flow: &Flow) -> io::Result<()> {
         if self.json {
-            return self.json(flow);
+            return self.record(flow, flow.tap);
         }
         self.head()?;
         let m = &flow.metrics;
@@ -120,6 +123,21 @@ impl Output {
 
     pub fn finish(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+
+    /// A record; where there is a taps file, with the name of its tap.
+    fn record(&mut self, record: &impl serde::Serialize, tap: u16) -> io::Result<()> {
+        #[derive(serde::Serialize)]
+        struct Named<'a, T: serde::Serialize> {
+            #[serde(flatten)]
+            record: &'a T,
+            tap: Option<String>,
+        }
+        if self.taps.taps.is_empty() {
+            return self.json(record);
+        }
+        let tap = self.taps.get(tap).map(|tap| tap.name.clone());
+        self.json(&Named { record, tap })
     }
 
     fn json(&mut self, record: &impl serde::Serialize) -> io::Result<()> {

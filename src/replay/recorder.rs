@@ -8,6 +8,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use wirespan_analyzer::metrics::NetAggregator;
+use wirespan_analyzer::push_taps;
+use wirespan_dataplane::Taps;
 use wirespan_records::Records;
 use wirespan_store::{Writer, WriterCounters, WriterOptions};
 
@@ -25,12 +27,15 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Opens the store in `data`, or makes it.
-    pub fn open(data: &Path, libchdb: Option<PathBuf>) -> anyhow::Result<Self> {
+    /// Opens the store in `data`, or makes it; it learns the names of `taps`, where there are any.
+    pub fn open(data: &Path, libchdb: Option<PathBuf>, taps: &Taps) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let place = Place::Embedded { data: data.to_owned(), listen, libchdb };
         let database = runtime.block_on(Database::start(place))?;
+        if !taps.taps.is_empty() {
+            runtime.block_on(push_taps(&database.client, &taps.taps))?;
+        }
         let writer =
             runtime.block_on(async { Writer::start(database.client.clone(), WriterOptions::default()) });
         Ok(Self { runtime, database, writer, net: Mutex::default() })

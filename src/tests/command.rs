@@ -92,6 +92,52 @@ fn standard_input_is_a_capture_too() {
     );
 }
 
+/// The same traffic from two taps: a file for each.
+#[test]
+fn taps_name_where_records_come_from() {
+    let (file, directory) = (fixture(), tempfile::tempdir().unwrap());
+    let other = directory.path().join("edge.pcap");
+    std::fs::copy(&file, &other).unwrap();
+    let taps = directory.path().join("taps.yaml");
+    let names = "taps:\n- {name: core, kind: physical-port, match: {interface: shop.pcap}}\n\
+                 - {name: edge, id: 9, kind: nic, match: {interface: edge.pcap}}\n";
+    std::fs::write(&taps, names).unwrap();
+    let replay = |more: &[&str], files: &[&Path]| {
+        let files: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+        wirespan(&[&["replay", "--format", "jsonl", "--emit", "spans,flows,stats"], more, &files].concat())
+    };
+    let with_taps = ["--taps", taps.to_str().unwrap()];
+    let plain = objects(&replay(&[], &[&file]));
+    assert!(plain.iter().all(|object| object.get("tap").is_none() && object["tap_id"].is_null()));
+    let both = objects(&replay(&with_taps, &[&file, &other]));
+    for (kind, tap) in
+        [("span", ("core", 1)), ("span", ("edge", 9)), ("flow", ("core", 1)), ("flow", ("edge", 9))]
+    {
+        let of = |all: &[Value]| all.iter().filter(|object| object["kind"] == kind).count();
+        let from: Vec<Value> =
+            both.iter().filter(|o| o["tap"] == tap.0 && o["tap_id"] == tap.1).cloned().collect();
+        assert_eq!(of(&from), of(&plain), "{kind} {tap:?}");
+    }
+
+    std::fs::write(&taps, "dedup: true\ntaps: []\n").unwrap();
+    let twice = objects(&replay(&with_taps, &[&file, &other]));
+    let stats = twice.last().unwrap();
+    let decoded = &plain.last().unwrap()["decoded"];
+    assert_eq!(
+        (&stats["undecoded"]["duplicate"], &stats["decoded"]),
+        (decoded, decoded),
+        "the second file is copies"
+    );
+
+    std::fs::write(&taps, "taps:\n- {name: a, kind: switch, match: {vlan: 1}}\n").unwrap();
+    let refused = replay(&with_taps, &[&file]);
+    let sentence = text(&refused.stderr);
+    assert!(
+        !refused.status.success() && sentence.contains("line 2") && sentence.contains("physical-port"),
+        "{sentence}"
+    );
+}
+
 #[test]
 fn trace_headers_and_flow_keys_are_settings() {
     let file = fixture();

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use wirespan_analyzer::{Ingest, IngestOptions, Registry, Server, ServerOptions, push_names};
+use wirespan_analyzer::{Ingest, IngestOptions, Registry, Server, ServerOptions, push_names, push_taps};
 use wirespan_capture::PacketSource;
 use wirespan_controller::Names;
-use wirespan_dataplane::WorkerConfig;
+use wirespan_dataplane::decode::MirrorConfig;
+use wirespan_dataplane::{Taps, WorkerConfig};
 use wirespan_records::Endpoint;
 use wirespan_store::{Writer, WriterOptions};
 
@@ -82,6 +83,7 @@ pub fn run(args: UpArgs) -> anyhow::Result<()> {
 
 async fn up(args: UpArgs) -> anyhow::Result<()> {
     // What cannot work is told before anything is started.
+    let taps = args.analysis.taps()?;
     let mut sources = Vec::new();
     for (port, interface) in args.interface.iter().enumerate() {
         for source in capture::open(args.backend, interface, port as u16, args.workers)? {
@@ -97,7 +99,7 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
         }
     };
     let database = Database::start(place).await?;
-    let result = watch(&args, sources, names, &database).await;
+    let result = watch(&args, sources, names, taps, &database).await;
     database.stop().await;
     result
 }
@@ -107,11 +109,13 @@ async fn watch(
     args: &UpArgs,
     sources: Vec<(String, Box<dyn PacketSource>)>,
     names: Names,
+    taps: Taps,
     database: &Database,
 ) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     push_names(&database.client, &names).await?;
+    push_taps(&database.client, &taps.taps).await?;
     let registry = Registry::default();
     let options = ServerOptions { listen: args.listen, allowed_hosts: args.allow_host.clone(), names };
     let server = Server::start(options, database.client.clone(), registry.clone()).await?;
@@ -125,7 +129,8 @@ async fn watch(
     ]);
     let mut threads = Vec::new();
     for (index, (interface, source)) in sources.into_iter().enumerate() {
-        let config = worker_config(args, index as u16, &local, &own);
+        let mut config = worker_config(args, index as u16, &local, &own);
+        config.decode.mirror = MirrorConfig { taps: taps.clone(), interfaces: args.interface.clone() };
         threads.push(CaptureThread::start(
             &interface,
             source,
