@@ -4,9 +4,8 @@ use clap::ValueEnum;
 use std::hint::black_box;
 use wirespan_capture::Batch;
 use wirespan_dataplane::decode::Decoder;
-use wirespan_dataplane::flow::FlowTable;
 use wirespan_dataplane::{RecordSink, Worker, WorkerConfig};
-use wirespan_l7::{Engine, SpanSink};
+use wirespan_l7::SpanSink;
 use wirespan_records::{Flow, FlowTick, Span};
 
 /// How far packets go; each stage does what those before it do.
@@ -16,7 +15,7 @@ pub enum Stage {
     Frames,
     /// Frames are decoded
     Decode,
-    /// Flows and TCP metrics are made; payload is left out, as if the capture had been cut behind the headers
+    /// Flows and TCP metrics are made; payload is not looked at
     L4,
     /// Requests too: what `wirespan replay --emit stats` does
     L7,
@@ -81,21 +80,17 @@ pub struct Analysis {
 enum Path {
     Frames,
     Decode(Box<Decoder>),
-    L4(Box<(Decoder, FlowTable)>),
-    L7(Box<Worker>),
+    Worker(Box<Worker>),
 }
 
 impl Analysis {
     /// As far as this stage.
-    pub fn new(stage: Stage, config: WorkerConfig) -> Self {
+    pub fn new(stage: Stage, mut config: WorkerConfig) -> Self {
+        config.flow.l7 = stage == Stage::L7;
         let path = match stage {
             Stage::Frames => Path::Frames,
             Stage::Decode => Path::Decode(Box::new(Decoder::new(config.decode))),
-            Stage::L4 => Path::L4(Box::new((
-                Decoder::new(config.decode),
-                FlowTable::new(config.flow, Engine::new(config.l7)),
-            ))),
-            Stage::L7 => Path::L7(Box::new(Worker::new(config))),
+            Stage::L4 | Stage::L7 => Path::Worker(Box::new(Worker::new(config))),
         };
         Self { path, counts: Counts::default() }
     }
@@ -113,16 +108,7 @@ impl Analysis {
                     let _ = black_box(decoder.decode(&frame));
                 }
             }
-            Path::L4(state) => {
-                let (decoder, table) = &mut **state;
-                for frame in batch.frames() {
-                    if let Ok(mut packet) = decoder.decode(&frame) {
-                        packet.payload = &[];
-                        table.packet(&packet, counts);
-                    }
-                }
-            }
-            Path::L7(worker) => worker.batch(batch, counts),
+            Path::Worker(worker) => worker.batch(batch, counts),
         }
     }
 
@@ -130,8 +116,7 @@ impl Analysis {
     pub fn idle(&mut self, now_ns: u64) {
         match &mut self.path {
             Path::Frames | Path::Decode(_) => {}
-            Path::L4(state) => state.1.advance(now_ns, &mut self.counts),
-            Path::L7(worker) => worker.idle(now_ns, &mut self.counts),
+            Path::Worker(worker) => worker.idle(now_ns, &mut self.counts),
         }
     }
 
@@ -139,8 +124,7 @@ impl Analysis {
     pub fn finish(&mut self) {
         match &mut self.path {
             Path::Frames | Path::Decode(_) => {}
-            Path::L4(state) => state.1.finish(&mut self.counts),
-            Path::L7(worker) => worker.finish(&mut self.counts),
+            Path::Worker(worker) => worker.finish(&mut self.counts),
         }
     }
 }
