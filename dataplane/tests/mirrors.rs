@@ -96,6 +96,9 @@ fn tagged(frame: &[u8]) -> Vec<u8> {
     [&frame[..12], &[0x81, 0, 0, 9], &frame[12..]].concat()
 }
 
+/// Puts a frame into a tunnel.
+type Wrap = fn(&[u8]) -> Vec<u8>;
+
 const TAPS: &str = "
 taps:
   - {name: vpc, kind: vpc-mirror, match: {vxlan: 5, outer_source: 192.0.2.0/24}}
@@ -111,7 +114,7 @@ fn the_shop_says_the_same_through_every_mirror() {
     let frames = shop();
     let plain = told(&analyse("taps: []", &frames).0, 0);
     assert!(plain.len() > 100, "{}", plain.len());
-    let wraps: [fn(&[u8]) -> Vec<u8>; 4] = [vxlan, geneve, gre, erspan];
+    let wraps: [Wrap; 4] = [vxlan, geneve, gre, erspan];
     for (tap, wrap) in (1..).zip(wraps) {
         let mirrored: Vec<Mirrored> =
             frames.iter().map(|(data, ts, port)| (wrap(data), *ts, *port)).collect();
