@@ -1,7 +1,9 @@
 //! The programs that make traffic (`programs/generate.bpf.c`): frames that the kernel runs through XDP without a NIC.
 
+use std::time::Duration;
+
 use aya::maps::{Array, MapData};
-use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
+use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, TestRunResult, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 
 use crate::BpfError;
@@ -164,34 +166,35 @@ impl Generator {
         self.fill(PACE, &[Pace { interval_ns, burst: burst.max(1), reserved: 0 }])
     }
 
-    /// Runs the program so often, on this core; a run sends a frame when one is due.
-    pub fn run(&mut self, runs: u32) -> Result<(), BpfError> {
+    /// Runs the program so often, on this core; a run sends a frame when one is due. Gives the mean time of a run, without
+    /// what the kernel takes to set up and to clean up.
+    pub fn run(&mut self, runs: u32) -> Result<Duration, BpfError> {
         let input = [0; FRAME_MAX];
-        self.test_run(TestRunOptions {
+        let result = self.test_run(TestRunOptions {
             data_in: Some(&input),
             repeat: runs,
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
             ..TestRunOptions::new()
         })?;
-        Ok(())
+        Ok(result.duration)
     }
 
     /// Runs the program once and gives the frame that it would have sent.
     pub fn frame(&mut self) -> Result<Vec<u8>, BpfError> {
         let input = [0; FRAME_MAX];
         let mut frame = vec![0; FRAME_MAX];
-        let len = self.test_run(TestRunOptions {
+        let result = self.test_run(TestRunOptions {
             data_in: Some(&input),
             data_out: Some(&mut frame),
             ..TestRunOptions::new()
         })?;
-        frame.truncate(len as usize);
+        frame.truncate(result.data_size_out as usize);
         Ok(frame)
     }
 
-    fn test_run(&mut self, options: TestRunOptions<'_>) -> Result<u32, BpfError> {
+    fn test_run(&mut self, options: TestRunOptions<'_>) -> Result<TestRunResult, BpfError> {
         let result = program(&mut self.ebpf, self.program)?.test_run(options);
-        Ok(result.map_err(|error| BpfError::run(&error))?.data_size_out)
+        result.map_err(|error| BpfError::run(&error))
     }
 
     /// What was sent so far.
