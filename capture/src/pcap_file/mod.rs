@@ -154,8 +154,8 @@ impl PcapFile {
     }
 
     /// Lets up to `most` read buffers stay lent, where [`Self::describe`] is used.
-    pub(crate) fn set_buffers_max(&mut self, most: usize) {
-        self.window.set_buffers_max(most);
+    pub(crate) fn share_buffers(&mut self, most: usize) {
+        self.window.share_buffers(most);
     }
 
     /// True when [`Self::describe`] can go on without waiting for lent buffers.

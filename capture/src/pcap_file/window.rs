@@ -76,7 +76,7 @@ impl Window {
     }
 
     /// Lets buffers stay lent while others are read into, `most` in all.
-    pub fn set_buffers_max(&mut self, most: usize) {
+    pub fn share_buffers(&mut self, most: usize) {
         self.buffers_max = most;
     }
 
@@ -171,8 +171,9 @@ impl Window {
     fn free_buffer(&mut self, bytes: usize) -> Arc<Buffer> {
         let is_free =
             |buffer: &mut Arc<Buffer>| Arc::get_mut(buffer).is_some_and(|buffer| buffer.has_room(bytes));
-        match self.spare.iter_mut().position(is_free) {
-            Some(free) => self.spare.swap_remove(free),
+        // The one that was lent last is most likely still in the cache.
+        match self.spare.iter_mut().rposition(is_free) {
+            Some(free) => self.spare.remove(free),
             None => Arc::new(Buffer::new(bytes.max(self.chunk_bytes + TAIL_BYTES))),
         }
     }

@@ -14,6 +14,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 pub(super) struct Clock {
     last_ns: u64,
     elapsed_ns: u64,
+    /// Times before this one need not be told.
+    due_ns: u64,
 }
 
 /// Times to be told, in this order.
@@ -29,6 +31,21 @@ impl Clock {
     #[inline]
     pub fn observe(&mut self, ts_ns: u64) -> Option<Times> {
         let before = self.last_ns;
+        if ts_ns >= before && ts_ns < self.due_ns {
+            self.last_ns = ts_ns;
+            self.elapsed_ns += ts_ns - before;
+            return None;
+        }
+        let times = self.told(before, ts_ns);
+        if times.is_some() {
+            let slot_ns = SLOT_NS - self.elapsed_ns % SLOT_NS;
+            let second_ns = SECOND_NS - ts_ns % SECOND_NS;
+            self.due_ns = ts_ns.saturating_add(slot_ns.min(second_ns));
+        }
+        times
+    }
+
+    fn told(&mut self, before: u64, ts_ns: u64) -> Option<Times> {
         if ts_ns >= before {
             self.last_ns = ts_ns;
             if before == 0 {

@@ -13,7 +13,7 @@ use crate::{CaptureError, SourceStats, Unreadable};
 /// Read buffers beside those that the workers' parcels lie in.
 const BUFFERS_BESIDE: usize = 4;
 /// Read buffers for each worker.
-const BUFFERS_EACH: usize = 4;
+const BUFFERS_EACH: usize = 8;
 /// A capture cannot choose where it goes in memory, so the hash needs no secret.
 const SEED: u64 = 0;
 
@@ -56,7 +56,7 @@ impl Reader for Files {
                 None => {
                     let Some(path) = self.paths.next() else { return Ok(Read::Ended) };
                     let mut file = PcapFile::open(path)?;
-                    file.set_buffers_max(self.buffers_max);
+                    file.share_buffers(self.buffers_max);
                     self.current.insert(file)
                 }
             };

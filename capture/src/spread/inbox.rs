@@ -11,7 +11,7 @@ use crossbeam_queue::ArrayQueue;
 use super::parcel::Parcel;
 
 /// How often a worker looks again before it sleeps: going to sleep and being woken costs more.
-const LOOKS: u32 = 200;
+const LOOKS: u32 = 2_000;
 
 pub(super) struct Inbox<M> {
     ring: ArrayQueue<Parcel<M>>,

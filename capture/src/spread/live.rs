@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wirespan_frame::{Descriptor, Shunt};
+use wirespan_frame::{Descriptor, Filter, Shunt};
 
 use super::reading::{Read, Reader};
 use super::{End, ends};
@@ -66,6 +66,10 @@ impl Reader for Live {
 
     fn shunt(&mut self) -> Option<Box<dyn Shunt>> {
         self.source.shunt()
+    }
+
+    fn set_filter(&mut self, filter: &Filter) -> Result<bool, CaptureError> {
+        self.source.set_filter(filter)
     }
 
     fn notes(&mut self) -> Vec<Note> {

@@ -29,11 +29,11 @@ mod reading;
 mod router;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
-use wirespan_frame::{Batch, Shunt};
+use wirespan_frame::{Batch, Filter, Shunt};
 
 use crate::{CaptureError, Note, PacketSource, SourceStats};
 pub use files::{FileEnd, files};
@@ -44,7 +44,7 @@ use parcel::{Mark, Memory as _, Parcel};
 use reading::{Reader, Reading, Step};
 
 /// Parcels that may wait for one worker.
-const RING_PARCELS: usize = 16;
+const RING_PARCELS: usize = 32;
 /// Parcels of one worker that are not in its ring: being filled, waiting for the ring, being worked on.
 const PARCELS_BESIDE: usize = 4;
 /// How long a worker sleeps when others keep all memory: they give it back without a word.
@@ -242,6 +242,11 @@ impl<R: Reader> PacketSource for End<R> {
 
     fn shunt(&mut self) -> Option<Box<dyn Shunt>> {
         self.shared.reading.lock().ok()?.shunt()
+    }
+
+    fn set_filter(&mut self, filter: &Filter) -> Result<bool, CaptureError> {
+        // Another worker may be waiting for frames with the lock, for no longer than its patience.
+        self.shared.reading.lock().unwrap_or_else(PoisonError::into_inner).set_filter(filter)
     }
 
     fn notes(&mut self) -> Vec<Note> {

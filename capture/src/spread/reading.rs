@@ -1,14 +1,15 @@
 //! What the worker does that reads for all of them.
 
-use wirespan_frame::{Descriptor, Shunt};
+use wirespan_frame::{Descriptor, Filter, Shunt};
 
 use super::Shared;
 use super::parcel::{Memory, Parcel};
 use super::router::Router;
 use crate::{CaptureError, Loss, Note, SourceStats};
 
-/// A worker that reads leaves it to others once so many parcels are its own.
-const AHEAD_PARCELS: usize = 2;
+/// A worker that reads leaves it to others once so many parcels are its own: enough for the others to be busy, too, while
+/// the next one reads.
+const AHEAD_PARCELS: usize = 8;
 
 /// A source that is spread.
 pub(super) trait Reader: Send {
@@ -28,6 +29,10 @@ pub(super) trait Reader: Send {
 
     fn shunt(&mut self) -> Option<Box<dyn Shunt>> {
         None
+    }
+
+    fn set_filter(&mut self, _filter: &Filter) -> Result<bool, CaptureError> {
+        Ok(false)
     }
 
     fn notes(&mut self) -> Vec<Note> {
@@ -126,6 +131,10 @@ impl<R: Reader> Reading<R> {
 
     pub fn shunt(&mut self) -> Option<Box<dyn Shunt>> {
         self.reader.shunt()
+    }
+
+    pub fn set_filter(&mut self, filter: &Filter) -> Result<bool, CaptureError> {
+        self.reader.set_filter(filter)
     }
 
     pub fn notes(&mut self) -> Vec<Note> {
