@@ -12,7 +12,7 @@ ALLOWED = {
     "wirespan-controller": [],
     "wirespan-capture": ["wirespan-frame", "wirespan-bpf"],
     "wirespan-dpdk": ["wirespan-capture", "wirespan-frame"],
-    "wirespan-offload": [],
+    "wirespan-offload": ["wirespan-frame"],
     "wirespan-l7": ["wirespan-records"],
     "wirespan-dataplane": ["wirespan-frame", "wirespan-records", "wirespan-l7"],
     "wirespan-store": ["wirespan-records"],

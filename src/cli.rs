@@ -14,7 +14,7 @@ pub struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Watch interfaces: agent, server, embedded store and web page in one process
-    Up(up::UpArgs),
+    Up(Box<up::UpArgs>),
     /// Read capture files and print what was in them
     Replay(replay::ReplayArgs),
     /// Ask a running wirespan in SQL
@@ -30,7 +30,7 @@ enum Command {
 /// Runs the command that was asked for.
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Up(args) => up::run(args),
+        Command::Up(args) => up::run(*args),
         Command::Replay(args) => replay::run(args),
         Command::Query(args) => query::run(&args),
         Command::Top(args) => top::run(&args),

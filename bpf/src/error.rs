@@ -38,14 +38,6 @@ pub enum BpfError {
         /// What the kernel said.
         reason: String,
     },
-    /// A text is no network.
-    #[error(
-        "{text} is no network; write an address such as 10.1.2.3, or a network such as 10.0.0.0/8 or fd00::/8"
-    )]
-    Network {
-        /// What was given.
-        text: String,
-    },
     /// A filter has more rules than there is room for.
     #[error("the filter has {entries} {what}; at most {max} are possible, so sum them up in fewer")]
     FilterTooLarge {

@@ -29,7 +29,10 @@ mod sys;
 pub mod udp_mirror;
 
 pub use note::Note;
-pub use source::{CaptureError, LendingSource, Loss, PacketSource, Region, SourceStats, Unreadable};
+pub use source::{
+    CaptureError, KeptBack, LendingSource, Loss, PacketSource, Region, SourceStats, Unreadable,
+};
 pub use wirespan_frame::{
-    Batch, Descriptor, Filter, Frame, Hints, LinkType, Rules, Shunt, ShuntCounters, ShuntKey, ShuntMode,
+    Batch, Descriptor, Filter, Frame, Hints, LinkType, Network, Rules, Shunt, ShuntCounters, ShuntKey,
+    ShuntMode,
 };

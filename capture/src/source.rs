@@ -95,6 +95,8 @@ pub struct SourceStats {
     pub ring_full: u64,
     /// Frames that were dropped, by cause: `kernel_drops` is their sum. Only causes that occurred.
     pub drops: Vec<(Loss, u64)>,
+    /// Frames that the source kept to itself because it was asked to, by reason; only reasons that occurred.
+    pub kept_back: Vec<(KeptBack, u64)>,
     /// What could not be read in a capture file, by reason; only reasons that occurred.
     pub unreadable: Vec<(Unreadable, u64)>,
 }
@@ -105,6 +107,55 @@ impl SourceStats {
         if frames > 0 {
             self.kernel_drops += frames;
             self.drops.push((cause, frames));
+        }
+    }
+}
+
+/// Why a source did not lend a frame that it has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeptBack {
+    /// A rule on IP protocols.
+    FilteredProtocol,
+    /// A rule on networks.
+    FilteredNetwork,
+    /// A rule on ports.
+    FilteredPort,
+    /// A rule on VLANs.
+    FilteredVlan,
+    /// A rule on tunnel ids.
+    FilteredTunnel,
+    /// Its flow is not in the sample.
+    SampledOut,
+    /// Its flow is shunted, and it was counted there.
+    Shunted,
+    /// Its queue is not captured: the network stack has it.
+    Passed,
+}
+
+impl KeptBack {
+    /// Every reason.
+    pub const ALL: [Self; 8] = [
+        Self::FilteredProtocol,
+        Self::FilteredNetwork,
+        Self::FilteredPort,
+        Self::FilteredVlan,
+        Self::FilteredTunnel,
+        Self::SampledOut,
+        Self::Shunted,
+        Self::Passed,
+    ];
+
+    /// The name in counters; the same as of frames that a worker leaves out for this reason.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FilteredProtocol => "filtered_protocol",
+            Self::FilteredNetwork => "filtered_network",
+            Self::FilteredPort => "filtered_port",
+            Self::FilteredVlan => "filtered_vlan",
+            Self::FilteredTunnel => "filtered_tunnel",
+            Self::SampledOut => "sampled_out",
+            Self::Shunted => "shunted",
+            Self::Passed => "passed",
         }
     }
 }

@@ -8,7 +8,7 @@ use std::io::Write;
 use support::{
     POLL_TIMEOUT, Sender, as_nobody, in_namespace, ip, number, numbered, sees_what_is_sent, take_rest,
 };
-use wirespan_capture::af_packet::{AfPacket, Options};
+use wirespan_capture::af_packet::{AfPacket, Fanout, Options};
 use wirespan_capture::{CaptureError, LinkType, Loss, PacketSource};
 
 fn options() -> Options {
@@ -141,7 +141,7 @@ fn udp(flow: u16, back: bool) -> Vec<u8> {
 #[test]
 fn a_fanout_group_shares_flows_but_splits_none() {
     in_namespace(|| {
-        let grouped = Options { fanout_group: Some(7), ..options() };
+        let grouped = Options { fanout: Some(Fanout { group: 7, seed: 1 }), ..options() };
         let mut sources = [0, 1].map(|_| AfPacket::open("right", grouped.clone()).unwrap());
         let sender = Sender::new("left");
         for flow in 0..64 {
@@ -154,6 +154,47 @@ fn a_fanout_group_shares_flows_but_splits_none() {
                 if frame.data.get(12..14) == Some(&[0x08, 0x00]) {
                     let ports =
                         [34, 36].map(|at| u16::from_be_bytes(*frame.data[at..].first_chunk().unwrap()));
+                    seen_by.entry(ports[0].max(ports[1])).or_default().push(index);
+                }
+            });
+        }
+        assert_eq!(seen_by.len(), 64);
+        assert!(seen_by.values().all(|by| by.len() == 2 && by[0] == by[1]), "{seen_by:?}");
+        assert_eq!(seen_by.values().flatten().collect::<BTreeSet<_>>().len(), 2, "one source got all");
+    });
+}
+
+/// A frame in VXLAN (RFC 7348) between two hosts, whose outer ports are the same for all flows and differ by direction.
+fn in_vxlan(inner: &[u8], back: bool) -> Vec<u8> {
+    let mut frame = udp(0, back).to_vec();
+    frame.truncate(42);
+    let len = (inner.len() + 8) as u16;
+    frame[16..18].copy_from_slice(&(len + 28).to_be_bytes());
+    frame[34..36].copy_from_slice(&(if back { 50_001u16 } else { 50_000 }).to_be_bytes());
+    frame[36..38].copy_from_slice(&4789u16.to_be_bytes());
+    frame[38..40].copy_from_slice(&(len + 8).to_be_bytes());
+    frame.extend([8, 0, 0, 0, 0, 0, 42, 0]);
+    frame.extend(inner);
+    frame
+}
+
+#[test]
+fn a_fanout_group_looks_into_tunnels() {
+    in_namespace(|| {
+        let grouped = Options { fanout: Some(Fanout { group: 8, seed: 2 }), ..options() };
+        let mut sources = [0, 1].map(|_| AfPacket::open("right", grouped.clone()).unwrap());
+        assert!(sources.iter_mut().all(|source| source.notes().is_empty()));
+        let sender = Sender::new("left");
+        for flow in 0..64 {
+            sender.send(&in_vxlan(&udp(flow, false), false));
+            sender.send(&in_vxlan(&udp(flow, true), true));
+        }
+        let mut seen_by = BTreeMap::<u16, Vec<usize>>::new();
+        for (index, source) in sources.iter_mut().enumerate() {
+            take_rest(source, |frame| {
+                if frame.data.len() > 100 && frame.data[36..38] == 4789u16.to_be_bytes() {
+                    let ports =
+                        [84, 86].map(|at| u16::from_be_bytes(*frame.data[at..].first_chunk().unwrap()));
                     seen_by.entry(ports[0].max(ports[1])).or_default().push(index);
                 }
             });

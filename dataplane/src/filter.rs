@@ -90,9 +90,9 @@ impl Networks {
         let allowed = Met { allowed: true, denied: false };
         let denied = Met { allowed: false, denied: true };
         for (networks, met) in [(&rules.allow.networks, allowed), (&rules.deny.networks, denied)] {
-            for &(address, length) in networks {
-                let length = u32::from(length);
-                let place = match address {
+            for network in networks {
+                let length = u32::from(network.prefix());
+                let place = match network.address() {
                     IpAddr::V4(address) => {
                         v4.entry(length).or_default().entry(prefix_v4(address.to_bits(), length)).or_default()
                     }
@@ -134,11 +134,12 @@ fn prefix_v6(address: u128, length: u32) -> u128 {
 }
 
 impl Filter {
-    /// Compiles rules. `seed` decides which flows are in the sample; workers of one process share it.
-    pub fn new(wanted: &Wanted, seed: u64) -> Self {
-        let Wanted { allow, deny, sample } = wanted;
+    /// Compiles rules. `sample` is the part of the flows that is wanted, 0.0 to 1.0, and `seed` decides which they are; workers
+    /// of one process share it.
+    pub fn new(wanted: &Wanted, sample: Option<f64>, seed: u64) -> Self {
+        let Wanted { allow, deny } = wanted;
         let protocols = |rules: &Rules| rules.protocols.clone().into_iter().map(usize::from);
-        let ports = |rules: &Rules| rules.ports.clone().into_iter().flatten().map(usize::from);
+        let ports = |rules: &Rules| rules.ports.clone().into_iter().map(usize::from);
         let vlans = |rules: &Rules| rules.vlans.clone().into_iter().map(usize::from);
         Self {
             protocols: Sets::new(protocols(allow), protocols(deny)),
@@ -210,17 +211,19 @@ impl Filter {
 mod tests {
     use super::*;
     use crate::flow::tests::tcp;
+    use std::collections::BTreeSet;
     use std::net::Ipv4Addr;
+    use wirespan_frame::Network;
     use wirespan_records::{Tunnel, TunnelKind};
 
     fn rules(change: impl FnOnce(&mut Wanted)) -> Filter {
         let mut wanted = Wanted::default();
         change(&mut wanted);
-        Filter::new(&wanted, 7)
+        Filter::new(&wanted, None, 7)
     }
 
-    fn net(last: u32, length: u8) -> (IpAddr, u8) {
-        (Ipv4Addr::from_bits(last).into(), length)
+    fn net(address: u32, length: u8) -> BTreeSet<Network> {
+        Network::new(Ipv4Addr::from_bits(address).into(), length).into_iter().collect()
     }
 
     #[test]
@@ -231,8 +234,8 @@ mod tests {
     #[test]
     fn the_smallest_network_around_an_address_decides() {
         let filter = rules(|wanted| {
-            wanted.deny.networks = vec![net(0x0a00_0000, 8)];
-            wanted.allow.networks = vec![net(0x0a01_0000, 16)];
+            wanted.deny.networks = net(0x0a00_0000, 8);
+            wanted.allow.networks = net(0x0a01_0000, 16);
         });
         let from = |address: u32| filter.rejects(&tcp(address.into(), 0x0a01_0001, 40_000, 80));
         assert_eq!(from(0x0a01_0203), None);
@@ -244,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_prefix_of_length_zero_is_every_address() {
-        let filter = rules(|wanted| wanted.deny.networks = vec![net(0, 0)]);
+        let filter = rules(|wanted| wanted.deny.networks = net(0, 0));
         assert_eq!(filter.rejects(&tcp(1, 2, 3, 4)), Some(DropReason::FilteredNetwork));
     }
 
@@ -254,11 +257,12 @@ mod tests {
         packet.vlan = Some(9);
         let outer = [0, 0, 0, 0].into();
         packet.tunnel = Some(Tunnel { kind: TunnelKind::Vxlan, id: 42, outer_src: outer, outer_dst: outer });
-        let reasons: [(fn(&mut Rules), DropReason); 4] = [
-            (|rules| rules.protocols = vec![6], DropReason::FilteredProtocol),
-            (|rules| rules.ports = vec![70..=90], DropReason::FilteredPort),
-            (|rules| rules.vlans = vec![9], DropReason::FilteredVlan),
-            (|rules| rules.tunnel_ids = vec![42], DropReason::FilteredTunnel),
+        type Change = fn(&mut Rules);
+        let reasons: [(Change, DropReason); 4] = [
+            (|rules| rules.protocols = BTreeSet::from([6]), DropReason::FilteredProtocol),
+            (|rules| rules.ports = (70..=90).collect(), DropReason::FilteredPort),
+            (|rules| rules.vlans = BTreeSet::from([9]), DropReason::FilteredVlan),
+            (|rules| rules.tunnel_ids = BTreeSet::from([42]), DropReason::FilteredTunnel),
         ];
         for (change, reason) in reasons {
             assert_eq!(rules(|wanted| change(&mut wanted.deny)).rejects(&packet), Some(reason));
@@ -272,16 +276,17 @@ mod tests {
 
     #[test]
     fn a_sample_holds_whole_flows_and_its_share_of_them() {
-        let filter = rules(|wanted| wanted.sample = Some(0.25));
+        let filter = |part| Filter::new(&Wanted::default(), Some(part), 7);
+        let quarter = filter(0.25);
         let mut taken = 0;
         for port in 1..=4000 {
-            let there = filter.rejects(&tcp(1, 2, port, 80));
-            assert_eq!(there, filter.rejects(&tcp(2, 1, 80, port)));
+            let there = quarter.rejects(&tcp(1, 2, port, 80));
+            assert_eq!(there, quarter.rejects(&tcp(2, 1, 80, port)));
             taken += usize::from(there.is_none());
         }
         assert!((800..1200).contains(&taken), "{taken}");
         for (part, wanted) in [(0.0, Some(DropReason::SampledOut)), (1.0, None)] {
-            assert_eq!(rules(|rules| rules.sample = Some(part)).rejects(&tcp(1, 2, 3, 4)), wanted);
+            assert_eq!(filter(part).rejects(&tcp(1, 2, 3, 4)), wanted);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! One worker: from lent frames to records.
 
 use crate::decode::{DecodeConfig, Decoder};
+use crate::filter::Filter;
 use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink, ShuntPolicy, prefetch};
 use crate::overload::{Overload, OverloadConfig, OverloadStats};
 use crate::packet::Packet;
 use smallvec::SmallVec;
-use wirespan_frame::{Batch, Shunt};
+use wirespan_frame::{Batch, Filter as Wanted, Shunt};
 use wirespan_l7::Engine;
 use wirespan_records::{DropReason, Drops, Endpoint};
 
@@ -28,6 +29,8 @@ pub struct WorkerConfig {
     pub l7: wirespan_l7::Config,
     /// Endpoints whose packets are not looked at: wirespan's own connections to its store.
     pub ignored: Vec<Endpoint>,
+    /// The part of the flows that is looked at, 0.0 to 1.0, and the seed that decides which they are.
+    pub sample: Option<(f64, u64)>,
     /// When payload and flows are left out.
     pub overload: OverloadConfig,
     /// When a source that can keep frames back is asked to; never when there is no policy.
@@ -41,6 +44,15 @@ fn is_ignored(ignored: &[Endpoint], packet: &Packet<'_>) -> bool {
             let to = || end.port == packet.dst_port && end.ip == packet.addresses.dst_ip();
             from() || to()
         })
+}
+
+/// Why a packet is not looked at, if it is not.
+#[inline]
+fn left_out(ignored: &[Endpoint], filter: Option<&Filter>, packet: &Packet<'_>) -> Option<DropReason> {
+    if is_ignored(ignored, packet) {
+        return Some(DropReason::OwnTraffic);
+    }
+    filter?.rejects(packet)
 }
 
 /// What a worker counted. `frames = packets + drops`.
@@ -71,20 +83,34 @@ pub struct Worker {
     overload: Overload,
     shunt: Option<ShuntPolicy>,
     ignored: Vec<Endpoint>,
+    sample: Option<(f64, u64)>,
+    /// Present when not everything is wanted.
+    filter: Option<Filter>,
     stats: WorkerStats,
 }
 
 impl Worker {
     /// A worker with these settings.
     pub fn new(config: WorkerConfig) -> Self {
-        Self {
+        let mut worker = Self {
             decoder: Decoder::new(config.decode),
             flows: FlowTable::new(config.flow, Engine::new(config.l7)),
             overload: Overload::new(config.overload),
             shunt: config.shunt,
             ignored: config.ignored,
+            sample: config.sample,
+            filter: None,
             stats: WorkerStats::default(),
-        }
+        };
+        worker.set_filter(&Wanted::default());
+        worker
+    }
+
+    /// From now on only these packets, and of them the sample, are looked at.
+    pub fn set_filter(&mut self, wanted: &Wanted) {
+        let (part, seed) = self.sample.unzip();
+        let is_needed = part.is_some() || *wanted != Wanted::default();
+        self.filter = is_needed.then(|| Filter::new(wanted, part, seed.unwrap_or_default()));
     }
 
     /// Lets the worker ask `source` to keep frames back, when its settings say so.
@@ -112,27 +138,30 @@ impl Worker {
             }
             self.stats.frames += 1;
             self.stats.bytes += u64::from(frame.wire_len);
-            match self.decoder.decode(&frame) {
-                Ok(packet) if is_ignored(&self.ignored, &packet) => {
-                    self.stats.drops.count(DropReason::OwnTraffic);
+            let packet = match self.decoder.decode(&frame) {
+                Ok(packet) => packet,
+                Err(reason) => {
+                    self.stats.drops.count(reason);
+                    continue;
                 }
-                Ok(packet) => {
-                    self.stats.packets += 1;
-                    match packet.lent_by(&frame) {
-                        Some(packet) => stage.push(packet),
-                        // It lies in the decoder's memory until the next frame.
-                        None => {
-                            self.flows.packets(&stage, sink);
-                            stage.clear();
-                            self.flows.packet(&packet, sink);
-                        }
-                    }
-                    if stage.len() == STAGE_PACKETS {
-                        self.flows.packets(&stage, sink);
-                        stage.clear();
-                    }
+            };
+            if let Some(reason) = left_out(&self.ignored, self.filter.as_ref(), &packet) {
+                self.stats.drops.count(reason);
+                continue;
+            }
+            self.stats.packets += 1;
+            match packet.lent_by(&frame) {
+                Some(packet) => stage.push(packet),
+                // It lies in the decoder's memory until the next frame.
+                None => {
+                    self.flows.packets(&stage, sink);
+                    stage.clear();
+                    self.flows.packet(&packet, sink);
                 }
-                Err(reason) => self.stats.drops.count(reason),
+            }
+            if stage.len() == STAGE_PACKETS {
+                self.flows.packets(&stage, sink);
+                stage.clear();
             }
         }
         self.flows.packets(&stage, sink);

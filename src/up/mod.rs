@@ -1,12 +1,18 @@
 //! `wirespan up`: capture, analysis, store, answers and page in one command.
 
 mod capture;
+mod counters;
+mod filter;
+mod shunt;
+mod sources;
 
 use crate::analysis::AnalysisArgs;
 use crate::database::{Database, Place};
 use crate::store;
 use anyhow::Context;
-use capture::{Backend, CaptureThread};
+use capture::CaptureThread;
+use filter::LiveFilter;
+use sources::{SourceArgs, Sources, Wanted, local_addresses, seed};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +20,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use wirespan_analyzer::{Ingest, IngestOptions, Registry, Server, ServerOptions, push_names, push_taps};
-use wirespan_capture::PacketSource;
 use wirespan_controller::Names;
 use wirespan_dataplane::decode::MirrorConfig;
+use wirespan_dataplane::flow::ShuntPolicy;
 use wirespan_dataplane::{Taps, WorkerConfig};
+use wirespan_offload::Applied;
 use wirespan_records::Endpoint;
 use wirespan_store::{Writer, WriterOptions};
 
@@ -27,17 +34,21 @@ const STORE_PATIENCE: Duration = Duration::from_secs(30);
 /// What `wirespan up` is asked for.
 #[derive(clap::Args)]
 pub struct UpArgs {
-    /// Interfaces to watch
-    #[arg(short, long, required = true, value_delimiter = ',', value_name = "INTERFACE")]
-    interface: Vec<String>,
+    #[command(flatten)]
+    sources: SourceArgs,
 
-    /// How frames are taken from the interfaces
-    #[arg(long, value_enum, default_value_t = Backend::AfPacket)]
-    backend: Backend,
+    /// File with the networks, ports, protocols, VLANs and tunnel ids that are wanted or not; SIGHUP has it read again
+    #[arg(long, value_name = "FILE")]
+    filter: Option<PathBuf>,
 
-    /// Threads per interface; with af-xdp there is one per queue
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    workers: u16,
+    /// Part of the flows to look at, such as 0.1; a flow is wholly in or out
+    #[arg(long, value_name = "PART", value_parser = part)]
+    sample: Option<f64>,
+
+    /// Let the XDP program or the NIC count flows that have so many bytes and whose payload is not parsed (any more), instead of
+    /// delivering their packets
+    #[arg(long, value_name = "BYTES")]
+    shunt_after: Option<u64>,
 
     /// Data directory of the embedded store
     #[arg(long, value_name = "DIR", default_value_os_t = store::data_dir())]
@@ -84,13 +95,14 @@ pub fn run(args: UpArgs) -> anyhow::Result<()> {
 async fn up(args: UpArgs) -> anyhow::Result<()> {
     // What cannot work is told before anything is started.
     let taps = args.analysis.taps()?;
-    let mut sources = Vec::new();
-    for (port, interface) in args.interface.iter().enumerate() {
-        for source in capture::open(args.backend, interface, port as u16, args.workers)? {
-            sources.push((interface.clone(), source));
-        }
-    }
+    let filter = LiveFilter::load(args.filter.as_deref())?;
     let names = Names::load(&args.hosts)?;
+    let wanted =
+        Wanted { filter: args.filter.is_some(), sample: args.sample, shunt: args.shunt_after.is_some() };
+    let sources = args.sources.open(wanted)?;
+    for note in &sources.notes {
+        eprintln!("wirespan: {note}");
+    }
     let place = match args.clickhouse_url.clone() {
         Some(url) => Place::Url(url),
         None => {
@@ -99,7 +111,7 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
         }
     };
     let database = Database::start(place).await?;
-    let result = watch(&args, sources, names, taps, &database).await;
+    let result = watch(&args, sources, filter, names, taps, &database).await;
     database.stop().await;
     result
 }
@@ -107,13 +119,15 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
 /// Captures, stores and answers until it is told to stop.
 async fn watch(
     args: &UpArgs,
-    sources: Vec<(String, Box<dyn PacketSource>)>,
+    sources: Sources,
+    filter: LiveFilter,
     names: Names,
     taps: Taps,
     database: &Database,
 ) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     push_names(&database.client, &names).await?;
     push_taps(&database.client, &taps.taps).await?;
     let registry = Registry::default();
@@ -122,27 +136,26 @@ async fn watch(
     let writer = Writer::start(database.client.clone(), WriterOptions::default());
     let ingest = Ingest::start(writer, &IngestOptions::default(), &registry)?;
     let stop = Arc::new(AtomicBool::new(false));
-    let local = capture::local_addresses();
+    let local = local_addresses();
     let own = own_endpoints(&[
         Some(server.address()),
         database.client.url().trim_start_matches("http://").parse().ok(),
     ]);
+    let Sources { workers, names: interfaces, nics, .. } = sources;
+    let sample_seed = seed();
     let mut threads = Vec::new();
-    for (index, (interface, source)) in sources.into_iter().enumerate() {
+    for (index, source) in workers.into_iter().enumerate() {
         let mut config = worker_config(args, index as u16, &local, &own);
-        config.decode.mirror = MirrorConfig { taps: taps.clone(), interfaces: args.interface.clone() };
-        threads.push(CaptureThread::start(
-            &interface,
-            source,
-            config,
-            ingest.sink(),
-            &registry,
-            Arc::clone(&stop),
-        )?);
+        config.decode.mirror = MirrorConfig { taps: taps.clone(), interfaces: interfaces.clone() };
+        if !source.samples {
+            config.sample = args.sample.map(|part| (part, sample_seed));
+        }
+        let (sink, stop) = (ingest.sink(), Arc::clone(&stop));
+        threads.push(CaptureThread::start(source, config, filter.clone(), sink, &registry, stop)?);
     }
     eprintln!(
         "wirespan watches {}; the page is at http://{}/, ClickHouse's interface at {}; Ctrl-C stores what was seen and ends",
-        args.interface.join(", "),
+        interfaces.join(", "),
         server.address(),
         database.client.url(),
     );
@@ -151,6 +164,7 @@ async fn watch(
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
+            _ = hangup.recv() => reload(&filter),
             _ = poll.tick() => if threads.iter().any(CaptureThread::is_finished) { break },
         }
     }
@@ -158,11 +172,29 @@ async fn watch(
     let joined =
         tokio::task::spawn_blocking(move || threads.into_iter().map(CaptureThread::join).collect::<Vec<_>>());
     let results = joined.await.context("the end of the capture threads was not seen")?;
+    for note in nics.into_iter().flat_map(Applied::restore) {
+        eprintln!("wirespan: {note}");
+    }
     let report = ingest.stop(STORE_PATIENCE).await;
     server.stop().await;
     let lost = report.dropped() + report.writer.rows_waiting;
     eprintln!("wirespan stored {} rows and lost {lost}", report.writer.rows_stored);
     results.into_iter().collect()
+}
+
+fn reload(filter: &LiveFilter) {
+    match filter.reload() {
+        Ok(true) => eprintln!("wirespan: the filter file was read again"),
+        Ok(false) => {}
+        Err(error) => eprintln!("wirespan: {error:#}; the filter stays as it was"),
+    }
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|part| (0.0..=1.0).contains(part))
+        .ok_or_else(|| "give a number from 0 to 1, such as 0.1".to_owned())
 }
 
 /// The page's and the store's sockets: watching the own connections would make records of records.
@@ -176,6 +208,7 @@ fn worker_config(args: &UpArgs, index: u16, local: &[IpAddr], own: &[Endpoint]) 
     config.flow.report_interval_ms = Some(60_000);
     config.flow.local_addresses = local.to_vec();
     config.ignored = own.to_vec();
+    config.shunt = args.shunt_after.map(|bytes_min| ShuntPolicy { bytes_min, ..ShuntPolicy::default() });
     config.l7.obfuscate = !args.show_values;
     config
 }

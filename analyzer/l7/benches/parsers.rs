@@ -11,7 +11,10 @@ const SERVER: Side = Side::B;
 
 const HTTP: [(Side, &[u8]); 2] = [
     (CLIENT, b"GET /orders/42?full=1 HTTP/1.1\r\nHost: shop\r\nUser-Agent: curl/8.0\r\nAccept: */*\r\n\r\n"),
-    (SERVER, b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"id\": 4200}"),
+    (
+        SERVER,
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"id\": 4200}",
+    ),
 ];
 /// A question for an address and its answer, RFC 1035.
 const DNS: [(Side, &[u8]); 2] = [

@@ -3,85 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::sync::Arc;
+
+use wirespan_frame::{Filter, Network, Rules};
 
 use crate::BpfError;
 use crate::sys::{Map, Plain};
 
 /// Most networks of one IP version, and most tunnel ids: of both lists together.
 pub const ENTRIES_MAX: usize = 65536;
-
-/// Rules on the innermost packet of a frame. A frame is wanted when it meets no rule of `deny` and, for each kind of rule
-/// that `allow` has, one of that kind.
-///
-/// - Of two networks that an address is in, the longer prefix decides; the same network in both lists is denied. A packet
-///   has two addresses and two ports: that either is denied is enough, and so is that either is allowed.
-/// - Rules on ports do not concern IP fragments, which do not all say theirs. What has no ports (ICMP) meets no such rule,
-///   so `allow` with ports rejects it; likewise what is not IP (ARP) meets rules on the VLAN only, and what is in no
-///   tunnel none on tunnel ids. So does a frame that the kernel's decoder does not know (LLC, NSH, IPv6 jumbograms).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Where it has rules of a kind, only frames that meet one are wanted.
-    pub allow: Rules,
-    /// Frames that meet any are not wanted.
-    pub deny: Rules,
-}
-
-/// Rules of one list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Networks of the source or destination address.
-    pub networks: BTreeSet<Network>,
-    /// Source or destination ports of TCP, UDP, SCTP, UDP-Lite.
-    pub ports: BTreeSet<u16>,
-    /// IP protocol numbers.
-    pub protocols: BTreeSet<u8>,
-    /// VLAN ids, of the outermost tag of the innermost Ethernet frame; 0 for frames without one.
-    pub vlans: BTreeSet<u16>,
-    /// Ids of the innermost tunnel: VNI, GRE key, ERSPAN session, TEID.
-    pub tunnel_ids: BTreeSet<u32>,
-}
-
-/// An IP network in CIDR notation, such as `10.0.0.0/8`, or an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
-
-impl Network {
-    /// `None` when the prefix is longer than the address. Bits behind the prefix are ignored.
-    pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
-        let address = match address {
-            IpAddr::V4(v4) => {
-                let host = 32u32.checked_sub(prefix.into())?;
-                IpAddr::from((v4.to_bits() & u32::MAX.checked_shl(host).unwrap_or(0)).to_be_bytes())
-            }
-            IpAddr::V6(v6) => {
-                let host = 128u32.checked_sub(prefix.into())?;
-                IpAddr::from((v6.to_bits() & u128::MAX.checked_shl(host).unwrap_or(0)).to_be_bytes())
-            }
-        };
-        Some(Self { address, prefix })
-    }
-}
-
-impl FromStr for Network {
-    type Err = BpfError;
-
-    fn from_str(text: &str) -> Result<Self, BpfError> {
-        let parse = || {
-            let (address, prefix) = match text.split_once('/') {
-                Some((address, prefix)) => (address, Some(prefix.parse().ok()?)),
-                None => (text, None),
-            };
-            let address: IpAddr = address.parse().ok()?;
-            Self::new(address, prefix.unwrap_or(if address.is_ipv4() { 32 } else { 128 }))
-        };
-        parse().ok_or_else(|| BpfError::Network { text: text.to_owned() })
-    }
-}
 
 const ALLOW: u32 = 1;
 const DENY: u32 = 2;
@@ -138,7 +68,7 @@ impl FilterMap {
     pub fn set(&mut self, filter: &Filter) -> Result<(), BpfError> {
         let networks = rules(&filter.allow.networks, &filter.deny.networks);
         let ids = rules(&filter.allow.tunnel_ids, &filter.deny.tunnel_ids);
-        let v4 = networks.keys().filter(|network| network.address.is_ipv4()).count();
+        let v4 = networks.keys().filter(|network| network.address().is_ipv4()).count();
         check("IPv4 networks", v4)?;
         check("IPv6 networks", networks.len() - v4)?;
         check("tunnel ids", ids.len())?;
@@ -178,16 +108,16 @@ impl FilterMap {
     }
 
     fn set_network(&self, network: &Network, rule: u32) -> io::Result<()> {
-        let prefix = network.prefix.into();
-        match network.address {
+        let prefix = network.prefix().into();
+        match network.address() {
             IpAddr::V4(v4) => self.networks_v4.set(&NetworkV4 { prefix, address: v4.octets() }, &rule, 0),
             IpAddr::V6(v6) => self.networks_v6.set(&NetworkV6 { prefix, address: v6.octets() }, &rule, 0),
         }
     }
 
     fn remove_network(&self, network: &Network) -> io::Result<bool> {
-        let prefix = network.prefix.into();
-        match network.address {
+        let prefix = network.prefix().into();
+        match network.address() {
             IpAddr::V4(v4) => self.networks_v4.remove(&NetworkV4 { prefix, address: v4.octets() }),
             IpAddr::V6(v6) => self.networks_v6.remove(&NetworkV6 { prefix, address: v6.octets() }),
         }
@@ -246,18 +176,6 @@ fn bits<const N: usize>(members: impl Iterator<Item = usize>) -> [u64; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn networks_are_read_and_lose_their_host_bits() {
-        let network = |text: &str| text.parse::<Network>().ok();
-        assert_eq!(network("10.1.2.3/8"), Network::new(IpAddr::from([10, 0, 0, 0]), 8));
-        assert_eq!(network("10.1.2.3"), Network::new(IpAddr::from([10, 1, 2, 3]), 32));
-        assert_eq!(network("0.0.0.0/0"), network("9.9.9.9/0"));
-        assert_eq!(network("fd00::1/8"), network("fd00::/8"));
-        for bad in ["10.0.0.0/33", "10.0.0/8", "::/129", "::/", "/8", ""] {
-            assert_eq!(network(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn denial_wins_over_permission() {

@@ -24,6 +24,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use wirespan_frame::Filter;
+
 use aya_obj::generated::{
     BPF_F_XDP_DEV_BOUND_ONLY, BPF_F_XDP_HAS_FRAGS, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE, bpf_attach_type,
     bpf_prog_type,
@@ -32,7 +34,7 @@ use aya_obj::generated::{
 use crate::BpfError;
 use crate::object::{self, Loaded, Recipe};
 use crate::sys::{self, Map, Plain};
-pub use filter::{ENTRIES_MAX, Filter, FilterMap, Network, Rules};
+pub use filter::{ENTRIES_MAX, FilterMap};
 pub use shunt::ShuntMap;
 pub use stamp::Stamp;
 pub use stats::Counters;

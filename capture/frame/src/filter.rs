@@ -1,38 +1,119 @@
 //! Which packets are wanted, as sources and workers are told.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
+use std::str::FromStr;
 
-/// A packet is left out when it meets one of the `deny` rules, or when there are `allow` rules of a kind and it meets none of
-/// that kind. Rules look at the innermost packet; those of networks and ports at both of its ends.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Rules on the innermost packet of a frame. A frame is wanted when it meets no rule of `deny` and, for each kind of rule
+/// that `allow` has, one of that kind.
+///
+/// - Of two networks that an address is in, the longer prefix decides; the same network in both lists is denied. A packet
+///   has two addresses and two ports: that either is denied is enough, and so is that either is allowed.
+/// - Rules on ports do not concern IP fragments, which do not all say theirs. What has no ports (ICMP) meets no such rule,
+///   so `allow` with ports rejects it; likewise what is not IP (ARP) meets rules on the VLAN only, and what is in no
+///   tunnel none on tunnel ids. So does a frame that the kernel's decoder does not know (LLC, NSH, IPv6 jumbograms).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// What may stay.
+    /// Where it has rules of a kind, only frames that meet one are wanted.
     pub allow: Rules,
-    /// What has to go, also when it is allowed. Of networks inside each other, the smallest around an address decides.
+    /// Frames that meet any are not wanted.
     pub deny: Rules,
-    /// The part of the flows that is looked at, 0.0 to 1.0; a flow is wholly in or out. `None` is all.
-    pub sample: Option<f64>,
 }
 
-impl Filter {
-    /// Nothing is left out.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+/// Rules of one list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Networks of the source or destination address.
+    pub networks: BTreeSet<Network>,
+    /// Source or destination ports of TCP, UDP, SCTP, UDP-Lite.
+    pub ports: BTreeSet<u16>,
+    /// IP protocol numbers.
+    pub protocols: BTreeSet<u8>,
+    /// VLAN ids, of the outermost tag of the innermost Ethernet frame; 0 for frames without one.
+    pub vlans: BTreeSet<u16>,
+    /// Ids of the innermost tunnel: VNI, GRE key, ERSPAN session, TEID.
+    pub tunnel_ids: BTreeSet<u32>,
+}
+
+/// An IP network in CIDR notation, such as `10.0.0.0/8`, or an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// `None` when the prefix is longer than the address. Bits behind the prefix are ignored.
+    pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
+        let address = match address {
+            IpAddr::V4(v4) => {
+                let host = 32u32.checked_sub(prefix.into())?;
+                IpAddr::from((v4.to_bits() & u32::MAX.checked_shl(host).unwrap_or(0)).to_be_bytes())
+            }
+            IpAddr::V6(v6) => {
+                let host = 128u32.checked_sub(prefix.into())?;
+                IpAddr::from((v6.to_bits() & u128::MAX.checked_shl(host).unwrap_or(0)).to_be_bytes())
+            }
+        };
+        Some(Self { address, prefix })
+    }
+
+    /// The address, its bits behind the prefix zero.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// The length of the prefix.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
     }
 }
 
-/// Rules of all kinds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Address and length of the prefix.
-    pub networks: Vec<(IpAddr, u8)>,
-    /// TCP, UDP and SCTP ports.
-    pub ports: Vec<RangeInclusive<u16>>,
-    /// IP protocol numbers.
-    pub protocols: Vec<u8>,
-    /// VLAN ids; 0 is a packet without a tag.
-    pub vlans: Vec<u16>,
-    /// VNIs, GRE keys, ERSPAN sessions and TEIDs of the innermost tunnel.
-    pub tunnel_ids: Vec<u32>,
+impl FromStr for Network {
+    type Err = NotANetwork;
+
+    fn from_str(text: &str) -> Result<Self, NotANetwork> {
+        let parse = || {
+            let (address, prefix) = match text.split_once('/') {
+                Some((address, prefix)) => (address, Some(prefix.parse().ok()?)),
+                None => (text, None),
+            };
+            let address: IpAddr = address.parse().ok()?;
+            Self::new(address, prefix.unwrap_or(if address.is_ipv4() { 32 } else { 128 }))
+        };
+        parse().ok_or_else(|| NotANetwork(text.to_owned()))
+    }
+}
+
+/// A text that is no network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotANetwork(String);
+
+impl fmt::Display for NotANetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{}` is no network; write an address such as 10.1.2.3, or a network such as 10.0.0.0/8 or fd00::/8",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for NotANetwork {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_written_as_a_prefix_or_an_address() {
+        let network = |text: &str| text.parse::<Network>().ok();
+        assert_eq!(network("10.1.2.3/8"), Network::new(IpAddr::from([10, 0, 0, 0]), 8));
+        assert_eq!(network("10.1.2.3"), Network::new(IpAddr::from([10, 1, 2, 3]), 32));
+        assert_eq!(network("fd00::1/8").map(|n| n.address()), "fd00::".parse().ok());
+        for text in ["10.0.0.0/33", "fd00::/129", "10.0.0/8", "10.0.0.0/-1", "/8", ""] {
+            assert_eq!(network(text), None, "{text}");
+        }
+    }
 }

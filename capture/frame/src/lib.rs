@@ -13,7 +13,7 @@ mod shunt;
 
 use std::num::NonZeroU32;
 
-pub use filter::{Filter, Rules};
+pub use filter::{Filter, Network, NotANetwork, Rules};
 pub use shunt::{Shunt, ShuntCounters, ShuntKey, ShuntMode};
 
 /// What the first byte of a frame is (names as in the pcap LINKTYPE registry).

@@ -9,10 +9,12 @@
 mod ring;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use wirespan_bpf::fanout::FanoutProgram;
+use wirespan_bpf::xdp::XdpOptions;
 use wirespan_frame::{Batch, Descriptor, LinkType};
 
 use crate::interface::Interface;
@@ -35,8 +37,7 @@ pub struct Options {
     /// Also frames that are addressed to others, as on a mirror port.
     pub promiscuous: bool,
     /// Sources of one group share the interface's traffic among them, both directions of a flow to the same one.
-    /// The number must be free on this machine.
-    pub fanout_group: Option<u16>,
+    pub fanout: Option<Fanout>,
     /// Bytes of one block: a multiple of the page size, and more than the longest frame.
     pub block_bytes: u32,
     /// Blocks of the ring.
@@ -56,7 +57,7 @@ impl Default for Options {
         Self {
             snap_len: 256 * 1024,
             promiscuous: true,
-            fanout_group: None,
+            fanout: None,
             block_bytes: 128 * 1024,
             blocks: 256,
             block_timeout: Duration::from_millis(20),
@@ -64,6 +65,15 @@ impl Default for Options {
             port: 0,
         }
     }
+}
+
+/// A group of sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fanout {
+    /// Its number, which must be free on this machine.
+    pub group: u16,
+    /// Seed of the hash by which flows are spread; the same for the whole group.
+    pub seed: u64,
 }
 
 /// The frames of one interface.
@@ -264,11 +274,26 @@ impl<'a> Setup<'a> {
         if options.promiscuous {
             self.interface.make_promiscuous(self.socket.as_fd())?;
         }
-        if let Some(group) = options.fanout_group {
-            let join = libc::c_uint::from(group) | libc::PACKET_FANOUT_HASH << 16;
-            self.set(libc::PACKET_FANOUT, &join, "join the fanout group (another number may be free)")?;
+        let Some(fanout) = options.fanout else { return Ok(Vec::new()) };
+        match FanoutProgram::load(fanout.seed, &XdpOptions::default().tunnel_ports) {
+            Ok(program) => {
+                self.join_group(fanout, libc::PACKET_FANOUT_EBPF)?;
+                let program = program.as_fd().as_raw_fd();
+                self.set(libc::PACKET_FANOUT_DATA, &program, "spread frames by an eBPF program (Linux 4.3)")?;
+                Ok(Vec::new())
+            }
+            Err(error) => {
+                self.join_group(fanout, libc::PACKET_FANOUT_HASH)?;
+                let (interface, reason) = (self.interface.name.clone(), error.to_string());
+                Ok(vec![Note::NoInnerFanout { interface, reason }])
+            }
         }
-        Ok(Vec::new())
+    }
+
+    /// Fragments are not put together by the kernel (`PACKET_FANOUT_FLAG_DEFRAG`): frames are to be counted as they came.
+    fn join_group(&self, fanout: Fanout, kind: libc::c_uint) -> Result<(), CaptureError> {
+        let join = libc::c_uint::from(fanout.group) | kind << 16;
+        self.set(libc::PACKET_FANOUT, &join, "join the fanout group (another number may be free)")
     }
 
     fn set<T: sys::Plain>(

@@ -28,12 +28,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wirespan_bpf::xdp::{self, Counters, FilterMap, Stamp, XdpOptions};
-use wirespan_frame::{Batch, Descriptor, Hints, LinkType};
+use wirespan_bpf::xdp::{self, Counters, Stamp, XdpOptions};
+use wirespan_frame::{Batch, Descriptor, Filter, Hints, LinkType};
 
 use crate::interface::Interface;
 use crate::sys;
-use crate::{CaptureError, LendingSource, Loss, Note, PacketSource, Region, Shunt, SourceStats};
+use crate::{CaptureError, KeptBack, LendingSource, Loss, Note, PacketSource, Region, Shunt, SourceStats};
 use busy_poll::Effect;
 pub use busy_poll::{Setting, settings as busy_poll_settings};
 use clock::{Clock, NicClock};
@@ -136,7 +136,6 @@ pub struct AfXdp {
     idle: bool,
     received: u64,
     joined: u64,
-    filter: Option<FilterMap>,
     notes: Vec<Note>,
     options: Options,
 }
@@ -165,12 +164,6 @@ impl AfXdp {
     /// Frames that came in parts and were copied together.
     pub fn joined(&self) -> u64 {
         self.joined
-    }
-
-    /// The handle that changes the filter of all queues while they are captured; the first source has it, once, when
-    /// [`XdpOptions::filter`] was given.
-    pub fn take_filter(&mut self) -> Option<FilterMap> {
-        self.filter.take()
     }
 
     /// What the XDP program did with the frames of all queues. Frames on the wire are those that were lent, those that were
@@ -366,7 +359,27 @@ impl PacketSource for AfXdp {
             stats.lose(Loss::NoFreeFrame, no_free_frame);
             stats.lose(Loss::DoesNotFit, kernel.rx_dropped - no_free_frame);
         }
+        // The program counts for all queues.
+        if self.queue == 0
+            && let Ok(program) = self.attachment.counters()
+        {
+            let reasons = [
+                (KeptBack::FilteredProtocol, program.filtered_protocol),
+                (KeptBack::FilteredNetwork, program.filtered_network),
+                (KeptBack::FilteredPort, program.filtered_port),
+                (KeptBack::FilteredVlan, program.filtered_vlan),
+                (KeptBack::FilteredTunnel, program.filtered_tunnel_id),
+                (KeptBack::SampledOut, program.sampled_out),
+                (KeptBack::Shunted, program.shunted),
+                (KeptBack::Passed, program.passed),
+            ];
+            stats.kept_back.extend(reasons.into_iter().filter(|&(_, frames)| frames > 0));
+        }
         stats
+    }
+
+    fn set_filter(&mut self, filter: &Filter) -> Result<bool, CaptureError> {
+        self.attachment.set_filter(filter)
     }
 
     fn backlog(&mut self) -> f32 {

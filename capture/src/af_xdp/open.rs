@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use wirespan_bpf::xdp::{self, Counters, QUEUES_MAX, ShuntMap, XdpOptions, XdpProgram};
-use wirespan_frame::LinkType;
+use wirespan_bpf::xdp::{self, Counters, FilterMap, QUEUES_MAX, ShuntMap, XdpOptions, XdpProgram};
+use wirespan_frame::{Filter, LinkType};
 
 use super::busy_poll::{self, Effect, Setting};
 use super::clock::{Clock, NicClock};
@@ -19,6 +19,7 @@ use crate::{CaptureError, Note};
 /// What the sources of one interface have in common; the last one that goes detaches the program.
 pub(super) struct Attachment {
     program: XdpProgram,
+    filter: Option<Mutex<FilterMap>>,
     /// The interface is promiscuous as long as this socket is open.
     _promiscuous: Option<OwnedFd>,
     _settings: Changed,
@@ -31,6 +32,13 @@ impl Attachment {
 
     pub fn shunt(&self) -> Option<ShuntMap> {
         self.program.shunt()
+    }
+
+    /// False when the program has no filter.
+    pub fn set_filter(&self, filter: &Filter) -> Result<bool, CaptureError> {
+        let Some(map) = &self.filter else { return Ok(false) };
+        map.lock().unwrap_or_else(PoisonError::into_inner).set(filter)?;
+        Ok(true)
     }
 
     pub fn counters(&self) -> Result<Counters, CaptureError> {
@@ -84,8 +92,8 @@ pub(super) fn open(interface: &str, options: &Options) -> Result<Vec<AfXdp>, Cap
     // All queues of an interface are alike.
     let mut seen = HashSet::new();
     notes.retain(|note| matches!(note, Note::Program(_)) || seen.insert(std::mem::discriminant(note)));
-    let mut filter = program.take_filter();
-    let attachment = Arc::new(Attachment { program, _promiscuous: promiscuous, _settings: settings });
+    let filter = program.take_filter().map(Mutex::new);
+    let attachment = Arc::new(Attachment { program, filter, _promiscuous: promiscuous, _settings: settings });
     let source = |(queue, socket): (u32, Socket)| AfXdp {
         spares: Spares::new(umem_bytes(socket.frames)),
         socket,
@@ -99,7 +107,6 @@ pub(super) fn open(interface: &str, options: &Options) -> Result<Vec<AfXdp>, Cap
         idle: true,
         received: 0,
         joined: 0,
-        filter: filter.take(),
         notes: if queue == 0 { std::mem::take(&mut notes) } else { Vec::new() },
         options: options.clone(),
     };

@@ -5,7 +5,9 @@ use wirespan_frame::{Shunt, ShuntMode};
 use super::kernel::{Kernel, may_load};
 use super::packets::*;
 use super::{key, v4};
-use crate::xdp::{Filter, Rules, XdpOptions};
+use wirespan_frame::{Filter, Rules};
+
+use crate::xdp::XdpOptions;
 
 #[test]
 #[ignore = "prints timings"]

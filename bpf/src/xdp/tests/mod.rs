@@ -9,10 +9,11 @@ use std::collections::BTreeSet;
 
 use wirespan_frame::{Shunt, ShuntKey, ShuntMode};
 
-use super::{Filter, Rules, Stamp, XdpOptions};
+use super::{Filter, Stamp, XdpOptions};
 use crate::fanout::FanoutProgram;
 use kernel::{Kernel, Verdict, may_load, test_run};
 use packets::*;
+use wirespan_frame::{Network, Rules};
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
 
@@ -142,7 +143,7 @@ fn set<T: Ord, const N: usize>(members: [T; N]) -> BTreeSet<T> {
     BTreeSet::from(members)
 }
 
-fn networks<const N: usize>(texts: [&str; N]) -> BTreeSet<super::Network> {
+fn networks<const N: usize>(texts: [&str; N]) -> BTreeSet<Network> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 

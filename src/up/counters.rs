@@ -1,0 +1,118 @@
+//! What a capture thread counts, in the registry.
+
+use std::collections::HashMap;
+use wirespan_analyzer::{Counter, Registry};
+use wirespan_capture::{KeptBack, Loss, SourceStats};
+use wirespan_dataplane::WorkerStats;
+use wirespan_records::DropReason;
+
+pub struct Counters {
+    received: Counter,
+    lost: Vec<(Loss, Counter)>,
+    kept_back: Vec<(KeptBack, Counter)>,
+    frames: Counter,
+    bytes: Counter,
+    packets: Counter,
+    drops: HashMap<DropReason, Counter>,
+    flows: Counter,
+    evicted: Counter,
+    live: Counter,
+    flow_memory: Counter,
+    gap_bytes: Counter,
+    overload_level: Counter,
+    overload_raised: Counter,
+    payload_shed: Counter,
+    shunted: Counter,
+    shunt_packets: Counter,
+    shunt_bytes: Counter,
+}
+
+impl Counters {
+    pub fn new(registry: &Registry, interface: &str, worker: u16) -> Self {
+        let worker = worker.to_string();
+        let labels = [("interface", interface), ("worker", worker.as_str())];
+        let counter = |name, help| registry.counter(name, help, &labels);
+        let gauge = |name, help| registry.gauge(name, help, &labels);
+        let by_reason = |name, help, reason: &str| {
+            registry.counter(name, help, &[labels[0], labels[1], ("reason", reason)])
+        };
+        let drop_counter = |&reason: &DropReason| {
+            let help = "Frames that did not become a packet of a flow, by reason.";
+            (reason, by_reason("wirespan_frames_dropped_total", help, reason.as_str()))
+        };
+        let loss_counter = |loss: Loss| {
+            let help = "Frames that were lost before a worker had them, by reason.";
+            (loss, by_reason("wirespan_capture_lost_total", help, &loss.to_string()))
+        };
+        let kept_back_counter = |reason: KeptBack| {
+            let help = "Frames that the source did not lend because it was asked not to, by reason.";
+            (reason, by_reason("wirespan_capture_kept_back_total", help, reason.as_str()))
+        };
+        Self {
+            received: counter("wirespan_capture_received_total", "Frames lent by the source."),
+            lost: Loss::ALL.into_iter().map(loss_counter).collect(),
+            kept_back: KeptBack::ALL.into_iter().map(kept_back_counter).collect(),
+            frames: counter("wirespan_frames_total", "Frames taken in: packets and the dropped ones."),
+            bytes: counter("wirespan_frame_bytes_total", "Bytes of the frames on the wire."),
+            packets: counter("wirespan_packets_total", "Packets that went to the flow table."),
+            drops: DropReason::ALL.iter().map(drop_counter).collect(),
+            flows: counter("wirespan_flows_total", "Flows begun."),
+            evicted: counter("wirespan_flows_evicted_total", "Flows that left because the table was full."),
+            live: gauge("wirespan_flows_live", "Flows in the table."),
+            flow_memory: gauge("wirespan_flow_memory_bytes", "Memory of the flow table."),
+            gap_bytes: counter(
+                "wirespan_l7_gap_bytes_total",
+                "Stream bytes that a parser waited for and that were not captured.",
+            ),
+            overload_level: gauge(
+                "wirespan_overload_level",
+                "0 all, 1 payload of unknown protocols is left out, 2 all payload, 3 most new flows too.",
+            ),
+            overload_raised: counter("wirespan_overload_raised_total", "Times that more was left out."),
+            payload_shed: counter(
+                "wirespan_payload_shed_packets_total",
+                "Packets whose payload was left out for lack of time.",
+            ),
+            shunted: counter(
+                "wirespan_flows_shunted_total",
+                "Times that a flow was kept back by the source.",
+            ),
+            shunt_packets: counter(
+                "wirespan_shunt_packets_total",
+                "Packets that the source counted and kept back.",
+            ),
+            shunt_bytes: counter("wirespan_shunt_bytes_total", "Their bytes on the wire."),
+        }
+    }
+
+    pub fn set(&self, worker: &WorkerStats, source: &SourceStats) {
+        self.received.set(source.received);
+        for (loss, counter) in &self.lost {
+            counter.set(frames(&source.drops, *loss));
+        }
+        for (reason, counter) in &self.kept_back {
+            counter.set(frames(&source.kept_back, *reason));
+        }
+        self.frames.set(worker.frames);
+        self.bytes.set(worker.bytes);
+        self.packets.set(worker.packets);
+        for (reason, counter) in &self.drops {
+            counter.set(worker.drops.get(*reason));
+        }
+        self.flows.set(worker.flow.flows);
+        self.evicted.set(worker.flow.evicted);
+        self.live.set(worker.flow.live);
+        self.flow_memory.set(worker.flow.memory.total());
+        self.gap_bytes.set(worker.l7.gap_bytes);
+        self.overload_level.set(worker.overload.level as u64);
+        self.overload_raised.set(worker.overload.raised);
+        self.payload_shed.set(worker.flow.payload_shed);
+        self.shunted.set(worker.flow.shunt.shunted);
+        self.shunt_packets.set(worker.flow.shunt.packets);
+        self.shunt_bytes.set(worker.flow.shunt.bytes);
+    }
+}
+
+fn frames<T: PartialEq>(by_reason: &[(T, u64)], reason: T) -> u64 {
+    by_reason.iter().filter(|(of, _)| *of == reason).map(|(_, frames)| frames).sum()
+}

@@ -1,0 +1,361 @@
+//! Where `up` takes its frames from: interfaces of the host, mirror ports, a VPC's mirror.
+
+use super::shunt::HardwareFirst;
+use anyhow::ensure;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+use wirespan_capture::udp_mirror::{self, Encapsulation, UdpMirror};
+use wirespan_capture::{CaptureError, PacketSource, Shunt, af_packet, af_xdp, placement, spread};
+use wirespan_offload::{Applied, Nic, Plan, STATE_DIR, restore_leftovers};
+
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// Most flows that an interface's XDP program keeps back at the same time.
+const SHUNT_FLOWS: u32 = 65_536;
+
+/// What is watched, and how.
+#[derive(clap::Args)]
+pub struct SourceArgs {
+    /// Interfaces to watch
+    #[arg(short, long, value_delimiter = ',', value_name = "INTERFACE")]
+    interface: Vec<String>,
+
+    /// What the interfaces are for
+    #[arg(long, value_enum, default_value_t = Mode::Host)]
+    mode: Mode,
+
+    /// How frames are taken from the interfaces
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    backend: Backend,
+
+    /// Threads per interface; frames of fewer queues are spread over them by flow
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: u16,
+
+    /// With --mode vpc-mirror: where mirrored VXLAN packets are sent to, such as 4789 or [::]:4789
+    #[arg(long, value_delimiter = ',', value_name = "[ADDRESS:]PORT")]
+    listen_vxlan: Vec<Listen>,
+
+    /// With --mode vpc-mirror: where mirrored GENEVE packets are sent to, such as 6081
+    #[arg(long, value_delimiter = ',', value_name = "[ADDRESS:]PORT")]
+    listen_geneve: Vec<Listen>,
+
+    /// Set the NICs up: `auto`, `off`, or a plan such as channels=4,rx-ring=max,rss=symmetric,gro=off; put back at the end.
+    /// `wirespan probe` shows what there is [default: auto for --mode mirror, else off]
+    #[arg(long, value_name = "PLAN")]
+    offload: Option<Plan>,
+
+    /// Poll the NICs' queues instead of waiting for interrupts: for AF_XDP on a NIC with more traffic than those can bring
+    #[arg(long)]
+    busy_poll: bool,
+
+    /// With --backend dpdk: options of DPDK's EAL, such as --no-huge; the interfaces are then names of DPDK devices
+    #[cfg(feature = "dpdk")]
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true, default_value = "")]
+    eal: String,
+}
+
+/// What an interface is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// The host's own traffic, which goes on as it is
+    Host,
+    /// A mirror feeds it, and nothing else uses it: frames are taken before the network stack, the NIC is set up for it
+    Mirror,
+    /// A cloud or gateway sends mirrored packets to a UDP port of this machine; needs no privilege
+    VpcMirror,
+}
+
+/// How frames are taken from an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    /// af-packet for a host's interface; for a mirror's af-xdp, or af-packet where that cannot be had
+    Auto,
+    /// A ring shared with the kernel; the host's own traffic goes on as it is
+    AfPacket,
+    /// AF_XDP; takes the frames away from the host, so only for an interface that a mirror feeds
+    AfXdp,
+    /// DPDK; takes the NIC away from the host
+    #[cfg(feature = "dpdk")]
+    Dpdk,
+}
+
+/// An address to listen on: `4789`, `10.0.0.1:4789`, `[::]:4789`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listen(SocketAddr);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = match text.parse::<u16>() {
+            Ok(port) => Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+            Err(_) => text.parse(),
+        };
+        address
+            .map(Self)
+            .map_err(|_| "give a port, such as 4789, or an address with it, such as 10.0.0.1:4789".to_owned())
+    }
+}
+
+/// One worker's frames.
+pub struct WorkerSource {
+    /// The interface, or where frames are received.
+    pub name: String,
+    pub frames: Box<dyn PacketSource>,
+    pub shunt: Option<Box<dyn Shunt>>,
+    /// It lends the flows of the sample only.
+    pub samples: bool,
+    /// Where its worker best runs.
+    pub cpu: Option<usize>,
+}
+
+/// What sources are to do beside lending frames, where they can.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    /// Filter frames.
+    pub filter: bool,
+    /// Lend a part of the flows.
+    pub sample: Option<f64>,
+    /// Keep flows back.
+    pub shunt: bool,
+}
+
+/// Everything that is watched.
+#[derive(Default)]
+pub struct Sources {
+    pub workers: Vec<WorkerSource>,
+    /// Interfaces by number.
+    pub names: Vec<String>,
+    /// What the operator should know of: set-up, fallbacks.
+    pub notes: Vec<String>,
+    /// NICs that were set up; restored when this is dropped.
+    pub nics: Vec<Applied>,
+}
+
+impl SourceArgs {
+    /// Opens everything, or nothing and says why.
+    pub fn open(&self, wanted: Wanted) -> anyhow::Result<Sources> {
+        let mut sources = Sources::default();
+        if self.mode == Mode::VpcMirror {
+            ensure!(
+                self.interface.is_empty(),
+                "--mode vpc-mirror listens on UDP ports and watches no interface; leave out -i"
+            );
+            self.vpc_mirror(&mut sources)?;
+            return Ok(sources);
+        }
+        ensure!(
+            !self.interface.is_empty(),
+            "give the interfaces to watch, such as -i eth0; `wirespan probe` lists them"
+        );
+        ensure!(
+            self.listen_vxlan.is_empty() && self.listen_geneve.is_empty(),
+            "--listen-vxlan and --listen-geneve go with --mode vpc-mirror"
+        );
+        sources.notes = leftovers();
+        for (port, interface) in (0..).zip(&self.interface) {
+            sources.names.push(interface.clone());
+            self.interface(interface, port, wanted, &mut sources)?;
+        }
+        Ok(sources)
+    }
+
+    fn vpc_mirror(&self, sources: &mut Sources) -> anyhow::Result<()> {
+        let listen = |listen: &[Listen], kind: Encapsulation| {
+            listen.iter().map(|listen| (listen.0, kind)).collect::<Vec<_>>()
+        };
+        let listen = [
+            listen(&self.listen_vxlan, Encapsulation::Vxlan),
+            listen(&self.listen_geneve, Encapsulation::Geneve),
+        ]
+        .concat();
+        ensure!(
+            !listen.is_empty(),
+            "--mode vpc-mirror needs --listen-vxlan or --listen-geneve, such as --listen-vxlan 4789"
+        );
+        let names: Vec<_> = listen.iter().map(|(address, _)| address.to_string()).collect();
+        let name = names.join(",");
+        let mirror = UdpMirror::open(&udp_mirror::Config { listen, poll_timeout: POLL_TIMEOUT })?;
+        sources.names.push(name.clone());
+        if self.workers == 1 {
+            sources.add(&name, Box::new(mirror), None);
+        } else {
+            for end in spread::live(Box::new(mirror), self.workers.into(), seed(), POLL_TIMEOUT) {
+                sources.add(&name, Box::new(end), None);
+            }
+        }
+        Ok(())
+    }
+
+    fn interface(
+        &self,
+        interface: &str,
+        port: u16,
+        wanted: Wanted,
+        sources: &mut Sources,
+    ) -> anyhow::Result<()> {
+        #[cfg(feature = "dpdk")]
+        if self.backend == Backend::Dpdk {
+            return self.dpdk(interface, port, sources);
+        }
+        let plan = match &self.offload {
+            Some(plan) => plan.clone(),
+            None => Plan { auto: self.mode == Mode::Mirror, entries: Vec::new() },
+        };
+        let mut hardware = None;
+        if !plan.is_off() {
+            let mut nic = Nic::open(interface)?.apply(&plan, self.workers.into(), Path::new(STATE_DIR))?;
+            let said = [nic.changes(), nic.refused()].concat();
+            sources.notes.extend(said.into_iter().map(|note| format!("{interface}: {note}")));
+            match nic.hardware_shunt(SHUNT_FLOWS) {
+                Some(Ok(shunt)) => hardware = Some(shunt),
+                Some(Err(refusal)) => {
+                    sources.notes.push(format!("{interface} keeps no flows back: {refusal}"))
+                }
+                None => {}
+            }
+            sources.nics.push(nic);
+        }
+        let first = sources.workers.len();
+        let wants_xdp = match self.backend {
+            Backend::Auto => self.mode == Mode::Mirror,
+            backend => backend == Backend::AfXdp,
+        };
+        if !wants_xdp {
+            self.af_packet(interface, port, sources)?;
+        } else if let Err(error) = self.af_xdp(interface, port, wanted, sources) {
+            if self.backend == Backend::AfXdp
+                || !matches!(
+                    error,
+                    CaptureError::Bpf(_) | CaptureError::NoAfXdp | CaptureError::NotEthernet { .. }
+                )
+            {
+                return Err(error.into());
+            }
+            sources.notes.push(format!("{error}; using AF_PACKET"));
+            self.af_packet(interface, port, sources)?;
+        }
+        // One worker alone sees all of an interface's flows, and the NIC's rules have one owner.
+        if let ([worker], Some(rules)) = (&mut sources.workers[first..], hardware) {
+            worker.shunt = Some(Box::new(HardwareFirst::new(rules, worker.shunt.take())));
+        }
+        Ok(())
+    }
+
+    fn af_packet(&self, interface: &str, port: u16, sources: &mut Sources) -> Result<(), CaptureError> {
+        // Fanout groups are numbers of the network namespace: the process id keeps two wirespans apart.
+        let group = (std::process::id() as u16).wrapping_add(port);
+        let fanout = af_packet::Fanout { group, seed: seed() };
+        let options = af_packet::Options {
+            fanout: (self.workers > 1).then_some(fanout),
+            port,
+            ..af_packet::Options::default()
+        };
+        for worker in 0..self.workers {
+            let source = af_packet::AfPacket::open(interface, options.clone())?;
+            sources.add(
+                interface,
+                Box::new(source),
+                placement::cpu_for_queue(interface, worker.into(), false),
+            );
+        }
+        Ok(())
+    }
+
+    fn af_xdp(
+        &self,
+        interface: &str,
+        port: u16,
+        wanted: Wanted,
+        sources: &mut Sources,
+    ) -> Result<(), CaptureError> {
+        let mut options = af_xdp::Options { port, busy_poll: self.busy_poll, ..af_xdp::Options::default() };
+        options.program.seed = seed();
+        options.program.flow_hash = self.workers > 1;
+        options.program.nic_hints = true;
+        options.program.filter = wanted.filter.then(Default::default);
+        options.program.sample = wanted.sample;
+        options.program.shunt_flows = if wanted.shunt { SHUNT_FLOWS } else { 0 };
+        let seed = options.program.seed;
+        let queues = af_xdp::AfXdp::open(interface, options)?;
+        if let [first, ..] = queues.as_slice() {
+            sources.notes.push(format!("{interface}: AF_XDP on {} queues, {}", queues.len(), first.mode()));
+        }
+        let first = sources.workers.len();
+        let spread_over = usize::from(self.workers).div_ceil(queues.len().max(1));
+        for queue in queues {
+            let cpu = placement::cpu_for_queue(interface, queue.queue(), self.busy_poll);
+            if spread_over == 1 {
+                sources.add(interface, Box::new(queue), cpu);
+                continue;
+            }
+            for end in spread::live(Box::new(queue), spread_over, seed, POLL_TIMEOUT) {
+                sources.add(interface, Box::new(end), None);
+            }
+        }
+        sources.workers[first..].iter_mut().for_each(|worker| worker.samples = wanted.sample.is_some());
+        Ok(())
+    }
+
+    #[cfg(feature = "dpdk")]
+    fn dpdk(&self, device: &str, port: u16, sources: &mut Sources) -> anyhow::Result<()> {
+        use wirespan_dpdk::{Dpdk, EalOptions, PortOptions};
+        let further = self.eal.split_whitespace().map(str::to_owned).collect();
+        let eal = EalOptions { further, ..EalOptions::default() };
+        let options = PortOptions {
+            queues: self.workers,
+            port,
+            idle_sleep: (!self.busy_poll).then_some(Duration::from_micros(50)),
+            ..PortOptions::new(device)
+        };
+        for queue in Dpdk::start(&eal, &options)? {
+            let cpu = placement::cpu_for_queue(device, queue.queue().into(), true);
+            sources.add(device, Box::new(queue), cpu);
+        }
+        Ok(())
+    }
+}
+
+impl Sources {
+    fn add(&mut self, name: &str, mut frames: Box<dyn PacketSource>, cpu: Option<usize>) {
+        let shunt = frames.shunt();
+        self.notes.extend(frames.notes().iter().map(ToString::to_string));
+        self.workers.push(WorkerSource { name: name.to_owned(), frames, shunt, samples: false, cpu });
+    }
+}
+
+/// What killed processes left on NICs is put back first, whatever is watched now.
+fn leftovers() -> Vec<String> {
+    restore_leftovers(Path::new(STATE_DIR)).unwrap_or_else(|error| vec![error.to_string()])
+}
+
+/// Addresses of this host, sorted.
+pub fn local_addresses() -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = if_addrs::get_if_addrs()
+        .map(|interfaces| interfaces.iter().map(if_addrs::Interface::ip).collect())
+        .unwrap_or_default();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+/// Of a hash that nobody outside can foretell.
+pub fn seed() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_alone_listens_on_every_address() {
+        let address = |text: &str| text.parse::<Listen>().map(|listen| listen.0.to_string());
+        assert_eq!(address("4789"), Ok("0.0.0.0:4789".to_owned()));
+        assert_eq!(address("[::]:6081"), Ok("[::]:6081".to_owned()));
+        assert!(address("vxlan").is_err_and(|error| error.contains("such as 4789")));
+    }
+}
