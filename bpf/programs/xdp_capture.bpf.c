@@ -101,9 +101,13 @@ static __always_inline int capture(struct xdp_md *ctx, struct counters *counters
 		}
 	}
 	if (hashed && packet->found) {
-		stamp.flow_hash = flow_hash(packet);
-		stamp.flags |= STAMP_FLOW_HASH;
-		if (settings.sample_below && !sampled(stamp.flow_hash)) {
+		__u32 hash = flow_hash(packet);
+		/* Where a fragment's flow goes is told by its ports, which only user space knows of all fragments. */
+		if (!packet->fragment) {
+			stamp.flow_hash = hash;
+			stamp.flags |= STAMP_FLOW_HASH;
+		}
+		if (settings.sample_below && !sampled(hash)) {
 			counters->sampled_out++;
 			return XDP_DROP;
 		}

@@ -2,11 +2,11 @@
 
 use clap::ValueEnum;
 use std::hint::black_box;
-use wirespan_capture::Batch;
+use wirespan_capture::{Batch, Shunt};
 use wirespan_dataplane::decode::Decoder;
 use wirespan_dataplane::{RecordSink, Worker, WorkerConfig};
 use wirespan_l7::SpanSink;
-use wirespan_records::{Flow, FlowTick, Span};
+use wirespan_records::{Flow, FlowTick, PerDirection, Span};
 
 /// How far packets go; each stage does what those before it do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,6 +42,10 @@ pub struct Counts {
     pub flows: u64,
     /// Requests handed on.
     pub spans: u64,
+    /// Packets of those flows, from clients and from servers.
+    pub flow_packets: PerDirection<u64>,
+    /// Their bytes.
+    pub flow_bytes: PerDirection<u64>,
 }
 
 impl std::ops::Add for Counts {
@@ -52,8 +56,14 @@ impl std::ops::Add for Counts {
             packets: self.packets + other.packets,
             flows: self.flows + other.flows,
             spans: self.spans + other.spans,
+            flow_packets: sum(self.flow_packets, other.flow_packets),
+            flow_bytes: sum(self.flow_bytes, other.flow_bytes),
         }
     }
+}
+
+fn sum(one: PerDirection<u64>, other: PerDirection<u64>) -> PerDirection<u64> {
+    PerDirection { tx: one.tx + other.tx, rx: one.rx + other.rx }
 }
 
 impl SpanSink for Counts {
@@ -63,8 +73,10 @@ impl SpanSink for Counts {
 }
 
 impl RecordSink for Counts {
-    fn flow(&mut self, _: Flow) {
+    fn flow(&mut self, flow: Flow) {
         self.flows += 1;
+        self.flow_packets = sum(self.flow_packets, flow.metrics.packets);
+        self.flow_bytes = sum(self.flow_bytes, flow.metrics.bytes);
     }
 
     fn tick(&mut self, _: FlowTick) {}
@@ -109,6 +121,13 @@ impl Analysis {
                 }
             }
             Path::Worker(worker) => worker.batch(batch, counts),
+        }
+    }
+
+    /// Lets the worker ask the source to keep flows back, when its settings say so.
+    pub fn set_shunt(&mut self, source: Box<dyn Shunt>) {
+        if let Path::Worker(worker) = &mut self.path {
+            worker.set_shunt(source);
         }
     }
 

@@ -113,7 +113,7 @@ pub struct Feed {
 impl Feed {
     /// So many live flows, or a new one with every packet, into a table with room for so many.
     pub fn new(flows: u32, flood: bool) -> anyhow::Result<Self> {
-        let shape = Shape { size: 64, flows, new_every: u32::from(flood), vxlan: false };
+        let shape = Shape { size: 64, flows, new_every: u32::from(flood), vxlan: false, opaque: false };
         let mut config = WorkerConfig::default();
         config.flow.max_flows = flows as usize;
         Ok(Self {

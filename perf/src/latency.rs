@@ -78,7 +78,7 @@ fn send(interface: &str, args: &LatencyArgs) -> anyhow::Result<()> {
 
 fn receive(board: &Board, backend: Backend, interface: &str) -> anyhow::Result<Vec<u64>> {
     let _core = OneCore::pin()?;
-    let mut source = backend.open(interface)?;
+    let mut source = backend.open(interface, 0)?;
     let mut worker = Worker::new(WorkerConfig::default());
     let mut sink = Latencies(Vec::new());
     let mut received = 0;

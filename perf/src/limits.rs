@@ -49,6 +49,7 @@ fn loops(args: &LimitsArgs, output: &mut Output) -> anyhow::Result<()> {
         traffic: TrafficArgs::connections(64, 100_000),
         backend: Vec::new(),
         seconds: args.seconds,
+        shunt: false,
     };
     for backend in Backend::ALL {
         let rate = live::loss_free(backend, Stage::Frames, &live)?;

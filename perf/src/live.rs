@@ -4,11 +4,12 @@
 //! kernel does for a received frame (the driver's poll, the XDP program, the copy) runs on the generator's core, as it
 //! would run on another queue's core with a NIC: the worker's core pays for taking frames and for the analysis only.
 
-use crate::analysis::Stage;
+use crate::analysis::{Counts, Stage};
 use crate::bisect::{self, Search};
+use crate::elephant;
 use crate::measure::{Measurement, OneCore, Output};
 use crate::namespace::{VethPair, in_namespace};
-use crate::receiver::{self, Backend, Board};
+use crate::receiver::{self, Backend, Board, Receiving};
 use crate::traffic::TrafficArgs;
 use crate::traffic::sender::Sender;
 use anyhow::bail;
@@ -28,6 +29,11 @@ pub struct LiveArgs {
     /// How long each trial of a rate takes
     #[arg(long, default_value_t = 2.0, value_name = "S")]
     pub seconds: f64,
+
+    /// Instead of stages: flows counted in the kernel, beside flows delivered; through AF_XDP, for instance with --flows 1
+    /// --size 1400 --opaque
+    #[arg(long)]
+    pub shunt: bool,
 }
 
 /// The part of the highest rate as which the answer is known.
@@ -35,6 +41,9 @@ const PRECISION: f64 = 0.02;
 
 /// Runs the suite.
 pub fn run(args: &LiveArgs, output: &mut Output) -> anyhow::Result<()> {
+    if args.shunt {
+        return elephant::run(args, output);
+    }
     let all = Backend::ALL.to_vec();
     for backend in if args.backend.is_empty() { &all } else { &args.backend } {
         let bench = format!("live/{}", backend.name());
@@ -51,25 +60,37 @@ pub fn run(args: &LiveArgs, output: &mut Output) -> anyhow::Result<()> {
 
 /// Packets per second of which none is lost.
 pub fn loss_free(backend: Backend, stage: Stage, args: &LiveArgs) -> anyhow::Result<f64> {
+    let receiving = Receiving { backend, stage, shunt: false };
+    with_receiver(receiving, |board, interface| search(board, interface, args)).map(|(rate, _)| rate)
+}
+
+/// Runs `send`, which gets the board and the interface to send out of, while a receiver receives; gives what it counted
+/// too.
+pub fn with_receiver<T: Send>(
+    receiving: Receiving,
+    send: impl FnOnce(&Board, &str) -> anyhow::Result<T> + Send,
+) -> anyhow::Result<(T, Counts)> {
     if std::thread::available_parallelism()?.get() < 2 {
         bail!("two cores are needed, one to send and one to receive");
     }
     in_namespace(|| {
         let veth = VethPair::new()?;
         // The receiver of AF_XDP brings a program of its own.
-        let _taker = (backend == Backend::AfPacket).then(|| veth.take(Verdict::Pass)).transpose()?;
+        let _taker =
+            (receiving.backend == Backend::AfPacket).then(|| veth.take(Verdict::Pass)).transpose()?;
         let board = Board::default();
         std::thread::scope(|scope| {
-            let receiver = receiver::start(scope, &board, backend, stage, veth.receiver())?;
-            let rate = search(&board, veth.sender(), args);
+            let receiver = receiver::start(scope, &board, receiving, veth.receiver())?;
+            let result = send(&board, veth.sender());
             board.stop();
-            receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            rate
+            let counts = receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok((result?, counts))
         })
     })
 }
 
-fn search(board: &Board, interface: &str, args: &LiveArgs) -> anyhow::Result<f64> {
+/// The highest rate of which the receiver loses nothing.
+pub fn search(board: &Board, interface: &str, args: &LiveArgs) -> anyhow::Result<f64> {
     let _core = OneCore::first()?;
     let time = Duration::from_secs_f64(args.seconds);
     // As fast as it goes for a moment: all flows are there then, and more than this cannot be sent.

@@ -18,6 +18,7 @@
 //! | `generate` | the traffic by itself |
 //! | `replay` | packets per second of each stage over a capture, memory |
 //! | `live`, `latency` | packets per second without loss; time from frame to record |
+//! | `elephant` | what counting flows in the kernel saves; that their totals are those of the frames made |
 //! | `flows`, `memory` | cost of live flows; memory over time |
 //! | `compare` | other programs on the same file |
 //! | `requests`, `store` | requests per second into the embedded store, bytes per row, time of an answer |
@@ -31,6 +32,7 @@ mod capture;
 mod compare;
 #[cfg(feature = "dpdk")]
 mod dpdk;
+mod elephant;
 mod flows;
 mod generate;
 mod instructions;

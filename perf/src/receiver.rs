@@ -1,16 +1,17 @@
 //! A worker that receives from an interface on a core of its own, and says what it saw and lost.
 
-use crate::analysis::{Analysis, Stage};
+use crate::analysis::{Analysis, Counts, Stage};
 use crate::measure::OneCore;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
-use std::time::Duration;
-use wirespan_capture::PacketSource;
+use std::time::{Duration, UNIX_EPOCH};
 use wirespan_capture::af_packet::{self, AfPacket};
 use wirespan_capture::af_xdp::{self, AfXdp};
+use wirespan_capture::{KeptBack, PacketSource, SourceStats};
 use wirespan_dataplane::WorkerConfig;
+use wirespan_dataplane::flow::ShuntPolicy;
 
 /// Where frames come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -33,13 +34,14 @@ impl Backend {
         }
     }
 
-    /// A source of this interface, with one queue.
-    pub fn open(self, interface: &str) -> anyhow::Result<Box<dyn PacketSource>> {
+    /// A source of this interface, with one queue, which keeps so many flows back as it is asked to.
+    pub fn open(self, interface: &str, shunt_flows: u32) -> anyhow::Result<Box<dyn PacketSource>> {
         let poll_timeout = Duration::from_millis(10);
         match self {
             Self::AfXdp => {
-                let options =
+                let mut options =
                     af_xdp::Options { frames_per_queue: 16 * 1024, poll_timeout, ..Default::default() };
+                options.program.shunt_flows = shunt_flows;
                 let source = AfXdp::open(interface, options)?.pop();
                 Ok(Box::new(source.with_context(|| format!("{interface} has no queue"))?))
             }
@@ -55,6 +57,7 @@ impl Backend {
 #[derive(Default)]
 pub struct Board {
     received: AtomicU64,
+    shunted: AtomicU64,
     dropped: AtomicU64,
     ready: AtomicBool,
     stop: AtomicBool,
@@ -63,7 +66,7 @@ pub struct Board {
 /// Frames since the receiver began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// That went through the worker.
+    /// That went through the worker, or were counted in the kernel instead.
     pub received: u64,
     /// That the kernel dropped because the worker was too slow.
     pub dropped: u64,
@@ -73,7 +76,7 @@ impl Board {
     /// What was seen so far.
     pub fn seen(&self) -> Seen {
         Seen {
-            received: self.received.load(Ordering::Relaxed),
+            received: self.received.load(Ordering::Relaxed) + self.shunted.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
         }
     }
@@ -108,6 +111,13 @@ impl Board {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// What the source says of the frames that it did not lend.
+    fn update(&self, stats: &SourceStats) {
+        let shunted = stats.kept_back.iter().find(|(why, _)| *why == KeptBack::Shunted);
+        self.shunted.store(shunted.map_or(0, |(_, frames)| *frames), Ordering::Relaxed);
+        self.dropped.store(stats.kernel_drops, Ordering::Relaxed);
+    }
+
     /// The receiver has taken so many frames in all.
     pub fn count(&self, received: u64) {
         self.received.store(received, Ordering::Relaxed);
@@ -119,15 +129,28 @@ impl Board {
     }
 }
 
+/// How a receiver receives.
+#[derive(Clone, Copy, Debug)]
+pub struct Receiving {
+    /// Where frames come from.
+    pub backend: Backend,
+    /// How far they go.
+    pub stage: Stage,
+    /// Elephant flows are counted in the kernel.
+    pub shunt: bool,
+}
+
+/// A receiver that runs; gives what it counted when it has ended.
+pub type Receiver<'scope> = ScopedJoinHandle<'scope, anyhow::Result<Counts>>;
+
 /// Starts a receiver in the caller's network namespace and waits until it receives.
 pub fn start<'scope>(
     scope: &'scope Scope<'scope, '_>,
     board: &'scope Board,
-    backend: Backend,
-    stage: Stage,
+    receiving: Receiving,
     interface: &'scope str,
-) -> anyhow::Result<ScopedJoinHandle<'scope, anyhow::Result<()>>> {
-    let thread = scope.spawn(move || receive(board, backend, stage, interface));
+) -> anyhow::Result<Receiver<'scope>> {
+    let thread = scope.spawn(move || receive(board, receiving, interface));
     board.wait_ready(|| thread.is_finished());
     if thread.is_finished() {
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -136,19 +159,27 @@ pub fn start<'scope>(
     Ok(thread)
 }
 
-fn receive(board: &Board, backend: Backend, stage: Stage, interface: &str) -> anyhow::Result<()> {
+fn receive(board: &Board, receiving: Receiving, interface: &str) -> anyhow::Result<Counts> {
     let _core = OneCore::pin()?;
-    let mut source = backend.open(interface)?;
-    let mut analysis = Analysis::new(stage, WorkerConfig::default());
+    let policy = receiving.shunt.then(ShuntPolicy::default);
+    let shunt_flows = policy.map_or(0, |policy| policy.entries_max as u32);
+    let mut source = receiving.backend.open(interface, shunt_flows)?;
+    let mut analysis = Analysis::new(receiving.stage, WorkerConfig { shunt: policy, ..Default::default() });
+    if receiving.shunt {
+        let shunt = source.shunt().with_context(|| format!("{interface} cannot keep flows back"))?;
+        analysis.set_shunt(shunt);
+    }
     board.is_ready();
     while !board.is_stopped() {
         let Some(batch) = source.next_batch()? else { break };
         if batch.is_empty() {
-            board.dropped.store(source.stats().kernel_drops, Ordering::Relaxed);
+            board.update(&source.stats());
+            analysis.idle(UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64);
             continue;
         }
         analysis.batch(batch);
         board.count(analysis.counts.packets);
     }
-    Ok(())
+    analysis.finish();
+    Ok(analysis.counts)
 }

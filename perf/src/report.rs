@@ -45,10 +45,14 @@ pub fn run_all(args: &ReportArgs, output: &mut Output) -> anyhow::Result<()> {
         compare::run(&CompareArgs { input, packets: 1_000_000, rounds: 3 }, output)?;
     }
     let small = TrafficArgs::connections(64, 100_000);
-    live::run(&LiveArgs { traffic: small, backend: Vec::new(), seconds: 1.0 }, output)?;
+    let live = |traffic, shunt| LiveArgs { traffic, backend: Vec::new(), seconds: 1.0, shunt };
+    live::run(&live(small, false), output)?;
     for input in inputs() {
         let traffic = TrafficArgs::capture(&input.unwrap_or_else(fixture));
-        live::run(&LiveArgs { traffic, backend: Vec::new(), seconds: 1.0 }, output)?;
+        live::run(&live(traffic, false), output)?;
+    }
+    for size in [64, 1_400] {
+        live::run(&live(TrafficArgs::elephant(size), true), output)?;
     }
     #[cfg(feature = "dpdk")]
     crate::dpdk::run(2.0, output)?;

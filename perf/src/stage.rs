@@ -52,7 +52,7 @@ pub fn run(args: &StageArgs) -> anyhow::Result<()> {
         Some(stage) => analyse(stage, &args.file)?,
     };
     let times = clock.stop()?;
-    let Counts { packets, flows, spans } = counts;
+    let Counts { packets, flows, spans, .. } = counts;
     let pass =
         Pass { wall_s: times.wall_s, cpu_s: times.cpu_s, peak_bytes: peak_bytes()?, packets, flows, spans };
     println!("{}", serde_json::to_string(&pass)?);
@@ -88,7 +88,7 @@ fn analyse(stage: Stage, path: &Path) -> anyhow::Result<Counts> {
 
 /// Several workers, each on a thread and with a part of the flows.
 fn spread(stage: Stage, path: &Path, workers: usize) -> anyhow::Result<Counts> {
-    let ends = spread::files(vec![path.to_owned()], workers);
+    let ends = spread::files(&[path.to_owned()], workers);
     let work = |mut end: FileEnd| {
         let mut analysis = Analysis::new(stage, WorkerConfig::default());
         while let Some(portion) = end.next_portion()? {

@@ -88,7 +88,10 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     for file in files {
         PcapFile::open(file)?;
     }
-    ensure!(streams.len() <= 1, "standard input can be read only once; save it to a file first");
+    ensure!(
+        streams.is_empty() || (streams.len() == 1 && args.workers == 1),
+        "standard input can be read once, by one worker; save it to a file first"
+    );
     let taps = args.analysis.taps()?;
     ensure!(
         args.workers == 1 || args.files.len() == 1 || !taps.ask_for_interfaces(),
@@ -133,7 +136,7 @@ fn analyse_all(
     if args.workers == 1 {
         return analysis(0).all(&args.files);
     }
-    let ends = spread::files(args.files.clone(), args.workers as usize);
+    let ends = spread::files(&args.files, args.workers as usize);
     std::thread::scope(|scope| {
         let start = |(index, end)| scope.spawn(move || analysis(index).part(end));
         let workers: Vec<_> = (0..).zip(ends).map(start).collect();

@@ -158,11 +158,6 @@ impl PcapFile {
         self.window.share_buffers(most);
     }
 
-    /// True when [`Self::describe`] can go on without waiting for lent buffers.
-    pub(crate) fn has_room(&mut self) -> bool {
-        self.window.has_room()
-    }
-
     /// Describes the next frames in `into`, and gives the buffer that they lie in. `None` is the end of the input.
     pub(crate) fn describe(&mut self, into: &mut Vec<Descriptor>) -> Option<&Arc<Buffer>> {
         into.clear();

@@ -80,14 +80,6 @@ impl Window {
         self.buffers_max = most;
     }
 
-    /// True when there is a buffer to read on into that is not lent.
-    pub fn has_room(&mut self) -> bool {
-        let is_free = |buffer: &mut Arc<Buffer>| Arc::get_mut(buffer).is_some();
-        is_free(&mut self.buffer)
-            || self.spare.len() + 1 < self.buffers_max
-            || self.spare.iter_mut().any(is_free)
-    }
-
     /// The memory that descriptors count in.
     pub fn buffer(&self) -> &Arc<Buffer> {
         &self.buffer

@@ -9,12 +9,13 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 
 use super::parcel::Parcel;
+use crate::Region;
 
 /// How often a worker looks again before it sleeps: going to sleep and being woken costs more.
 const LOOKS: u32 = 2_000;
 
-pub(super) struct Inbox<M> {
-    ring: ArrayQueue<Parcel<M>>,
+pub(super) struct Inbox {
+    ring: ArrayQueue<Parcel<Region>>,
     /// The worker is gone.
     closed: AtomicBool,
     asleep: AtomicBool,
@@ -22,7 +23,7 @@ pub(super) struct Inbox<M> {
     sleeper: Mutex<Option<Thread>>,
 }
 
-impl<M> Inbox<M> {
+impl Inbox {
     pub fn new(parcels: usize) -> Self {
         Self {
             ring: ArrayQueue::new(parcels),
@@ -32,23 +33,22 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// Hands a parcel over; gives it back when the ring is full.
-    pub fn put(&self, parcel: Parcel<M>) -> Result<(), Parcel<M>> {
+    /// Hands a parcel over; gives it back when the ring is full or the worker is gone.
+    pub fn put(&self, parcel: Parcel<Region>) -> Result<(), Parcel<Region>> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(parcel);
+        }
         self.ring.push(parcel)?;
         self.wake();
         Ok(())
     }
 
-    pub fn take(&self) -> Option<Parcel<M>> {
+    pub fn take(&self) -> Option<Parcel<Region>> {
         self.ring.pop()
     }
 
     pub fn is_empty(&self) -> bool {
         self.ring.is_empty()
-    }
-
-    pub fn len(&self) -> usize {
-        self.ring.len()
     }
 
     /// The part of the ring that is used.
@@ -58,10 +58,6 @@ impl<M> Inbox<M> {
 
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
-    }
-
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
     }
 
     /// Wakes the worker if it sleeps.
@@ -78,8 +74,8 @@ impl<M> Inbox<M> {
     }
 
     /// Sleeps until woken, at most so long. False when that time went by.
-    pub fn sleep(&self, at_most: Duration, ended: &AtomicBool) -> bool {
-        let is_over = || !self.ring.is_empty() || ended.load(Ordering::Acquire);
+    pub fn sleep(&self, at_most: Duration) -> bool {
+        let is_over = || !self.ring.is_empty();
         for _ in 0..LOOKS {
             if is_over() {
                 return true;

@@ -83,3 +83,56 @@ impl<M> Parcel<M> {
         self.times.clear();
     }
 }
+
+/// How far a worker has come in a parcel.
+pub(super) struct Cursor<M> {
+    parcel: Parcel<M>,
+    frames_lent: usize,
+    times_lent: usize,
+}
+
+impl<M> Default for Cursor<M> {
+    fn default() -> Self {
+        Self { parcel: Parcel::none(), frames_lent: 0, times_lent: 0 }
+    }
+}
+
+/// Frames, and the times that went by before them for all workers.
+pub struct Portion<'a> {
+    /// The frames.
+    pub batch: Batch<'a>,
+    times: &'a [Mark],
+}
+
+impl Portion<'_> {
+    /// Packet times (ns since the epoch) of other workers' frames that came before these frames, so that flows time out
+    /// in all workers alike.
+    pub fn times(&self) -> impl Iterator<Item = u64> {
+        self.times.iter().map(|mark| mark.ns)
+    }
+}
+
+impl<M: Memory> Cursor<M> {
+    pub fn is_worked_off(&self) -> bool {
+        self.frames_lent == self.parcel.descriptors.len() && self.times_lent == self.parcel.times.len()
+    }
+
+    /// Goes on to the next parcel.
+    pub fn replace(&mut self, next: Parcel<M>) -> Parcel<M> {
+        (self.frames_lent, self.times_lent) = (0, 0);
+        std::mem::replace(&mut self.parcel, next)
+    }
+
+    /// The parcel up to the next time that goes by.
+    pub fn portion(&mut self) -> Portion<'_> {
+        let Parcel { memory, descriptors, times } = &self.parcel;
+        let (frames_from, times_from) = (self.frames_lent, self.times_lent);
+        let is_now = |mark: &&Mark| mark.at <= frames_from;
+        let times_to = times_from + times.iter().skip(times_from).take_while(is_now).count();
+        let frames_to = times.get(times_to).map_or(descriptors.len(), |mark| mark.at.min(descriptors.len()));
+        (self.frames_lent, self.times_lent) = (frames_to, times_to);
+        let frames = descriptors.get(frames_from..frames_to).unwrap_or_default();
+        let batch = memory.as_ref().map_or(Batch::new(&[], &[]), |memory| memory.batch(frames));
+        Portion { batch, times: times.get(times_from..times_to).unwrap_or_default() }
+    }
+}

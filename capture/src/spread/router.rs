@@ -30,6 +30,8 @@ pub(super) struct Router<M> {
     memory: Option<M>,
     /// Memories seen.
     memories: u64,
+    /// Frames of other workers are left out, when this is the router of one worker.
+    only: Option<usize>,
 }
 
 /// A later fragment that came before the first.
@@ -43,7 +45,7 @@ struct Held<M> {
 }
 
 impl<M: Memory> Router<M> {
-    pub fn new(workers: usize, seed: u64, tells_time: bool) -> Self {
+    pub fn new(workers: usize, seed: u64) -> Self {
         Self {
             seed,
             open: (0..workers).map(|_| Parcel::new()).collect(),
@@ -52,10 +54,16 @@ impl<M: Memory> Router<M> {
             followers: Followers::default(),
             held: VecDeque::new(),
             strays: 0,
-            clock: tells_time.then(Clock::default),
+            clock: None,
             memory: None,
             memories: 0,
+            only: None,
         }
+    }
+
+    /// For a worker that reads all frames by itself and wants its own, and the time that the others' tell.
+    pub fn of_worker(own: usize, workers: usize, seed: u64) -> Self {
+        Self { only: Some(own), clock: Some(Clock::default()), ..Self::new(workers, seed) }
     }
 
     /// Hands frames that lie in `memory` to their workers.
@@ -116,6 +124,9 @@ impl<M: Memory> Router<M> {
     }
 
     fn push(&mut self, worker: usize, memory: &M, descriptor: &Descriptor) {
+        if self.only.is_some_and(|own| own != worker) {
+            return;
+        }
         let is_elsewhere = |open: &Parcel<M>| open.memory.as_ref().is_some_and(|other| !other.is(memory));
         if self.open.get(worker).is_some_and(is_elsewhere) {
             self.close(worker);
@@ -134,7 +145,7 @@ impl<M: Memory> Router<M> {
     #[inline]
     fn tell_time(&mut self, ts_ns: u64) {
         if let Some(times) = self.clock.as_mut().and_then(|clock| clock.observe(ts_ns)) {
-            for worker in 0..self.open.len() {
+            for worker in self.only.map_or(0..self.open.len(), |own| own..own + 1) {
                 if let Some(open) = self.open.get_mut(worker) {
                     let at = open.descriptors.len();
                     open.times.extend(times.before.iter().chain([&times.now]).map(|&ns| Mark { at, ns }));

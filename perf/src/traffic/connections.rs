@@ -1,7 +1,7 @@
 //! TCP connections that never end: so many at the same time, visited in turn, replaced by new ones at a rate.
 //!
 //! Each connection is a handshake and then segments of client and server in turn, in order, with right checksums. Where
-//! there is room, they are HTTP requests and responses; smaller ones are empty ACKs. `bpf/programs/generate.bpf.c` makes
+//! there is room, they are HTTP requests and responses, unless data is to be opaque; smaller ones are empty ACKs. `bpf/programs/generate.bpf.c` makes
 //! the same frames in the kernel.
 
 use anyhow::bail;
@@ -31,6 +31,8 @@ pub struct Shape {
     pub new_every: u32,
     /// In a VXLAN tunnel.
     pub vxlan: bool,
+    /// Data is nothing that is understood, as of a backup or a tunnel.
+    pub opaque: bool,
 }
 
 /// An endless source of frames, the same in each run.
@@ -59,7 +61,7 @@ impl Connections {
             bail!("give a size of {FRAME_MIN} to {} bytes, and one flow or more", FRAME_MAX - VXLAN);
         }
         let payload = match shape.size - HEADERS {
-            room @ MESSAGE_MIN.. => room as u32,
+            room if room >= MESSAGE_MIN || shape.opaque => room as u32,
             _ => 0,
         };
         let settings = Settings {
@@ -88,14 +90,16 @@ impl Connections {
         (&self.settings, &self.templates)
     }
 
-    /// Writes the next frame.
-    pub fn next(&mut self, frame: &mut Vec<u8>) {
+    /// Writes the next frame. True when it comes from the server.
+    pub fn next(&mut self, frame: &mut Vec<u8>) -> bool {
         let Slot { flow, frames } = self.visit();
         let kind = if frames < 3 { frames } else { 4 - frames % 2 } as usize;
         let template = &self.templates[kind];
         frame.clear();
         frame.extend_from_slice(&template.bytes[..template.len as usize]);
-        address(frame, &self.settings, template, flow, frames, kind == 1 || kind == 4);
+        let from_server = kind == 1 || kind == 4;
+        address(frame, &self.settings, template, flow, frames, from_server);
+        from_server
     }
 
     fn visit(&mut self) -> Slot {
@@ -149,7 +153,12 @@ fn template(kind: usize, shape: Shape, payload: usize) -> Template {
     tcp[12] = (TCP as u8 / 4) << 4;
     tcp[13] = FLAGS[kind];
     tcp[14..16].copy_from_slice(&[0xff, 0xff]);
-    message(&mut tcp[TCP..TCP + payload], from_server);
+    let data = &mut tcp[TCP..TCP + payload];
+    if shape.opaque {
+        data.fill(0xa5)
+    } else {
+        message(data, from_server)
+    }
     let segment = &inner[ETHERNET + IP..HEADERS + payload];
     let pseudo = [[0, 6], (segment.len() as u16).to_be_bytes()];
     let tcp_sum = sum(segment) + sum(pseudo.as_flattened());
@@ -269,7 +278,7 @@ mod tests {
     use wirespan_l7::SpanSink;
     use wirespan_records::{Flow, FlowTick, Span};
 
-    const SHAPE: Shape = Shape { size: 64, flows: 10, new_every: 0, vxlan: false };
+    const SHAPE: Shape = Shape { size: 64, flows: 10, new_every: 0, vxlan: false, opaque: false };
 
     #[derive(Default)]
     struct Records {
@@ -368,7 +377,8 @@ mod tests {
         for shape in [
             SHAPE,
             Shape { size: 300, new_every: 7, ..SHAPE },
-            Shape { size: 1_400, flows: 3, new_every: 11, vxlan: true },
+            Shape { size: 1_400, flows: 3, new_every: 11, vxlan: true, ..SHAPE },
+            Shape { opaque: true, ..SHAPE },
         ] {
             let mut connections = Connections::new(shape, 1).unwrap();
             let (settings, templates) = connections.for_kernel();

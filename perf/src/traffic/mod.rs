@@ -35,6 +35,10 @@ pub struct TrafficArgs {
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub new_flows: u64,
 
+    /// Data is nothing that is understood, instead of HTTP
+    #[arg(long)]
+    pub opaque: bool,
+
     /// What the connections are in
     #[arg(long, value_enum, default_value_t = TunnelArg::None)]
     pub tunnel: TunnelArg,
@@ -56,7 +60,12 @@ pub enum TunnelArg {
 impl TrafficArgs {
     /// Connections of this size and number.
     pub fn connections(size: usize, flows: u32) -> Self {
-        Self { size, flows, new_flows: 0, tunnel: TunnelArg::None, input: None }
+        Self { size, flows, new_flows: 0, opaque: false, tunnel: TunnelArg::None, input: None }
+    }
+
+    /// One connection of which nothing is understood.
+    pub fn elephant(size: usize) -> Self {
+        Self { opaque: true, ..Self::connections(size, 1) }
     }
 
     /// The same traffic from a capture.
@@ -69,9 +78,13 @@ impl TrafficArgs {
         if let Some(input) = &self.input {
             return input.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         }
-        let mut name = format!("{} B, {} flows", self.size, short(u64::from(self.flows)));
+        let plural = if self.flows == 1 { "" } else { "s" };
+        let mut name = format!("{} B, {} flow{plural}", self.size, short(u64::from(self.flows)));
         if self.new_flows > 0 {
             name += &format!(", {} new/s", short(self.new_flows));
+        }
+        if self.opaque {
+            name += ", opaque";
         }
         if self.tunnel == TunnelArg::Vxlan {
             name += ", VXLAN";
@@ -85,8 +98,13 @@ impl TrafficArgs {
             0 => 0,
             new => ((rate / new as f64).round() as u32).max(1),
         };
-        let shape =
-            Shape { size: self.size, flows: self.flows, new_every, vxlan: self.tunnel == TunnelArg::Vxlan };
+        let shape = Shape {
+            size: self.size,
+            flows: self.flows,
+            new_every,
+            vxlan: self.tunnel == TunnelArg::Vxlan,
+            opaque: self.opaque,
+        };
         Connections::new(shape, ifindex)
     }
 
