@@ -130,7 +130,8 @@ impl Worker {
     /// Takes a batch of frames.
     pub fn batch(&mut self, batch: Batch<'_>, sink: &mut dyn RecordSink) {
         let mut stage = Stage::new();
-        let mut ahead = batch.frames().skip(FRAMES_AHEAD);
+        let mut ahead = batch.frames();
+        ahead.nth(FRAMES_AHEAD - 1);
         for frame in batch.frames() {
             if let Some(frame) = ahead.next() {
                 prefetch(frame.data.as_ptr());
@@ -138,14 +139,16 @@ impl Worker {
             }
             self.stats.frames += 1;
             self.stats.bytes += u64::from(frame.wire_len);
-            let packet = match self.decoder.decode(&frame) {
+            // By reference: a packet is moved once only, into the stage.
+            let decoded = self.decoder.decode(&frame);
+            let packet = match &decoded {
                 Ok(packet) => packet,
                 Err(reason) => {
-                    self.stats.drops.count(reason);
+                    self.stats.drops.count(*reason);
                     continue;
                 }
             };
-            if let Some(reason) = left_out(&self.ignored, self.filter.as_ref(), &packet) {
+            if let Some(reason) = left_out(&self.ignored, self.filter.as_ref(), packet) {
                 self.stats.drops.count(reason);
                 continue;
             }
@@ -156,7 +159,7 @@ impl Worker {
                 None => {
                     self.flows.packets(&stage, sink);
                     stage.clear();
-                    self.flows.packet(&packet, sink);
+                    self.flows.packet(packet, sink);
                 }
             }
             if stage.len() == STAGE_PACKETS {

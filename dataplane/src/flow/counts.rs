@@ -1,5 +1,5 @@
 //! What is counted on a flow, in a third of the room of its record: most flows are short. Before a small counter can
-//! overflow, all of them are moved to wide ones, which only large flows have.
+//! overflow, all of them are moved to wide ones, which only large flows have. What every packet changes comes first.
 
 use super::slab::{NONE, Recycled, Slab};
 use crate::packet::Packet;
@@ -63,6 +63,8 @@ impl Event {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Counts {
+    /// A counter has come so far that another packet could overflow it.
+    is_large: bool,
     packets: [u32; 2],
     bytes: [u32; 2],
     l3_bytes: [u32; 2],
@@ -97,6 +99,7 @@ impl Recycled for Wide {
 impl Default for Counts {
     fn default() -> Self {
         Self {
+            is_large: false,
             packets: [0; 2],
             bytes: [0; 2],
             l3_bytes: [0; 2],
@@ -115,13 +118,7 @@ impl Counts {
     /// Sees to it that the next packet does not overflow anything.
     #[inline]
     pub(crate) fn make_room(&mut self, wide: &mut Slab<Wide>) {
-        let (packets, bytes) = (self.packets, self.bytes);
-        let (l3, l4) = (self.l3_bytes, self.l4_bytes);
-        let large = packets[0] | packets[1] | bytes[0] | bytes[1] | l3[0] | l3[1] | l4[0] | l4[1];
-        let sums = self.sums_us[0] | self.sums_us[1] | self.sums_us[2];
-        let samples = self.samples[0] | self.samples[1] | self.samples[2];
-        let events = self.events.iter().fold(0, |all, &n| all | n);
-        if (large | sums) >> 31 != 0 || samples >> 15 != 0 || events >> 7 != 0 {
+        if self.is_large {
             self.widen(wide);
         }
     }
@@ -132,17 +129,20 @@ impl Counts {
         let add = |counter: &mut [u32; 2], n: u32| {
             let counter = &mut counter[side as usize];
             *counter = counter.saturating_add(n);
+            *counter
         };
-        add(&mut self.packets, 1);
-        add(&mut self.bytes, packet.wire_len);
-        add(&mut self.l3_bytes, packet.l3_len);
-        add(&mut self.l4_bytes, packet.l4_len);
+        let packets = add(&mut self.packets, 1);
+        let bytes = add(&mut self.bytes, packet.wire_len);
+        let l3_bytes = add(&mut self.l3_bytes, packet.l3_len);
+        let l4_bytes = add(&mut self.l4_bytes, packet.l4_len);
+        self.is_large |= (packets | bytes | l3_bytes | l4_bytes) >> 31 != 0;
     }
 
     #[inline]
     pub(crate) fn event(&mut self, event: Event) {
         let counter = &mut self.events[event.index()];
         *counter = counter.saturating_add(1);
+        self.is_large |= *counter >> 7 != 0;
     }
 
     pub(crate) fn handshake(&mut self, which: Handshake, us: u32) {
@@ -156,6 +156,7 @@ impl Counts {
         // Samples above half an hour, which would not fit, are longer than time-outs.
         self.sums_us[which] = self.sums_us[which].saturating_add(us);
         self.samples[which] = self.samples[which].saturating_add(1);
+        self.is_large |= self.sums_us[which] >> 31 != 0 || self.samples[which] >> 15 != 0;
     }
 
     /// Client and server turn out to be the other way round: response times measured in the wrong sense are void.
@@ -178,7 +179,7 @@ impl Counts {
     /// Adds `other`, which ends.
     pub(crate) fn merge(&mut self, other: Self, wide: &mut Slab<Wide>) {
         let fits = self.handshake.iter().zip(other.handshake).all(|(&mine, theirs)| mine == 0 || theirs == 0);
-        if other.wide != NONE || !fits || self.is_large() || other.is_large() {
+        if other.wide != NONE || !fits || self.is_large || other.is_large {
             let metrics = other.take_metrics(wide);
             self.add(&metrics, wide);
             return;
@@ -202,16 +203,19 @@ impl Counts {
         for (mine, theirs) in self.events.iter_mut().zip(other.events) {
             *mine += theirs;
         }
+        self.is_large = self.has_large();
     }
 
     /// Two counts that are not large fit together in one.
-    fn is_large(&self) -> bool {
+    fn has_large(&self) -> bool {
         let pairs = [self.packets, self.bytes, self.l3_bytes, self.l4_bytes];
         pairs.as_flattened().iter().chain(&self.sums_us).any(|n| n >> 31 != 0)
             || self.samples.iter().any(|n| n >> 15 != 0)
             || self.events.iter().any(|n| n >> 7 != 0)
     }
 
+    #[cold]
+    #[inline(never)]
     fn widen(&mut self, wide: &mut Slab<Wide>) {
         let metrics = self.narrow_metrics();
         *self = Self { wide: self.wide, ..Self::default() };

@@ -1,8 +1,10 @@
-//! One flow as the table keeps it: four cache lines, and parts that only some flows have.
+//! One flow as the table keeps it: four cache lines, of which an ordinary packet needs two, and parts that only some flows
+//! have.
 
 use super::FlowConfig;
 use super::counts::{Counts, Event, Response, by_direction};
 use super::key::FlowKey;
+use super::memory::prefetch;
 use super::parts::{ExtraOf, Parts};
 use super::role::{self, Certainty};
 use super::sequence::Keeper;
@@ -11,6 +13,7 @@ use super::slab::{NONE, Recycled};
 use super::tcp::{Phase, Tcp};
 use super::timers::Link;
 use crate::packet::{Packet, flags};
+use std::mem::offset_of;
 use wirespan_frame::ShuntCounters;
 use wirespan_l7::{FlowContext, Side};
 use wirespan_records::{
@@ -68,6 +71,8 @@ impl Facts {
     pub(super) const SHUNTED: u8 = 32;
     /// Its source was asked to, and would not.
     pub(super) const NOT_SHUNTED: u8 = 64;
+    /// There is a flow in this place.
+    const LIVE: u8 = 128;
 
     #[inline]
     pub(super) fn has(self, fact: u8) -> bool {
@@ -87,58 +92,63 @@ impl Facts {
     }
 }
 
-/// One flow. What a lookup and the wheel touch comes first, then what every packet changes.
+/// One flow, line by line.
 #[repr(C, align(64))]
 pub(super) struct Entry {
+    // For every packet.
     pub key: FlowKey,
+    /// TCP flags of each side.
+    flags: [u8; 2],
+    end_ns: u64,
     /// Time without jumps of the last packet, in milliseconds modulo 2^32.
     last_ms: u32,
-    pub link: Link,
-    vlan: u16,
-    pub counts: Counts,
-    pub tcp: Tcp,
+    pub client: Side,
+    pub certainty: Certainty,
+    pub protocol: Option<L7Protocol>,
+    pub facts: Facts,
+
+    // For timers, reports and payload.
     /// 0 in places that are free.
     pub flow_id: u64,
     start_ns: u64,
-    end_ns: u64,
     /// As `last_ms`: when the next report is due.
     pub next_report_ms: u32,
     /// Place in the list of flows active in the current second.
     pub active: u32,
-    /// Places of parts that only some flows have.
-    pub extra: u32,
+    /// Place of a part that only some flows have, as is `extra`.
     pub payload: u32,
-    pub client: Side,
-    pub certainty: Certainty,
-    pub protocol: Option<L7Protocol>,
-    /// TCP flags of each side.
-    flags: [u8; 2],
-    pub facts: Facts,
+    pub link: Link,
+    vlan: u16,
+
+    // The end of one and the start of the other are for every packet, and one line.
+    pub tcp: Tcp,
+    pub counts: Counts,
+    pub extra: u32,
 }
 
-const _: () = assert!(size_of::<Entry>() == 256);
+const _: () = assert!(size_of::<Entry>() == 256 && offset_of!(Entry, tcp) + Tcp::HOT == 128);
 
 impl Default for Entry {
     fn default() -> Self {
         Self {
             key: FlowKey::default(),
-            last_ms: 0,
-            link: Link::default(),
-            vlan: NO_VLAN,
-            counts: Counts::default(),
-            tcp: Tcp::default(),
-            flow_id: 0,
-            start_ns: 0,
+            flags: [0; 2],
             end_ns: 0,
-            next_report_ms: 0,
-            active: NONE,
-            extra: NONE,
-            payload: NONE,
+            last_ms: 0,
             client: Side::A,
             certainty: Certainty::FirstPacket,
             protocol: None,
-            flags: [0; 2],
             facts: Facts::default(),
+            flow_id: 0,
+            start_ns: 0,
+            next_report_ms: 0,
+            active: NONE,
+            payload: NONE,
+            link: Link::default(),
+            vlan: NO_VLAN,
+            tcp: Tcp::default(),
+            counts: Counts::default(),
+            extra: NONE,
         }
     }
 }
@@ -150,6 +160,7 @@ impl Recycled for Entry {
 
     fn recycle(&mut self) {
         self.flow_id = 0;
+        self.facts = Facts::default();
     }
 }
 
@@ -164,7 +175,7 @@ impl Entry {
         config: &FlowConfig,
     ) {
         let (client, certainty) = role::guess(packet, side);
-        let mut facts = Facts(Facts::NEW | Facts::NEW_SECOND);
+        let mut facts = Facts(Facts::LIVE | Facts::NEW | Facts::NEW_SECOND);
         if !config.local_addresses.is_empty() {
             let [a, b] = key.endpoints().map(|end| config.local_addresses.binary_search(&end.ip).is_ok());
             facts.0 |= if a { Facts::LOCAL_A } else { 0 } | if b { Facts::LOCAL_B } else { 0 };
@@ -186,8 +197,19 @@ impl Entry {
     }
 
     /// There is a flow in this place.
+    #[inline]
     pub(super) fn is_live(&self) -> bool {
-        self.flow_id != 0
+        self.facts.has(Facts::LIVE)
+    }
+
+    /// Asks for the lines that an ordinary packet needs; all but the seldom used when more than metrics is wanted.
+    #[inline]
+    pub(super) fn prefetch(&self, more_than_metrics: bool) {
+        prefetch(self);
+        prefetch(&self.tcp.phase);
+        if more_than_metrics {
+            prefetch(&self.flow_id);
+        }
     }
 
     /// Counts a packet of `side` and follows the connection.

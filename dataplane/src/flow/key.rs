@@ -1,21 +1,23 @@
 //! What makes two packets part of the same flow, whichever way they go.
 
 use crate::packet::{Addresses, Packet, to_ip};
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hasher};
 use wirespan_l7::Side;
 use wirespan_records::{Endpoint, L4Protocol};
 
 /// Symmetric flow key: both directions of a connection give the same one. Side A is the smaller (address, port).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, packed(2))]
 pub(crate) struct FlowKey {
     a: u128,
     b: u128,
-    a_port: u16,
-    b_port: u16,
-    l4: L4Protocol,
-    v6: bool,
     /// The tap in the high 16 bits; below, VLAN and tunnel when they are part of the key, else 0.
     scope: u64,
+    a_port: u16,
+    b_port: u16,
+    /// IP protocol number.
+    protocol: u8,
+    v6: bool,
 }
 
 /// Which of a packet's surroundings tell flows apart that have the same 5-tuple.
@@ -42,11 +44,11 @@ impl FlowKey {
         {
             scope_id |= u64::from(tunnel.id) | (tunnel.kind as u64 + 1) << 32;
         }
-        let l4 = packet.l4;
+        let protocol = packet.l4.ip_number();
         if (src, sport) <= (dst, dport) {
-            (Self { a: src, b: dst, a_port: sport, b_port: dport, l4, v6, scope: scope_id }, Side::A)
+            (Self { a: src, b: dst, scope: scope_id, a_port: sport, b_port: dport, protocol, v6 }, Side::A)
         } else {
-            (Self { a: dst, b: src, a_port: dport, b_port: sport, l4, v6, scope: scope_id }, Side::B)
+            (Self { a: dst, b: src, scope: scope_id, a_port: dport, b_port: sport, protocol, v6 }, Side::B)
         }
     }
 
@@ -64,7 +66,7 @@ impl FlowKey {
     }
 
     pub(crate) fn l4(&self) -> L4Protocol {
-        self.l4
+        L4Protocol::from_ip_number(self.protocol)
     }
 
     /// Seeded, so that traffic cannot be made to collide.
@@ -72,13 +74,13 @@ impl FlowKey {
     pub(crate) fn hash(&self, state: &foldhash::fast::RandomState) -> u64 {
         let mut hasher = state.build_hasher();
         if self.v6 {
-            self.a.hash(&mut hasher);
-            self.b.hash(&mut hasher);
+            hasher.write_u128(self.a);
+            hasher.write_u128(self.b);
         } else {
             hasher.write_u64((self.a as u64) << 32 | self.b as u64);
         }
         let ports = u64::from(self.a_port) << 16 | u64::from(self.b_port);
-        hasher.write_u64(ports << 8 | u64::from(self.l4.ip_number()));
+        hasher.write_u64(ports << 8 | u64::from(self.protocol));
         hasher.write_u64(self.scope);
         hasher.finish()
     }

@@ -3,8 +3,6 @@
 
 use std::mem::MaybeUninit;
 
-const LINE_BYTES: usize = 64;
-
 /// Asks for the cache line at `place` before it is needed.
 #[inline(always)]
 pub(crate) fn prefetch<T>(place: *const T) {
@@ -21,14 +19,6 @@ pub(crate) fn prefetch<T>(place: *const T) {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = place;
-}
-
-/// Asks for all cache lines of `value`.
-#[inline(always)]
-pub(crate) fn prefetch_all<T>(value: &T) {
-    for line in 0..size_of::<T>().div_ceil(LINE_BYTES) {
-        prefetch((value as *const T).wrapping_byte_add(line * LINE_BYTES));
-    }
 }
 
 /// Asks the kernel to back memory that is not in use yet with huge pages: a table that is visited at random otherwise

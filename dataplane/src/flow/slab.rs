@@ -1,14 +1,15 @@
 //! Numbered places in chunks that never move, so that growing copies nothing. What is given back is used again with the
 //! memory it holds, so that in a steady state nothing is allocated.
 
-use super::memory::{prefer_huge_pages, prefetch_all};
+use super::memory::prefer_huge_pages;
 use std::ops::{Index, IndexMut};
 
 /// No place.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// Chunks are about this large: two huge pages.
-const CHUNK_BYTES: usize = 4 << 20;
+/// Chunks are about this large: an allocation need not begin where a huge page does, and what lies before the first and
+/// behind the last is in small ones. What is not in use takes no memory.
+const CHUNK_BYTES: usize = 64 << 20;
 
 /// What a slab can keep.
 pub(crate) trait Recycled: Default {
@@ -83,15 +84,6 @@ impl<T: Recycled> Slab<T> {
         value.recycle();
         *value.next_free() = next;
         self.used -= 1;
-    }
-
-    /// Asks for a place's cache lines before they are needed.
-    #[inline]
-    pub(crate) fn prefetch(&self, number: u32) {
-        let (chunk, at) = Self::place(number);
-        if let Some(value) = self.chunks.get(chunk).and_then(|chunk| chunk.get(at)) {
-            prefetch_all(value);
-        }
     }
 
     #[inline(always)]

@@ -42,11 +42,16 @@ pub struct FlowTable {
     stats: FlowStats,
 }
 
+/// Packets between the moments that memory is asked for and that it is needed.
+const PACKETS_AHEAD: usize = 12;
+
 /// What a packet's flow is found by, and the side that sent it.
 struct Keyed {
     key: FlowKey,
-    hash: u64,
     side: Side,
+    hash: u64,
+    /// The flow that it most likely is.
+    candidate: u32,
 }
 
 /// Flows as the index sees them.
@@ -61,7 +66,7 @@ impl Flows for Hashed<'_> {
     }
 
     fn prefetch(&self, number: u32) {
-        super::prefetch(&self.flows[number]);
+        self.flows[number].prefetch(false);
     }
 }
 
@@ -145,8 +150,14 @@ impl FlowTable {
         if self.config.ticks && self.seconds.is_over(second) {
             self.end_second(second, sink);
         }
-        let now_ms = self.clock.now_ms();
-        while let Some(number) = self.wheel.due(now_ms, &mut self.flows) {
+        if self.wheel.turns_at_ms() <= self.clock.now_ms() {
+            self.turn_wheel(sink);
+        }
+    }
+
+    #[inline(never)]
+    fn turn_wheel(&mut self, sink: &mut dyn RecordSink) {
+        while let Some(number) = self.wheel.due(self.clock.now_ms(), &mut self.flows) {
             self.look_at(number, sink);
         }
     }
@@ -154,22 +165,53 @@ impl FlowTable {
     /// Takes packets in the order they came.
     pub fn packets(&mut self, packets: &[Packet<'_>], sink: &mut dyn RecordSink) {
         let mut keyed = std::mem::take(&mut self.keyed);
-        keyed.extend(packets.iter().map(|packet| {
-            let (key, side) = FlowKey::of(packet, self.config.scope);
-            let hash = key.hash(&self.hasher);
-            self.index.prefetch(hash);
-            Keyed { key, hash, side }
-        }));
-        for Keyed { hash, .. } in &keyed {
-            if let Some(number) = self.index.candidate(*hash) {
-                self.flows.prefetch(number);
+        keyed.clear();
+        for step in 0..packets.len() + 2 * PACKETS_AHEAD {
+            if let Some(packet) = packets.get(step) {
+                keyed.push(self.key(packet));
+            }
+            if let Some(keyed) = step.checked_sub(PACKETS_AHEAD).and_then(|at| keyed.get_mut(at)) {
+                self.look_up(keyed);
+            }
+            if let Some(at) = step.checked_sub(2 * PACKETS_AHEAD)
+                && let (Some(packet), Some(keyed)) = (packets.get(at), keyed.get(at))
+            {
+                self.take(packet, keyed, sink);
             }
         }
-        for (packet, keyed) in packets.iter().zip(&keyed) {
-            self.take(packet, keyed, sink);
-        }
-        keyed.clear();
         self.keyed = keyed;
+    }
+
+    /// The first step of a packet: asks for its place in the index.
+    #[inline(always)]
+    fn key(&self, packet: &Packet<'_>) -> Keyed {
+        let (key, side) = FlowKey::of(packet, self.config.scope);
+        let hash = key.hash(&self.hasher);
+        self.index.prefetch(hash);
+        Keyed { key, side, hash, candidate: NONE }
+    }
+
+    /// The second step: asks for its flow.
+    #[inline(always)]
+    fn look_up(&self, keyed: &mut Keyed) {
+        if let Some(number) = self.index.candidate(keyed.hash) {
+            let more_than_metrics = self.config.l7 || self.config.ticks;
+            self.flows[number].prefetch(more_than_metrics);
+            keyed.candidate = number;
+        }
+    }
+
+    /// The number of a flow that is there.
+    #[inline(always)]
+    fn find(&self, keyed: &Keyed) -> Option<u32> {
+        let is_it = |number: u32| {
+            let entry = &self.flows[number];
+            entry.key == keyed.key && entry.is_live()
+        };
+        if keyed.candidate != NONE && is_it(keyed.candidate) {
+            return Some(keyed.candidate);
+        }
+        self.index.find(keyed.hash, is_it)
     }
 
     /// Takes one packet.
@@ -199,9 +241,7 @@ impl FlowTable {
     #[inline]
     fn take(&mut self, packet: &Packet<'_>, keyed: &Keyed, sink: &mut dyn RecordSink) {
         self.advance(packet.ts_ns, sink);
-        let flows = &self.flows;
-        let found = self.index.find(keyed.hash, |number| flows[number].key == keyed.key);
-        let number = match found {
+        let number = match self.find(keyed) {
             Some(number) if !self.begins_anew(number, packet, keyed.side) => Ok(number),
             Some(number) => {
                 self.wake(number);
@@ -217,12 +257,14 @@ impl FlowTable {
         }
     }
 
+    #[inline]
     fn begins_anew(&self, number: u32, packet: &Packet<'_>, side: Side) -> bool {
         packet.l4 == L4Protocol::Tcp
             && packet.tcp.flags & flags::SYN != 0
             && self.flows[number].tcp.is_new_connection(packet, side)
     }
 
+    #[inline(never)]
     fn insert(
         &mut self,
         packet: &Packet<'_>,
@@ -275,10 +317,11 @@ impl FlowTable {
             forget_responses(&mut self.seconds, entry, &mut self.parts);
         }
         entry.packet(packet, side, now_ms, &mut self.parts);
-        if entry.tcp.phase != phase {
+        let (changed, parsed) = (entry.tcp.phase != phase, !entry.facts.has(Facts::UNPARSED));
+        if changed {
             self.shorten(number, phase);
         }
-        if !self.flows[number].facts.has(Facts::UNPARSED) {
+        if parsed {
             self.payload(number, packet, side, sink);
         }
         if self.config.report_interval_ms.is_some() && self.flows[number].is_report_due(now_ms) {
@@ -287,6 +330,7 @@ impl FlowTable {
     }
 
     /// A packet of a table whose source can keep frames back.
+    #[inline(never)]
     fn update_with_shunt(&mut self, number: u32, packet: &Packet<'_>, side: Side, sink: &mut dyn RecordSink) {
         let controls =
             packet.l4 == L4Protocol::Tcp && packet.tcp.flags & (flags::SYN | flags::FIN | flags::RST) != 0;
@@ -339,6 +383,7 @@ impl FlowTable {
     }
 
     /// A flow that came from `phase` into one with a shorter time-out is looked at the earlier.
+    #[inline(never)]
     fn shorten(&mut self, number: u32, phase: super::tcp::Phase) {
         let entry = &self.flows[number];
         let timeouts = &self.config.timeouts;
@@ -351,6 +396,7 @@ impl FlowTable {
     }
 
     /// Lets L7 have the payload of a packet, unless it is shed.
+    #[inline(never)]
     fn payload(&mut self, number: u32, packet: &Packet<'_>, side: Side, sink: &mut dyn RecordSink) {
         let Self { flows, parts, engine, limits, reassembly_bytes, .. } = self;
         let entry = &mut flows[number];
@@ -396,6 +442,7 @@ impl FlowTable {
     }
 
     /// The flow goes on, but a record of it is due.
+    #[inline(never)]
     fn report(&mut self, number: u32, sink: &mut dyn RecordSink) {
         let entry = &mut self.flows[number];
         self.seconds.end_of_flow(entry, None, &mut self.parts, sink);
@@ -434,6 +481,7 @@ impl FlowTable {
         self.schedule(number, deadline_ns);
     }
 
+    #[inline(never)]
     fn remove(&mut self, number: u32, leaves: Leaves, sink: &mut dyn RecordSink) {
         self.end_shunt(number, false);
         self.wheel.cancel(number, &mut self.flows);
@@ -473,6 +521,7 @@ impl FlowTable {
 }
 
 /// Client and server turn out to be the other way round.
+#[cold]
 fn forget_responses(seconds: &mut Seconds, entry: &mut Entry, parts: &mut Parts) {
     entry.counts.forget_responses(&mut parts.wide);
     seconds.forget_responses(entry, parts);

@@ -37,7 +37,7 @@ pub(crate) enum Phase {
     Reset,
 }
 
-/// What one side did, one bit each.
+/// What one side did, or what was seen of both, one bit each.
 #[derive(Clone, Copy, Default)]
 struct Marks(u8);
 
@@ -50,6 +50,13 @@ impl Marks {
     /// `next` is known.
     const HAS_NEXT: u8 = 16;
 
+    // Of both.
+    /// Client data waits for the server to acknowledge it without data.
+    const UNACKED: u8 = 1;
+    const HANDSHAKE_DONE: u8 = 2;
+    /// SYN-ACKs after the handshake.
+    const LATE_SYNACK: u8 = 4;
+
     fn has(self, mark: u8) -> bool {
         self.0 & mark != 0
     }
@@ -57,33 +64,34 @@ impl Marks {
     fn set(&mut self, mark: u8, on: bool) {
         self.0 |= if on { mark } else { 0 };
     }
+
+    fn unset(&mut self, mark: u8) {
+        self.0 &= !mark;
+    }
 }
 
-/// A connection as far as it was seen.
+/// A connection as far as it was seen. What every packet needs comes last, from [`Tcp::HOT`] on.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Tcp {
-    /// One past the highest sequence number each side sent.
-    next: [u32; 2],
     /// Sequence number of each side's first SYN or SYN-ACK.
     isn: [u32; 2],
-    /// The end of the last client data, until the server acknowledges it without data; when it was sent is `request`.
-    unacked_end: u32,
     /// The first SYN; after the handshake, its time and that of the whole round trip are one.
     syn: Moment,
     synack: Moment,
+    /// Who sent RST, and how far the connection was then.
+    pub reset: Option<(Side, Phase)>,
+    /// One past the highest sequence number each side sent.
+    next: [u32; 2],
+    /// The end of the last client data, until the server acknowledges it without data; when it was sent is `request`.
+    unacked_end: u32,
     /// The last client data, until the server sends data. Other protocols than TCP: the last packet of the client.
     request: Moment,
     /// The last server packet (or the end of the handshake), until the client sends data.
     idle_since: Moment,
     marks: [Marks; 2],
-    is_unacked: bool,
-    handshake_done: bool,
-    /// SYN-ACKs after the handshake.
-    late_synack: bool,
+    both: Marks,
     pub phase: Phase,
-    /// Who sent RST, and how far the connection was then.
-    pub reset: Option<(Side, Phase)>,
 }
 
 /// Adds up to `max_us` to what `count` counts.
@@ -98,6 +106,9 @@ fn sample(from: Moment, to_ns: u64, max_us: u64, count: impl FnOnce(u32)) {
 }
 
 impl Tcp {
+    /// Where those fields begin that every packet needs.
+    pub(crate) const HOT: usize = std::mem::offset_of!(Self, next);
+
     /// The segment starts another connection on the same ports: a SYN with a sequence number of its own.
     pub(crate) fn is_new_connection(&self, packet: &Packet<'_>, side: Side) -> bool {
         let tcp = &packet.tcp;
@@ -128,9 +139,13 @@ impl Tcp {
         self.marks[side as usize].has(Marks::SENT_FIN)
     }
 
+    fn handshake_done(&self) -> bool {
+        self.both.has(Marks::HANDSHAKE_DONE)
+    }
+
     /// There were SYN-ACKs after the handshake.
     pub(crate) fn has_late_synack(&self) -> bool {
-        self.late_synack
+        self.both.has(Marks::LATE_SYNACK)
     }
 
     /// Takes note of a segment of `side`.
@@ -159,7 +174,7 @@ impl Tcp {
         if fin {
             counts.event(Event::Fin);
         }
-        if !syn && ack && !self.handshake_done {
+        if !syn && ack && !self.handshake_done() {
             self.complete_handshake(packet, side, counts);
         }
         if !syn && !rst {
@@ -172,6 +187,7 @@ impl Tcp {
         marks.set(Marks::SENT_FIN, fin);
     }
 
+    #[inline(never)]
     fn synchronise(&mut self, packet: &Packet<'_>, side: Side, ack: bool, counts: &mut Counts) {
         let repeated = self.isn(side) == Some(packet.tcp.seq);
         if self.isn(side).is_none() {
@@ -185,7 +201,7 @@ impl Tcp {
             counts.event(repeated_event);
         }
         if ack {
-            self.late_synack |= self.handshake_done;
+            self.both.set(Marks::LATE_SYNACK, self.handshake_done());
             if self.synack.is_none() {
                 self.synack = Moment::at(packet.ts_ns);
                 let count = |us| counts.handshake(Handshake::Server, us);
@@ -233,18 +249,19 @@ impl Tcp {
 
     /// The handshake's, from the first SYN to its end.
     fn round_trip_ns(&self) -> u64 {
-        let handshake = if self.handshake_done { self.synack.since(self.syn) } else { None };
+        let handshake = if self.handshake_done() { self.synack.since(self.syn) } else { None };
         handshake.filter(|&ns| ns > 0).unwrap_or(DEFAULT_ROUND_TRIP_NS)
     }
 
     /// The client's first ACK of the SYN-ACK ends the handshake.
+    #[inline(never)]
     fn complete_handshake(&mut self, packet: &Packet<'_>, side: Side, counts: &mut Counts) {
         let answered = self.isn(side.other());
         if self.synack.is_none() || answered.is_none_or(|isn| before(packet.tcp.ack, isn.wrapping_add(1))) {
             return;
         }
         let now = packet.ts_ns;
-        self.handshake_done = true;
+        self.both.set(Marks::HANDSHAKE_DONE, true);
         self.idle_since = Moment::at(now);
         sample(self.synack, now, RTT_MAX_US, |us| counts.handshake(Handshake::Client, us));
         sample(self.syn, now, RTT_MAX_US, |us| counts.handshake(Handshake::Rtt, us));
@@ -262,17 +279,18 @@ impl Tcp {
             }
             if packet.l4_len > 0 {
                 self.request = Moment::at(now);
-                (self.is_unacked, self.unacked_end) = (true, end);
+                self.both.set(Marks::UNACKED, true);
+                self.unacked_end = end;
             }
             return;
         }
         if packet.l4_len > 0 {
             let count = |us| counts.response(Response::Application, us);
             sample(self.request.take(), now, ART_MAX_US, count);
-            self.is_unacked = false;
-        } else if self.is_unacked && !before(packet.tcp.ack, self.unacked_end) {
+            self.both.unset(Marks::UNACKED);
+        } else if self.both.has(Marks::UNACKED) && !before(packet.tcp.ack, self.unacked_end) {
             sample(self.request, now, SRT_MAX_US, |us| counts.response(Response::System, us));
-            self.is_unacked = false;
+            self.both.unset(Marks::UNACKED);
         }
         self.idle_since = Moment::at(now);
     }
@@ -305,7 +323,7 @@ impl Tcp {
             // One direction of it is not seen, and this one shows that the handshake was completed.
             Phase::SynSent if !syn && ack && !self.sent_any(other) => Phase::Established,
             Phase::SynReceived if packet.l4_len > 0 && !syn && !self.sent_any(other) => Phase::Established,
-            Phase::SynReceived if !syn && self.handshake_done => Phase::Established,
+            Phase::SynReceived if !syn && self.handshake_done() => Phase::Established,
             phase => phase,
         };
     }
@@ -338,6 +356,6 @@ impl Tcp {
     /// Response times that were begun are void: client and server are the other way round, or packets were not seen.
     pub(crate) fn forget_requests(&mut self) {
         (self.request, self.idle_since) = (Moment::NONE, Moment::NONE);
-        self.is_unacked = false;
+        self.both.unset(Marks::UNACKED);
     }
 }

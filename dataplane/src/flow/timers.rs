@@ -84,6 +84,12 @@ impl TimerWheel {
         }
     }
 
+    /// Before this time nothing is due.
+    #[inline(always)]
+    pub(crate) fn turns_at_ms(&self) -> u64 {
+        self.next * SLOT_MS
+    }
+
     /// Takes a flow that is due at `now_ms` out of the wheel.
     #[inline]
     pub(crate) fn due(&mut self, now_ms: u64, flows: &mut impl Links) -> Option<u32> {
