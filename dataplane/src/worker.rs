@@ -11,7 +11,7 @@ use wirespan_l7::Engine;
 use wirespan_records::{DropReason, Drops, Endpoint};
 
 /// Packets that go to the flow table together: while one is worked on, the memory for the others is on its way.
-const STAGE_PACKETS: usize = 32;
+const STAGE_PACKETS: usize = 64;
 /// Frames whose headers are asked for before they are decoded.
 const FRAMES_AHEAD: usize = 4;
 const CACHE_LINE_BYTES: usize = 64;

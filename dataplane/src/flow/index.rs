@@ -13,8 +13,8 @@ const BUCKETS: usize = 256;
 const SPLIT_ABOVE: u32 = (SLOTS * BUCKETS * 3 / 4) as u32;
 /// Top bits of the hash that tell segments apart: at most 16 million segments.
 const MAX_DEPTH: u8 = 24;
-/// 64 MiB, for the same reason as in a slab.
-const SEGMENTS_PER_CHUNK: usize = 4096;
+/// 32 MiB, for the same reason as in a slab.
+const SEGMENTS_PER_CHUNK: usize = 2048;
 
 /// Twelve numbers; how many passed by follows the tags.
 #[repr(C, align(64))]

@@ -2,6 +2,7 @@
 
 use crate::packet::{Addresses, Packet, to_ip};
 use std::hash::{BuildHasher, Hasher};
+use std::hint::select_unpredictable;
 use wirespan_l7::Side;
 use wirespan_records::{Endpoint, L4Protocol};
 
@@ -45,11 +46,18 @@ impl FlowKey {
             scope_id |= u64::from(tunnel.id) | (tunnel.kind as u64 + 1) << 32;
         }
         let protocol = packet.l4.ip_number();
-        if (src, sport) <= (dst, dport) {
-            (Self { a: src, b: dst, scope: scope_id, a_port: sport, b_port: dport, protocol, v6 }, Side::A)
-        } else {
-            (Self { a: dst, b: src, scope: scope_id, a_port: dport, b_port: sport, protocol, v6 }, Side::B)
-        }
+        // Every other packet goes the other way, which no branch can predict.
+        let from_a = (src, sport) <= (dst, dport);
+        let key = Self {
+            a: select_unpredictable(from_a, src, dst),
+            b: select_unpredictable(from_a, dst, src),
+            scope: scope_id,
+            a_port: select_unpredictable(from_a, sport, dport),
+            b_port: select_unpredictable(from_a, dport, sport),
+            protocol,
+            v6,
+        };
+        (key, select_unpredictable(from_a, Side::A, Side::B))
     }
 
     /// Both ends, A first.
@@ -73,14 +81,15 @@ impl FlowKey {
     #[inline]
     pub(crate) fn hash(&self, state: &foldhash::fast::RandomState) -> u64 {
         let mut hasher = state.build_hasher();
+        let ports = u64::from(self.a_port) << 16 | u64::from(self.b_port);
+        let ports = u128::from(ports << 8 | u64::from(self.protocol));
         if self.v6 {
             hasher.write_u128(self.a);
             hasher.write_u128(self.b);
+            hasher.write_u128(ports);
         } else {
-            hasher.write_u64((self.a as u64) << 32 | self.b as u64);
+            hasher.write_u128(ports << 64 | self.a << 32 | self.b);
         }
-        let ports = u64::from(self.a_port) << 16 | u64::from(self.b_port);
-        hasher.write_u64(ports << 8 | u64::from(self.protocol));
         hasher.write_u64(self.scope);
         hasher.finish()
     }

@@ -1,9 +1,9 @@
 //! The flow table of one worker: finds the flow of a packet, follows the connection, lets L7 have its bytes in order,
 //! and hands on flow records when a flow ends, when a report is due, and for each second it was active.
 //!
-//! Packets come in batches and are worked on in stages: first all keys and hashes, while the index's cache lines are on
-//! their way; then the flows' lines are asked for; then the flows are updated in the order the packets came. A large table
-//! so costs little more than a small one, and the result is that of one packet at a time.
+//! Packets come in batches and are worked on in small groups, three at a time: of the first, keys and hashes are made, and
+//! the index's cache lines are asked for; of the second, the flows' lines; of the third, the flows are updated in the order
+//! the packets came. A large table so costs little more than a small one, and the result is that of one packet at a time.
 //!
 //! | module | what |
 //! |---|---|

@@ -9,7 +9,7 @@ pub(crate) const NONE: u32 = u32::MAX;
 
 /// Chunks are about this large: an allocation need not begin where a huge page does, and what lies before the first and
 /// behind the last is in small ones. What is not in use takes no memory.
-const CHUNK_BYTES: usize = 64 << 20;
+const CHUNK_BYTES: usize = 32 << 20;
 
 /// What a slab can keep.
 pub(crate) trait Recycled: Default {

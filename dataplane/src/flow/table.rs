@@ -15,6 +15,7 @@ use super::slab::{NONE, Slab};
 use super::timers::{Link, Links, TimerWheel};
 use super::{FlowConfig, FlowMemory, FlowStats, RecordSink, ShedPayload, Shedding, ShuntPolicy};
 use crate::packet::{Packet, flags};
+use std::ops::Range;
 use wirespan_frame::Shunt;
 use wirespan_l7::{Engine, Side};
 use wirespan_records::{CloseType, DropReason, Drops, L4Protocol, L7Counts};
@@ -42,8 +43,18 @@ pub struct FlowTable {
     stats: FlowStats,
 }
 
-/// Packets between the moments that memory is asked for and that it is needed.
-const PACKETS_AHEAD: usize = 12;
+/// Packets that are worked on together: while they are, the flows of the next group and the index's lines of the one after
+/// it are on their way from memory.
+const GROUP: usize = 12;
+
+/// Of `len` packets, the group that is `behind` groups before the one that begins at `at`.
+#[inline(always)]
+fn group(at: usize, behind: usize, len: usize) -> Range<usize> {
+    match at.checked_sub(behind * GROUP) {
+        Some(start) => start.min(len)..(start + GROUP).min(len),
+        None => 0..0,
+    }
+}
 
 /// What a packet's flow is found by, and the side that sent it.
 struct Keyed {
@@ -166,16 +177,12 @@ impl FlowTable {
     pub fn packets(&mut self, packets: &[Packet<'_>], sink: &mut dyn RecordSink) {
         let mut keyed = std::mem::take(&mut self.keyed);
         keyed.clear();
-        for step in 0..packets.len() + 2 * PACKETS_AHEAD {
-            if let Some(packet) = packets.get(step) {
-                keyed.push(self.key(packet));
-            }
-            if let Some(keyed) = step.checked_sub(PACKETS_AHEAD).and_then(|at| keyed.get_mut(at)) {
-                self.look_up(keyed);
-            }
-            if let Some(at) = step.checked_sub(2 * PACKETS_AHEAD)
-                && let (Some(packet), Some(keyed)) = (packets.get(at), keyed.get(at))
-            {
+        let len = packets.len();
+        for at in (0..len + 2 * GROUP).step_by(GROUP) {
+            keyed.extend(packets[group(at, 0, len)].iter().map(|packet| self.key(packet)));
+            keyed[group(at, 1, len)].iter_mut().for_each(|keyed| self.look_up(keyed));
+            let taken = group(at, 2, len);
+            for (packet, keyed) in packets[taken.clone()].iter().zip(&keyed[taken]) {
                 self.take(packet, keyed, sink);
             }
         }
