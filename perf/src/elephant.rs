@@ -1,14 +1,14 @@
 //! What it saves to count elephant flows in the kernel instead of delivering them, and that nothing of them is missed.
 //!
 //! Without a NIC, the core that receives in the kernel also makes the frames, and shunting does not make that faster. So
-//! beside the loss-free rates it is told what that core takes to receive: its time per frame at full speed, less the time when
-//! frames are dropped at once at the other end. The worker's core, which shunting frees, is left out of it.
+//! beside the loss-free rates there is what one core could receive: from the kernel's time per frame at full speed, less that
+//! when frames are dropped at once at the other end, and the worker's time in the analysis.
 
 use crate::analysis::{Counts, Stage};
 use crate::live::{LiveArgs, search, with_receiver};
 use crate::measure::{Measurement, OneCore, Output};
 use crate::namespace::{VethPair, in_namespace};
-use crate::receiver::{Backend, Receiving};
+use crate::receiver::{Backend, Board, Receiving};
 use crate::traffic::TrafficArgs;
 use crate::traffic::sender::Sender;
 use anyhow::{bail, ensure};
@@ -31,18 +31,11 @@ pub fn run(args: &LiveArgs, output: &mut Output) -> anyhow::Result<()> {
     output.push(Measurement::new(BENCH, &name("loss-free"), shunted, "packets/s", delivered))?;
     let pace = delivered.min(shunted) / 2.0;
 
-    let full_speed = |receiving| with_receiver(receiving, |_, interface| fastest_ns(interface, args));
-    let [(delivered, _), (shunted, _)] = [full_speed(DELIVERED)?, full_speed(SHUNTED)?];
     let made = made_ns(args)?;
-    let reception = [shunted - made, delivered - made].map(|ns| 1e9 / ns.max(1.0));
-    output.push(Measurement::limit(BENCH, &name("frames made and dropped"), 1e9 / made, "packets/s"))?;
-    output.push(Measurement::new(
-        BENCH,
-        &name("kernel's reception"),
-        reception[0],
-        "packets/s",
-        reception[1],
-    ))?;
+    let [delivered, shunted] = [received_ns(DELIVERED, args)? - made, received_ns(SHUNTED, args)? - made];
+    let rates = [shunted, delivered].map(|ns| 1e9 / ns.max(1.0));
+    output.push(Measurement::limit(BENCH, &name("made and dropped"), 1e9 / made, "packets/s"))?;
+    output.push(Measurement::new(BENCH, &name("received, per core"), rates[0], "packets/s", rates[1]))?;
 
     for (receiving, what) in [(DELIVERED, "in the flows, delivered"), (SHUNTED, "in the flows, shunted")] {
         let (packets, made) = same_totals(receiving, args, pace)?;
@@ -60,6 +53,16 @@ fn made_ns(args: &LiveArgs) -> anyhow::Result<f64> {
     })
 }
 
+/// Nanoseconds of both cores to make a frame and to receive it.
+fn received_ns(receiving: Receiving, args: &LiveArgs) -> anyhow::Result<f64> {
+    let run = |board: &Board, interface: &str| {
+        let kernel_ns = fastest_ns(interface, args)?;
+        Ok((kernel_ns, board.settled().received))
+    };
+    let ((kernel_ns, frames), received) = with_receiver(receiving, run)?;
+    Ok(kernel_ns + received.busy.as_nanos() as f64 / frames.max(1) as f64)
+}
+
 /// Nanoseconds of the sender's core per frame, at full speed.
 fn fastest_ns(interface: &str, args: &LiveArgs) -> anyhow::Result<f64> {
     let _core = OneCore::first()?;
@@ -75,14 +78,14 @@ fn fastest_ns(interface: &str, args: &LiveArgs) -> anyhow::Result<f64> {
 fn same_totals(receiving: Receiving, args: &LiveArgs, rate: f64) -> anyhow::Result<(u64, u64)> {
     let time = Duration::from_secs_f64(args.seconds);
     for _ in 0..ROUNDS {
-        let (lossless, counts) = with_receiver(receiving, |board, interface| {
+        let (lossless, received) = with_receiver(receiving, |board, interface| {
             let _core = OneCore::first()?;
             let sent = Sender::new(&args.traffic, interface, rate)?.send(rate, time)?.sent;
             Ok((board.settled().received == sent.frames).then_some(sent.frames))
         })?;
         let Some(frames) = lossless else { continue };
         let made = made(&args.traffic, rate, frames)?;
-        let Counts { flow_packets, flow_bytes, .. } = counts;
+        let Counts { flow_packets, flow_bytes, .. } = received.counts;
         ensure!(
             (flow_packets, flow_bytes) == made,
             "the flow records hold {flow_packets:?} packets and {flow_bytes:?} bytes; made were {made:?}"

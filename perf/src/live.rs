@@ -4,12 +4,12 @@
 //! kernel does for a received frame (the driver's poll, the XDP program, the copy) runs on the generator's core, as it
 //! would run on another queue's core with a NIC: the worker's core pays for taking frames and for the analysis only.
 
-use crate::analysis::{Counts, Stage};
+use crate::analysis::Stage;
 use crate::bisect::{self, Search};
 use crate::elephant;
 use crate::measure::{Measurement, OneCore, Output};
 use crate::namespace::{VethPair, in_namespace};
-use crate::receiver::{self, Backend, Board, Receiving};
+use crate::receiver::{self, Backend, Board, Received, Receiving};
 use crate::traffic::TrafficArgs;
 use crate::traffic::sender::Sender;
 use anyhow::bail;
@@ -64,12 +64,12 @@ pub fn loss_free(backend: Backend, stage: Stage, args: &LiveArgs) -> anyhow::Res
     with_receiver(receiving, |board, interface| search(board, interface, args)).map(|(rate, _)| rate)
 }
 
-/// Runs `send`, which gets the board and the interface to send out of, while a receiver receives; gives what it counted
-/// too.
+/// Runs `send`, which gets the board and the interface to send out of, while a receiver receives; gives what that
+/// has done too.
 pub fn with_receiver<T: Send>(
     receiving: Receiving,
     send: impl FnOnce(&Board, &str) -> anyhow::Result<T> + Send,
-) -> anyhow::Result<(T, Counts)> {
+) -> anyhow::Result<(T, Received)> {
     if std::thread::available_parallelism()?.get() < 2 {
         bail!("two cores are needed, one to send and one to receive");
     }
@@ -83,8 +83,8 @@ pub fn with_receiver<T: Send>(
             let receiver = receiver::start(scope, &board, receiving, veth.receiver())?;
             let result = send(&board, veth.sender());
             board.stop();
-            let counts = receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok((result?, counts))
+            let received = receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok((result?, received))
         })
     })
 }

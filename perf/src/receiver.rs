@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use wirespan_capture::af_packet::{self, AfPacket};
 use wirespan_capture::af_xdp::{self, AfXdp};
 use wirespan_capture::{KeptBack, PacketSource, SourceStats};
@@ -140,8 +140,17 @@ pub struct Receiving {
     pub shunt: bool,
 }
 
-/// A receiver that runs; gives what it counted when it has ended.
-pub type Receiver<'scope> = ScopedJoinHandle<'scope, anyhow::Result<Counts>>;
+/// What a receiver has done.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// What came out of the analysis.
+    pub counts: Counts,
+    /// Time in the analysis, without that to take frames and to wait.
+    pub busy: Duration,
+}
+
+/// A receiver that runs; gives what it has done when it has ended.
+pub type Receiver<'scope> = ScopedJoinHandle<'scope, anyhow::Result<Received>>;
 
 /// Starts a receiver in the caller's network namespace and waits until it receives.
 pub fn start<'scope>(
@@ -159,7 +168,7 @@ pub fn start<'scope>(
     Ok(thread)
 }
 
-fn receive(board: &Board, receiving: Receiving, interface: &str) -> anyhow::Result<Counts> {
+fn receive(board: &Board, receiving: Receiving, interface: &str) -> anyhow::Result<Received> {
     let _core = OneCore::pin()?;
     let policy = receiving.shunt.then(ShuntPolicy::default);
     let shunt_flows = policy.map_or(0, |policy| policy.entries_max as u32);
@@ -169,6 +178,7 @@ fn receive(board: &Board, receiving: Receiving, interface: &str) -> anyhow::Resu
         let shunt = source.shunt().with_context(|| format!("{interface} cannot keep flows back"))?;
         analysis.set_shunt(shunt);
     }
+    let mut busy = Duration::ZERO;
     board.is_ready();
     while !board.is_stopped() {
         let Some(batch) = source.next_batch()? else { break };
@@ -177,9 +187,11 @@ fn receive(board: &Board, receiving: Receiving, interface: &str) -> anyhow::Resu
             analysis.idle(UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64);
             continue;
         }
+        let started = Instant::now();
         analysis.batch(batch);
+        busy += started.elapsed();
         board.count(analysis.counts.packets);
     }
     analysis.finish();
-    Ok(analysis.counts)
+    Ok(Received { counts: analysis.counts, busy })
 }
