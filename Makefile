@@ -22,7 +22,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: cargo engine nextest cargo-fuzz $(WEB)/node_modules/.package-lock.json ## Install everything that any target needs
-	@.ci/packages.sh build lint test web fuzz demo bench instructions
+	@.ci/packages.sh build lint test web fuzz demo bench instructions dpdk
 
 build: cargo ## Build the wirespan binary (release) into target/release
 	@.ci/packages.sh build
@@ -35,15 +35,15 @@ demo: build engine ## Watch real servers in network namespaces: table, map, page
 	@deploy/demo/run.sh "$(CARGO_TARGET_DIR)/release/wirespan"
 
 test: cargo engine nextest $(WEB)/node_modules/.package-lock.json ## Run all tests (as root, those of live capture too)
-	@.ci/packages.sh build test web
+	@.ci/packages.sh build test web dpdk
 	$(call say,testing the front end)
 	cd $(WEB) && npm test
 	$(call say,testing the page in Chromium)
 	cd $(WEB) && npm run e2e
 	$(call say,testing the documentation examples)
-	cargo test --workspace --locked --doc --quiet
+	cargo test --workspace --features dpdk --locked --doc --quiet
 	$(call say,testing the crates)
-	cargo nextest run --workspace --locked --profile ci
+	cargo nextest run --workspace --features dpdk --locked --profile ci
 	@$(MAKE) --no-print-directory check-instructions
 
 bench: cargo engine ## Measure: one line per measurement, beside its physical limit
@@ -71,7 +71,7 @@ check-instructions: cargo ## Fail when a stage takes 5 % more instructions per p
 	$(INSTRUCTIONS)
 
 lint: cargo $(WEB)/node_modules/.package-lock.json ## Check format, lints, scripts, dependency arrows and the built front end
-	@.ci/packages.sh build lint web
+	@.ci/packages.sh build lint web dpdk
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	$(call say,format)
 	cargo fmt --all --check
@@ -82,7 +82,7 @@ lint: cargo $(WEB)/node_modules/.package-lock.json ## Check format, lints, scrip
 	$(call say,the committed page is what its sources build)
 	cd $(WEB) && npm run check --silent
 	$(call say,clippy)
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --features dpdk --locked -- -D warnings
 
 fuzz: cargo cargo-fuzz ## Run every fuzz target for FUZZ_SECONDS each (60)
 	@.ci/packages.sh build fuzz

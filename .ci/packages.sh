@@ -10,13 +10,14 @@ declare -A groups=(
         clang:clang|clang-19|clang-18|clang-17|clang-16|clang-15|clang-14
         libbpf-dev:/usr/include/bpf/bpf_helpers.h linux-libc-dev:/usr/include/linux/bpf.h"
     [lint]="python3:/usr/bin/python3 shellcheck:shellcheck"
-    [test]="iproute2:ip"
+    [test]="iproute2:ip procps:sysctl curl:curl"
     [web]="nodejs:node npm:npm chromium:chromium"
     [engine]="npm:npm"
     [fuzz]="g++:c++"
     [demo]="iproute2:ip nftables:nft procps:sysctl openssl:openssl curl:curl nginx:nginx redis-server:redis-server
         mariadb-server-core:mariadbd mariadb-client-core:mariadb dnsmasq-base:dnsmasq python3:/usr/bin/python3
         python3-pymysql:/usr/lib/python3/dist-packages/pymysql python3-redis:/usr/lib/python3/dist-packages/redis"
+    [dpdk]="libdpdk-dev:/usr/include/dpdk pkg-config:pkg-config"
     [instructions]="valgrind:valgrind"
     [bench]="iproute2:ip libndpi-bin:ndpiReader tcpdump:tcpdump"
     [peers]="tshark:tshark python3-venv:/usr/share/doc/python3-venv"

@@ -52,6 +52,11 @@ impl LiveFilter {
         Ok(true)
     }
 
+    /// The rules.
+    pub fn now(&self) -> Filter {
+        Filter::clone(&self.0.filter.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The rules, when they are others than at `version`, which begins at 0.
     pub fn changed(&self, version: &mut u64) -> Option<Arc<Filter>> {
         let now = self.0.version.load(Ordering::Acquire);

@@ -97,9 +97,12 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
     let taps = args.analysis.taps()?;
     let filter = LiveFilter::load(args.filter.as_deref())?;
     let names = Names::load(&args.hosts)?;
-    let wanted =
-        Wanted { filter: args.filter.is_some(), sample: args.sample, shunt: args.shunt_after.is_some() };
-    let sources = args.sources.open(wanted)?;
+    let wanted = Wanted {
+        filter: args.filter.is_some().then(|| filter.now()),
+        sample: args.sample,
+        shunt: args.shunt_after.is_some(),
+    };
+    let sources = args.sources.open(&wanted)?;
     for note in &sources.notes {
         eprintln!("wirespan: {note}");
     }

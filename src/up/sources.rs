@@ -8,7 +8,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 use wirespan_capture::udp_mirror::{self, Encapsulation, UdpMirror};
-use wirespan_capture::{CaptureError, PacketSource, Shunt, af_packet, af_xdp, placement, spread};
+use wirespan_capture::{CaptureError, Filter, PacketSource, Shunt, af_packet, af_xdp, placement, spread};
 use wirespan_offload::{Applied, Nic, Plan, STATE_DIR, restore_leftovers};
 
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
@@ -113,10 +113,9 @@ pub struct WorkerSource {
 }
 
 /// What sources are to do beside lending frames, where they can.
-#[derive(Clone, Copy)]
 pub struct Wanted {
-    /// Filter frames.
-    pub filter: bool,
+    /// Filter frames, by these rules until there are others.
+    pub filter: Option<Filter>,
     /// Lend a part of the flows.
     pub sample: Option<f64>,
     /// Keep flows back.
@@ -137,7 +136,7 @@ pub struct Sources {
 
 impl SourceArgs {
     /// Opens everything, or nothing and says why.
-    pub fn open(&self, wanted: Wanted) -> anyhow::Result<Sources> {
+    pub fn open(&self, wanted: &Wanted) -> anyhow::Result<Sources> {
         let mut sources = Sources::default();
         if self.mode == Mode::VpcMirror {
             ensure!(
@@ -194,7 +193,7 @@ impl SourceArgs {
         &self,
         interface: &str,
         port: u16,
-        wanted: Wanted,
+        wanted: &Wanted,
         sources: &mut Sources,
     ) -> anyhow::Result<()> {
         #[cfg(feature = "dpdk")]
@@ -269,14 +268,14 @@ impl SourceArgs {
         &self,
         interface: &str,
         port: u16,
-        wanted: Wanted,
+        wanted: &Wanted,
         sources: &mut Sources,
     ) -> Result<(), CaptureError> {
         let mut options = af_xdp::Options { port, busy_poll: self.busy_poll, ..af_xdp::Options::default() };
         options.program.seed = seed();
         options.program.flow_hash = self.workers > 1;
         options.program.nic_hints = true;
-        options.program.filter = wanted.filter.then(Default::default);
+        options.program.filter = wanted.filter.clone();
         options.program.sample = wanted.sample;
         options.program.shunt_flows = if wanted.shunt { SHUNT_FLOWS } else { 0 };
         let seed = options.program.seed;

@@ -53,6 +53,8 @@ struct Shared {
     inboxes: Vec<Inbox>,
     /// Parcels that were worked off.
     returned: ArrayQueue<Parcel<Region>>,
+    /// What the source said last.
+    stats: Mutex<SourceStats>,
     /// How long a worker waits for frames before it is told that there are none.
     patience: Duration,
 }
@@ -63,8 +65,6 @@ pub struct LiveEnd {
     index: usize,
     current: Cursor<Region>,
     received: u64,
-    /// As of when nobody was reading.
-    last_stats: SourceStats,
 }
 
 /// Spreads the frames of a live source over `workers` workers, which are told after `poll_timeout` that nothing came.
@@ -82,15 +82,10 @@ pub fn live(
         reading: Mutex::new(Reading::new(source, workers, seed, poll_timeout)),
         inboxes: (0..workers).map(|_| Inbox::new(RING_PARCELS)).collect(),
         returned: ArrayQueue::new(workers * (RING_PARCELS + PARCELS_BESIDE)),
+        stats: Mutex::default(),
         patience: poll_timeout,
     });
-    let end = |index| LiveEnd {
-        shared: Arc::clone(&shared),
-        index,
-        current: Cursor::default(),
-        received: 0,
-        last_stats: SourceStats::default(),
-    };
+    let end = |index| LiveEnd { shared: Arc::clone(&shared), index, current: Cursor::default(), received: 0 };
     (0..workers).map(end).collect()
 }
 
@@ -142,13 +137,12 @@ impl PacketSource for LiveEnd {
 
     /// Frames are those of this end. What the source as a whole lost or kept back is said by the first end alone.
     fn stats(&mut self) -> SourceStats {
-        // Another worker may be waiting for frames with the lock.
-        if self.index == 0
-            && let Ok(mut reading) = self.shared.reading.try_lock()
-        {
-            self.last_stats = reading.stats();
+        let received = self.received;
+        if self.index > 0 {
+            return SourceStats { received, ..SourceStats::default() };
         }
-        SourceStats { received: self.received, ..self.last_stats.clone() }
+        let told = self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        SourceStats { received, ..told.clone() }
     }
 
     fn backlog(&mut self) -> f32 {

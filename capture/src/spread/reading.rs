@@ -1,6 +1,7 @@
 //! What the worker does that reads for all of them.
 
-use std::time::Duration;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use wirespan_frame::{Descriptor, Filter, Shunt};
 
@@ -11,6 +12,8 @@ use crate::{CaptureError, LendingSource, Loss, Note, Region, SourceStats};
 
 /// Most frames that are taken at a time.
 const TAKE_FRAMES: usize = 512;
+/// How often the workers are told what the source says.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// The source and what is on the way to the workers.
 pub(super) struct Reading {
@@ -23,6 +26,8 @@ pub(super) struct Reading {
     offsets: Vec<usize>,
     /// Frames that no worker had room for.
     dropped: u64,
+    /// When the workers were told what the source says.
+    told: Instant,
 }
 
 impl Reading {
@@ -35,6 +40,7 @@ impl Reading {
             descriptors: Vec::with_capacity(TAKE_FRAMES),
             offsets: Vec::new(),
             dropped: 0,
+            told: Instant::now(),
         }
     }
 
@@ -50,13 +56,22 @@ impl Reading {
             self.source.take(TAKE_FRAMES, &mut self.descriptors)?;
         }
         self.router.route(&self.region, &self.descriptors);
-        self.router.flush();
+        for (worker, inbox) in shared.inboxes.iter().enumerate() {
+            // A worker that is behind gets whole parcels, so that many frames can wait for it.
+            if inbox.fill() < 0.5 {
+                self.router.close(worker);
+            }
+        }
         self.deliver(shared);
+        if self.told.elapsed() >= TELL_EVERY {
+            self.told = Instant::now();
+            *shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.stats();
+        }
         Ok(!self.descriptors.is_empty())
     }
 
     /// What the source says, and what was lost on the way to the workers.
-    pub fn stats(&mut self) -> SourceStats {
+    fn stats(&mut self) -> SourceStats {
         let mut stats = self.source.stats();
         stats.lose(Loss::WorkerBehind, self.dropped);
         stats

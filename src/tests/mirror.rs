@@ -1,0 +1,338 @@
+//! `wirespan up` where a mirror feeds it: the records are those of the capture that is mirrored, and no frame is unaccounted for.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use serde_json::Value;
+use std::ffi::CString;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use wirespan_capture::PacketSource;
+use wirespan_capture::pcap_file::PcapFile;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dataplane/tests/fixtures/shop.pcap")
+}
+
+fn frames() -> Vec<Vec<u8>> {
+    let mut file = PcapFile::open(fixture()).unwrap();
+    let mut frames = Vec::new();
+    while let Some(batch) = file.next_batch().unwrap() {
+        frames.extend(batch.frames().map(|frame| frame.data.to_vec()));
+    }
+    frames
+}
+
+/// What `replay` says of the same frames: complete requests by protocol.
+fn requests_in_the_capture() -> Vec<(String, u64)> {
+    let output = Command::new(env!("CARGO_BIN_EXE_wirespan"))
+        .args(["replay", "--format", "jsonl", "--emit", "spans", fixture().to_str().unwrap()])
+        .output()
+        .unwrap();
+    let mut counts = std::collections::BTreeMap::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let span: Value = serde_json::from_str(line).unwrap();
+        if span["session"] == "complete" {
+            *counts.entry(span["l7_protocol"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    counts.into_iter().collect()
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid(2) has no preconditions.
+    let root = unsafe { libc::geteuid() } == 0;
+    assert!(root || std::env::var_os("CI").is_none(), "this test needs root, and in CI none may skip");
+    if !root {
+        eprintln!("skipped: needs root for network namespaces and live capture");
+    }
+    root
+}
+
+fn run(line: &str) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// `wirespan up` with a store of its own; killed at the end.
+struct Up {
+    child: Child,
+    page: String,
+    /// What it said before it began to watch.
+    said: String,
+    _directory: tempfile::TempDir,
+}
+
+impl Up {
+    fn start(arguments: &[&str]) -> Self {
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let (page, clickhouse) = (free(), free());
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wirespan"))
+            .arg("up")
+            .args(arguments)
+            .args(["--data", data.to_str().unwrap(), "--listen", &page, "--clickhouse-listen", &clickhouse])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut messages = BufReader::new(child.stderr.take().unwrap());
+        let (mut said, mut line) = (String::new(), String::new());
+        while !line.contains("wirespan watches") {
+            line.clear();
+            assert!(messages.read_line(&mut line).unwrap() > 0, "it ended: {said}");
+            said.push_str(&line);
+        }
+        // Nobody must wait for its messages to be read.
+        std::thread::spawn(move || std::io::copy(&mut messages, &mut std::io::stderr()));
+        Self { child, page, said, _directory: directory }
+    }
+
+    /// The sum of a counter over its labels.
+    fn count(&self, name: &str) -> u64 {
+        let url = format!("http://{}/metrics", self.page);
+        let output = Command::new("curl").args(["-sS", &url]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    fn ask(&self, sql: &str) -> Vec<Vec<Value>> {
+        let body = serde_json::json!({ "sql": sql }).to_string();
+        let url = format!("http://{}/api/sql", self.page);
+        let output = Command::new("curl")
+            .args(["-sS", "-H", "content-type: application/json", "--data-binary", &body, &url])
+            .output()
+            .unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        serde_json::from_value(answer["rows"].clone()).unwrap_or_else(|_| panic!("{answer}"))
+    }
+
+    /// Complete requests by protocol.
+    fn requests(&self) -> Vec<(String, u64)> {
+        let sql = "SELECT l7_protocol, count() FROM l7_log WHERE session = 'complete' GROUP BY 1 ORDER BY 1";
+        let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap();
+        self.ask(sql).iter().map(|row| (row[0].as_str().unwrap().to_owned(), number(&row[1]))).collect()
+    }
+
+    fn wait_for(&self, what: &str, mut is_there: impl FnMut(&Self) -> bool) {
+        let start = Instant::now();
+        while !is_there(self) {
+            assert!(start.elapsed() < PATIENCE, "{what} did not come");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Frames on the wire = processed + sum of named drops, and the requests are those of the capture.
+    fn accounts_for(&self, sent: u64) {
+        let came = |up: &Self| {
+            ["frames", "capture_lost", "capture_kept_back"]
+                .map(|name| up.count(&format!("wirespan_{name}_total")))
+        };
+        self.wait_for("the last frame", |up| came(up).iter().sum::<u64>() >= sent);
+        assert_eq!(self.count("wirespan_capture_lost_total"), 0);
+        let received = self.count("wirespan_capture_received_total");
+        assert_eq!(received + self.count("wirespan_capture_kept_back_total"), sent);
+        let (packets, dropped) =
+            (self.count("wirespan_packets_total"), self.count("wirespan_frames_dropped_total"));
+        assert_eq!(self.count("wirespan_frames_total"), packets + dropped);
+        assert_eq!(received, packets + dropped);
+        let expected = requests_in_the_capture();
+        assert!(expected.len() >= 5, "{expected:?}");
+        self.wait_for("the requests", |up| up.requests() == expected);
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // SAFETY: kill(2) on a child of ours that was not waited for.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        let _ = self.child.wait();
+    }
+}
+
+/// A mirror port: what is sent on the other end of a veth pair, in a namespace of its own, comes in here.
+struct Mirror {
+    namespace: String,
+    port: String,
+}
+
+impl Mirror {
+    fn new(tag: &str) -> Self {
+        let id = std::process::id();
+        let mirror = Self { namespace: format!("wsm{tag}-{id}"), port: format!("wsm{tag}{id}") };
+        let Self { namespace, port } = &mirror;
+        run(&format!("ip netns add {namespace}"));
+        run(&format!(
+            "ip link add {port} mtu 9000 numrxqueues 1 numtxqueues 1 type veth peer name eth0 mtu 9000 netns {namespace}"
+        ));
+        // The kernel's own neighbour discovery would be frames that nobody sent.
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{port}/disable_ipv6"), "1").unwrap();
+        run(&format!("ip netns exec {namespace} sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1"));
+        run(&format!("ip link set {port} up"));
+        run(&format!("ip -n {namespace} link set eth0 up"));
+        mirror
+    }
+
+    /// What is sent before the kernel has noticed that the link is up is lost without a word.
+    fn wait_until_up(&self) {
+        let start = Instant::now();
+        for namespace in ["", self.namespace.as_str()] {
+            let interface = if namespace.is_empty() { &self.port } else { "eth0" };
+            let is_up = || {
+                let mut ip = Command::new("ip");
+                if !namespace.is_empty() {
+                    ip.args(["-n", namespace]);
+                }
+                let output = ip.args(["link", "show", interface]).output().unwrap();
+                String::from_utf8_lossy(&output.stdout).contains("state UP")
+            };
+            while !is_up() {
+                assert!(start.elapsed() < PATIENCE, "{interface} did not come up");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+
+    /// Sends frames into the port, slowly enough for a busy machine.
+    fn send(&self, frames: &[Vec<u8>]) {
+        self.wait_until_up();
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let namespace = std::fs::File::open(format!("/var/run/netns/{}", self.namespace)).unwrap();
+                // SAFETY: moves this thread alone into the namespace; the descriptor is new and owned.
+                let socket = unsafe {
+                    assert_eq!(libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET), 0);
+                    OwnedFd::from_raw_fd(libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0))
+                };
+                let name = CString::new("eth0").unwrap();
+                // SAFETY: zero is a valid address, the name ends in zero.
+                let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+                address.sll_family = libc::AF_PACKET as u16;
+                // SAFETY: as above.
+                address.sll_ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) } as i32;
+                for (number, frame) in frames.iter().enumerate() {
+                    // SAFETY: both buffers live, and their lengths are right.
+                    let sent = unsafe {
+                        libc::sendto(
+                            socket.as_raw_fd(),
+                            frame.as_ptr().cast(),
+                            frame.len(),
+                            0,
+                            (&raw const address).cast(),
+                            size_of_val(&address) as u32,
+                        )
+                    };
+                    assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
+                    if number % 64 == 0 {
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                }
+            });
+            sender.join().unwrap();
+        });
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.namespace]).status();
+        let _ = Command::new("ip").args(["link", "del", &self.port]).stderr(Stdio::null()).status();
+    }
+}
+
+#[test]
+fn a_mirror_port_gives_the_requests_of_the_capture() {
+    if !is_root() {
+        return;
+    }
+    for (tag, more) in [
+        ("a", &["--workers", "1"][..]),
+        ("b", &["--workers", "2"]),
+        ("c", &["--backend", "af-packet", "--workers", "2"]),
+    ] {
+        let mirror = Mirror::new(tag);
+        let up = Up::start(&[&["--mode", "mirror", "-i", &mirror.port], more].concat());
+        assert_eq!(up.said.contains("AF_XDP"), !more.contains(&"af-packet"), "{}", up.said);
+        assert!(up.said.contains("promiscuous"), "{}", up.said);
+        let frames = frames();
+        mirror.send(&frames);
+        up.accounts_for(frames.len() as u64);
+    }
+}
+
+#[test]
+fn filters_change_while_it_runs_and_the_kernel_counts_what_it_keeps_back() {
+    if !is_root() {
+        return;
+    }
+    let mirror = Mirror::new("f");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "deny: {protocols: [tcp]}").unwrap();
+    let filter = file.path().to_str().unwrap();
+    let up = Up::start(&["--mode", "mirror", "-i", &mirror.port, "--filter", filter]);
+    let frames = frames();
+    mirror.send(&frames);
+    let (lent, kept_back) = ("wirespan_frames_total", "wirespan_capture_kept_back_total");
+    up.wait_for("the last frame", |up| up.count(lent) + up.count(kept_back) >= frames.len() as u64);
+    let kept = up.count(kept_back);
+    assert!(kept > frames.len() as u64 / 2, "{kept}");
+    up.wait_for("DNS", |up| up.requests().iter().any(|(protocol, _)| protocol == "DNS"));
+    assert_eq!(up.requests().len(), 1, "{:?}", up.requests());
+
+    std::fs::write(&file, "{}").unwrap();
+    // SAFETY: kill(2) on a child of ours that was not waited for.
+    unsafe { libc::kill(up.child.id() as i32, libc::SIGHUP) };
+    std::thread::sleep(Duration::from_secs(1));
+    mirror.send(&frames);
+    up.wait_for("all protocols", |up| up.requests().len() >= 5);
+    assert_eq!(up.count(kept_back), kept);
+}
+
+#[test]
+fn a_vpc_mirror_is_received_without_privileges_on_a_udp_port() {
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = format!("127.0.0.1:{port}");
+    let up = Up::start(&["--mode", "vpc-mirror", "--listen-vxlan", &listen]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let frames = frames();
+    for (number, frame) in frames.iter().enumerate() {
+        // RFC 7348: the flag of a valid VNI, and the VNI 42.
+        let datagram = [&[8, 0, 0, 0, 0, 0, 42, 0], &frame[..]].concat();
+        socket.send_to(&datagram, &listen).unwrap();
+        if number % 64 == 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    up.accounts_for(frames.len() as u64);
+    let tunnels = up.ask("SELECT DISTINCT tunnel_type, tunnel_id FROM l7_log");
+    assert_eq!(tunnels.len(), 1, "{tunnels:?}");
+}
+
+#[test]
+fn what_cannot_be_watched_is_told_with_what_to_do() {
+    let says = |arguments: &[&str]| {
+        let directory = tempfile::tempdir().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_wirespan"))
+            .arg("up")
+            .args(arguments)
+            .args(["--data", directory.path().to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(says(&[]).contains("such as -i eth0"));
+    assert!(says(&["--mode", "vpc-mirror"]).contains("such as --listen-vxlan 4789"));
+    assert!(says(&["--mode", "vpc-mirror", "-i", "lo", "--listen-vxlan", "4789"]).contains("leave out -i"));
+    assert!(says(&["-i", "lo", "--listen-vxlan", "4789"]).contains("go with --mode vpc-mirror"));
+    assert!(says(&["-i", "lo", "--offload", "rings=9"]).contains("rx-ring"));
+    assert!(says(&["-i", "lo", "--sample", "2"]).contains("from 0 to 1"));
+    assert!(says(&["-i", "lo", "--filter", "/nonexistent"]).contains("check the path"));
+}
