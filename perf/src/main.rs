@@ -95,6 +95,13 @@ enum Suite {
     Report(report::ReportArgs),
     /// Loss-free rates over a veth pair, by backend and stage
     Live(live::LiveArgs),
+    /// Packets per second of each stage over DPDK's net_ring
+    #[cfg(feature = "dpdk")]
+    Dpdk {
+        /// How long each stage runs
+        #[arg(long, default_value_t = 2.0, value_name = "S")]
+        seconds: f64,
+    },
     /// Instructions per packet, beside those in perf/instructions.txt
     Instructions(instructions::InstructionArgs),
     /// One number of live flows: what `flows` runs as a process of its own
@@ -118,6 +125,8 @@ fn main() -> ExitCode {
         Suite::Store(args) => store::run(&args, &mut output),
         Suite::Gen(args) => generate::run(&args, &mut output),
         Suite::Live(args) => live::run(&args, &mut output),
+        #[cfg(feature = "dpdk")]
+        Suite::Dpdk { seconds } => dpdk::run(seconds, &mut output),
         Suite::Instructions(args) => instructions::run(&args, &mut output),
         Suite::Limits(args) => limits::run(&args, &mut output),
         Suite::Flows(args) => flows::run(&args, &mut output),
