@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use wirespan_analyzer::{Ingest, IngestOptions, Registry, Server, ServerOptions, push_names, push_taps};
 use wirespan_controller::Names;
 use wirespan_dataplane::decode::MirrorConfig;
@@ -92,7 +92,23 @@ pub fn run(args: UpArgs) -> anyhow::Result<()> {
     runtime.block_on(up(args))
 }
 
+/// What the process is told from outside. Taken over before a NIC is set up, which a process that just dies does not put back.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn take() -> std::io::Result<Self> {
+        let [interrupt, terminate, hangup] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        Ok(Self { interrupt: interrupt?, terminate: terminate?, hangup: hangup? })
+    }
+}
+
 async fn up(args: UpArgs) -> anyhow::Result<()> {
+    let signals = Signals::take()?;
     // What cannot work is told before anything is started.
     let taps = args.analysis.taps()?;
     let filter = LiveFilter::load(args.filter.as_deref())?;
@@ -114,7 +130,7 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
         }
     };
     let database = Database::start(place).await?;
-    let result = watch(&args, sources, filter, names, taps, &database).await;
+    let result = watch(&args, signals, sources, filter, names, taps, &database).await;
     database.stop().await;
     result
 }
@@ -122,15 +138,13 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
 /// Captures, stores and answers until it is told to stop.
 async fn watch(
     args: &UpArgs,
+    mut signals: Signals,
     sources: Sources,
     filter: LiveFilter,
     names: Names,
     taps: Taps,
     database: &Database,
 ) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     push_names(&database.client, &names).await?;
     push_taps(&database.client, &taps.taps).await?;
     let registry = Registry::default();
@@ -165,9 +179,9 @@ async fn watch(
     let mut poll = tokio::time::interval(Duration::from_millis(200));
     loop {
         tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-            _ = hangup.recv() => reload(&filter),
+            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => break,
+            _ = signals.hangup.recv() => reload(&filter),
             _ = poll.tick() => if threads.iter().any(CaptureThread::is_finished) { break },
         }
     }
