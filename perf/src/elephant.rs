@@ -85,7 +85,11 @@ fn same_totals(receiving: Receiving, args: &LiveArgs, rate: f64) -> anyhow::Resu
         })?;
         let Some(frames) = lossless else { continue };
         let made = made(&args.traffic, rate, frames)?;
-        let Counts { flow_packets, flow_bytes, .. } = received.counts;
+        let Counts { packets: lent, flow_packets, flow_bytes, .. } = received.counts;
+        ensure!(
+            !receiving.shunt || lent < frames / 2,
+            "{lent} of {frames} frames were delivered though their flows are shunted; run it for longer (--seconds)"
+        );
         ensure!(
             (flow_packets, flow_bytes) == made,
             "the flow records hold {flow_packets:?} packets and {flow_bytes:?} bytes; made were {made:?}"

@@ -13,6 +13,9 @@ use wirespan_capture::{KeptBack, PacketSource, SourceStats};
 use wirespan_dataplane::WorkerConfig;
 use wirespan_dataplane::flow::ShuntPolicy;
 
+/// An elephant is shunted early, so that nearly all of a short trial is counted in the kernel.
+const SHUNT_AFTER_BYTES: u64 = 1_000_000;
+
 /// Where frames come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
@@ -170,7 +173,7 @@ pub fn start<'scope>(
 
 fn receive(board: &Board, receiving: Receiving, interface: &str) -> anyhow::Result<Received> {
     let _core = OneCore::pin()?;
-    let policy = receiving.shunt.then(ShuntPolicy::default);
+    let policy = receiving.shunt.then(|| ShuntPolicy { bytes_min: SHUNT_AFTER_BYTES, ..Default::default() });
     let shunt_flows = policy.map_or(0, |policy| policy.entries_max as u32);
     let mut source = receiving.backend.open(interface, shunt_flows)?;
     let mut analysis = Analysis::new(receiving.stage, WorkerConfig { shunt: policy, ..Default::default() });
