@@ -14,6 +14,7 @@ pub struct Counters {
     bytes: Counter,
     packets: Counter,
     drops: HashMap<DropReason, Counter>,
+    dedup_forgotten: Counter,
     flows: Counter,
     evicted: Counter,
     live: Counter,
@@ -56,6 +57,10 @@ impl Counters {
             bytes: counter("wirespan_frame_bytes_total", "Bytes of the frames on the wire."),
             packets: counter("wirespan_packets_total", "Packets that went to the flow table."),
             drops: DropReason::ALL.iter().map(drop_counter).collect(),
+            dedup_forgotten: counter(
+                "wirespan_dedup_forgotten_total",
+                "Packets that the search for duplicates forgot early: copies of them may have passed.",
+            ),
             flows: counter("wirespan_flows_total", "Flows begun."),
             evicted: counter("wirespan_flows_evicted_total", "Flows that left because the table was full."),
             live: gauge("wirespan_flows_live", "Flows in the table."),
@@ -99,6 +104,7 @@ impl Counters {
         for (reason, counter) in &self.drops {
             counter.set(worker.drops.get(*reason));
         }
+        self.dedup_forgotten.set(worker.dedup_forgotten);
         self.flows.set(worker.flow.flows);
         self.evicted.set(worker.flow.evicted);
         self.live.set(worker.flow.live);
