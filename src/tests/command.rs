@@ -84,12 +84,10 @@ fn standard_input_is_a_capture_too() {
     let spans = objects(&named);
     assert!(!spans.is_empty());
     assert_eq!(objects(&replay(&["-"], piped())), spans);
-    let twice = replay(&["-", "-"], piped());
-    assert!(
-        !twice.status.success() && text(&twice.stderr).contains("read only once"),
-        "{}",
-        text(&twice.stderr)
-    );
+    for more_than_once in [&["-", "-"][..], &["-", "--workers", "2"]] {
+        let refused = replay(more_than_once, piped());
+        assert!(!refused.status.success() && text(&refused.stderr).contains("read once, by one worker"));
+    }
 }
 
 /// The same traffic from two taps: a file for each.
