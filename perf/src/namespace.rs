@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use nix::sched::{CloneFlags, unshare};
 use std::os::fd::AsRawFd;
 use std::process::Command;
-use wirespan_bpf::generate::{Taker, Verdict};
+use wirespan_bpf::generate::{FRAME_MAX, Taker, Verdict};
 
 /// Runs `work` on a thread in a network namespace of its own, which ends with it and with the threads that it starts.
 pub fn in_namespace<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
@@ -27,7 +27,8 @@ impl VethPair {
     /// A pair that sends nothing by itself and puts no packets together.
     pub fn new() -> anyhow::Result<Self> {
         ip(&format!(
-            "link add {LEFT} numrxqueues 1 numtxqueues 1 type veth peer name {RIGHT} numrxqueues 1 numtxqueues 1"
+            "link add {LEFT} mtu {FRAME_MAX} numrxqueues 1 numtxqueues 1 \
+             type veth peer name {RIGHT} mtu {FRAME_MAX} numrxqueues 1 numtxqueues 1"
         ))?;
         for interface in [LEFT, RIGHT] {
             ip(&format!("link set {interface} addrgenmode none"))?;

@@ -84,7 +84,11 @@ impl FileEnd {
             },
         };
         match file.describe(&mut self.descriptors) {
-            Some(buffer) => self.router.route(buffer, &self.descriptors),
+            Some(buffer) => {
+                self.router.route(buffer, &self.descriptors);
+                // The buffer is read into again while it is in this core's cache.
+                self.router.flush();
+            }
             None => self.end_file(),
         }
         Ok(true)
