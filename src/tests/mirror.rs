@@ -170,7 +170,7 @@ impl Mirror {
         let Self { namespace, port } = &mirror;
         run(&format!("ip netns add {namespace}"));
         run(&format!(
-            "ip link add {port} mtu 9000 numrxqueues 1 numtxqueues 1 type veth peer name eth0 mtu 9000 netns {namespace}"
+            "ip link add {port} mtu 9000 numrxqueues 1 numtxqueues 1 type veth peer name eth0 numrxqueues 1 numtxqueues 1 mtu 9000 netns {namespace}"
         ));
         // The kernel's own neighbour discovery would be frames that nobody sent.
         std::fs::write(format!("/proc/sys/net/ipv6/conf/{port}/disable_ipv6"), "1").unwrap();
@@ -293,6 +293,33 @@ fn filters_change_while_it_runs_and_the_kernel_counts_what_it_keeps_back() {
     mirror.send(&frames);
     up.wait_for("all protocols", |up| up.requests().len() >= 5);
     assert_eq!(up.count(kept_back), kept);
+}
+
+#[test]
+fn a_killed_capture_leaves_nothing_behind_after_the_next_start() {
+    if !is_root() {
+        return;
+    }
+    let mirror = Mirror::new("k");
+    let link = || {
+        String::from_utf8(
+            Command::new("ip").args(["-d", "link", "show", &mirror.port]).output().unwrap().stdout,
+        )
+        .unwrap()
+    };
+    let defer = || {
+        let path = format!("/sys/class/net/{}/napi_defer_hard_irqs", mirror.port);
+        std::fs::read_to_string(path).unwrap().trim().to_owned()
+    };
+    let before = defer();
+    let mut up = Up::start(&["--mode", "mirror", "--busy-poll", "-i", &mirror.port]);
+    assert_ne!(defer(), before);
+    assert!(link().contains("prog/xdp") && !link().contains("promiscuity 0"), "{}", link());
+    up.child.kill().unwrap();
+    up.child.wait().unwrap();
+    let _next = Up::start(&["-i", "lo"]);
+    assert_eq!(defer(), before);
+    assert!(!link().contains("prog/xdp") && link().contains("promiscuity 0"), "{}", link());
 }
 
 #[test]

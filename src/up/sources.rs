@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use wirespan_capture::udp_mirror::{self, Encapsulation, UdpMirror};
 use wirespan_capture::{CaptureError, Filter, PacketSource, Shunt, af_packet, af_xdp, placement, spread};
-use wirespan_offload::{Applied, Nic, Plan, STATE_DIR, restore_leftovers};
+use wirespan_offload::{Applied, Entry, Nic, Plan, STATE_DIR, Switch, restore_leftovers};
 
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// Most flows that an interface's XDP program keeps back at the same time.
@@ -200,10 +200,14 @@ impl SourceArgs {
         if self.backend == Backend::Dpdk {
             return self.dpdk(interface, port, sources);
         }
-        let plan = match &self.offload {
+        let mut plan = match &self.offload {
             Some(plan) => plan.clone(),
             None => Plan { auto: self.mode == Mode::Mirror, entries: Vec::new() },
         };
+        if self.busy_poll {
+            // What AF_XDP needs for it would not be put back after a crash if AF_XDP changed it.
+            plan.entries.push(Entry::Switch(Switch::BusyPoll, true));
+        }
         let mut hardware = None;
         if !plan.is_off() {
             let mut nic = Nic::open(interface)?.apply(&plan, self.workers.into(), Path::new(STATE_DIR))?;
