@@ -248,6 +248,12 @@ impl SourceArgs {
         Ok(())
     }
 
+    /// Where the worker of a queue is to run. Only where nothing else does, and where interfaces do not share CPUs.
+    fn cpu(&self, interface: &str, queue: u32) -> Option<usize> {
+        let is_alone = self.mode == Mode::Mirror && self.interface.len() == 1;
+        if is_alone { placement::cpu_for_queue(interface, queue, self.busy_poll) } else { None }
+    }
+
     fn af_packet(&self, interface: &str, port: u16, sources: &mut Sources) -> Result<(), CaptureError> {
         // Fanout groups are numbers of the network namespace: the process id keeps two wirespans apart.
         let group = (std::process::id() as u16).wrapping_add(port);
@@ -259,11 +265,7 @@ impl SourceArgs {
         };
         for worker in 0..self.workers {
             let source = af_packet::AfPacket::open(interface, options.clone())?;
-            sources.add(
-                interface,
-                Box::new(source),
-                placement::cpu_for_queue(interface, worker.into(), false),
-            );
+            sources.add(interface, Box::new(source), self.cpu(interface, worker.into()));
         }
         Ok(())
     }
@@ -290,7 +292,7 @@ impl SourceArgs {
         let first = sources.workers.len();
         let spread_over = usize::from(self.workers).div_ceil(queues.len().max(1));
         for queue in queues {
-            let cpu = placement::cpu_for_queue(interface, queue.queue(), self.busy_poll);
+            let cpu = self.cpu(interface, queue.queue());
             if spread_over == 1 {
                 sources.add(interface, Box::new(queue), cpu);
                 continue;
@@ -315,7 +317,7 @@ impl SourceArgs {
             ..PortOptions::new(device)
         };
         for queue in Dpdk::start(&eal, &options)? {
-            let cpu = placement::cpu_for_queue(device, queue.queue().into(), true);
+            let cpu = self.cpu(device, queue.queue().into());
             sources.add(device, Box::new(queue), cpu);
         }
         Ok(())
