@@ -23,8 +23,6 @@ pub(super) struct Router<M> {
     pub free: Vec<Parcel<M>>,
     followers: Followers,
     held: VecDeque<Held<M>>,
-    /// Fragments whose first did not come in time, and which went by their addresses.
-    pub strays: u64,
     /// Set where workers have no other time than that of packets.
     clock: Option<Clock>,
     memory: Option<M>,
@@ -53,7 +51,6 @@ impl<M: Memory> Router<M> {
             free: Vec::new(),
             followers: Followers::default(),
             held: VecDeque::new(),
-            strays: 0,
             clock: None,
             memory: None,
             memories: 0,
@@ -194,7 +191,6 @@ impl<M: Memory> Router<M> {
     fn release(&mut self, count: usize) {
         for _ in 0..count {
             let Some(held) = self.held.pop_front() else { return };
-            self.strays += 1;
             self.place(&held.memory, &held.descriptor, InnerHash { follows: None, ..held.found });
         }
     }
