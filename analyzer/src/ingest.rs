@@ -393,6 +393,7 @@ mod tests {
 
     fn span(n: u64) -> Span {
         Span {
+            id: 0,
             signal: Signal::Packet,
             observation_point: ObservationPoint::Rest,
             flow_id: n,
@@ -425,6 +426,8 @@ mod tests {
             session: Session::Complete,
             truncated: false,
             attributes: Vec::new(),
+            process: None,
+            parent: None,
         }
     }
 

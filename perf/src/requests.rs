@@ -99,6 +99,8 @@ fn http(random: &mut Random) -> Span {
         span_id: traced.then(|| format!("{:016x}", random.next())),
         x_request_id: (random.below(4) == 0).then(|| format!("{:016x}", random.next())),
         attributes,
+        process: None,
+        parent: None,
         ..exchange(random, L7Protocol::Http, (2, service), 8080, 4_000)
     }
 }
@@ -173,6 +175,7 @@ fn exchange(
 ) -> Span {
     let address = |net: u8, host: u64| IpAddr::from([10, net, 0, host as u8 + 1]);
     Span {
+        id: 0,
         signal: Signal::Packet,
         observation_point: ObservationPoint::Rest,
         flow_id: 0,
@@ -205,6 +208,8 @@ fn exchange(
         session: Session::Complete,
         truncated: false,
         attributes: Vec::new(),
+        process: None,
+        parent: None,
     }
 }
 

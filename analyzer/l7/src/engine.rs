@@ -2,7 +2,7 @@
 
 use crate::detect::{Endpoints, Found, Probing, Undecided};
 use crate::exchange::{At, Out};
-use crate::parser::Step;
+use crate::parser::{Role, Step};
 use crate::stream::{Active, State, Stream};
 use wirespan_records::{
     Endpoint, L4Protocol, L7Counts, L7Protocol, ObservationPoint, Records, Signal, Span, Tunnel,
@@ -71,10 +71,30 @@ impl<'a> Chunk<'a> {
     }
 }
 
+/// A message that was understood, told before its exchange is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Who sent it.
+    pub role: Role,
+    /// Sequence number of its first byte.
+    pub seq: Option<u32>,
+    /// When its first byte was seen.
+    pub ts_ns: u64,
+    /// Sequence number of the request: its own, or that of the request which it answers, if that was seen.
+    pub request_seq: Option<u32>,
+    /// See [`Span::trace_id`].
+    pub trace_id: Option<String>,
+    /// See [`Span::x_request_id`].
+    pub x_request_id: Option<String>,
+}
+
 /// Receives the spans.
 pub trait SpanSink {
     /// One exchange is complete, or will not be.
     fn span(&mut self, span: Span);
+
+    /// A message was understood; only told when [`Config::messages`] is set. `client` is the side that asks.
+    fn message(&mut self, _flow: &FlowContext, _client: Side, _message: Heard) {}
 }
 
 impl SpanSink for Records {
@@ -112,6 +132,8 @@ pub struct Config {
     pub trace: crate::trace::TraceHeaders,
     /// Path segments that make an HTTP endpoint.
     pub endpoint_segments: usize,
+    /// Tell the sink of each message as soon as it is understood, not only of exchanges.
+    pub messages: bool,
 }
 
 impl Default for Config {
@@ -127,6 +149,7 @@ impl Default for Config {
             obfuscate: false,
             trace: crate::trace::TraceHeaders::default(),
             endpoint_segments: 2,
+            messages: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Pairs requests with responses and makes the spans.
 
-use crate::engine::{Chunk, FlowContext, Side, SpanSink};
+use crate::engine::{Chunk, FlowContext, Heard, Side, SpanSink};
 use crate::parser::{Length, Message, Pairing, Role};
 use std::collections::VecDeque;
 use wirespan_records::{L7Counts, L7Protocol, ResponseStatus, Session, Span};
@@ -87,6 +87,8 @@ pub(crate) struct Exchanges {
     /// Responses that go on at the same time, oldest first. Looked for from the newest on: those whose end was lost stay.
     concurrent: VecDeque<Concurrent>,
     ready: Vec<Ready>,
+    /// Messages that the sink was not told of yet; `None` when it does not want to know.
+    heard: Option<Vec<Heard>>,
     order: Order,
     /// The client was seen to send requests before it had the response of the one before.
     pipelines: bool,
@@ -97,7 +99,7 @@ pub(crate) struct Exchanges {
 }
 
 impl Exchanges {
-    pub(crate) fn new(pairing: Pairing, max_pending: usize) -> Self {
+    pub(crate) fn new(pairing: Pairing, max_pending: usize, hears: bool) -> Self {
         Self {
             pairing,
             pending: VecDeque::new(),
@@ -107,6 +109,7 @@ impl Exchanges {
             response_open: None,
             concurrent: VecDeque::new(),
             ready: Vec::new(),
+            heard: hears.then(Vec::new),
             order: Order::Kept,
             pipelines: false,
             late: 0,
@@ -159,6 +162,7 @@ impl Exchanges {
                 unanswered: ResponseStatus::Unknown,
             });
         }
+        self.hear(Role::Client, &message, at, at.seq);
         let half = Box::new(Half::new(message, at));
         self.request_open = half.is_open();
         let cost = size_of::<Half>() + half.message.heap_bytes();
@@ -182,6 +186,7 @@ impl Exchanges {
 
     pub(crate) fn one_way(&mut self, message: Message, at: At) {
         self.has_messages = true;
+        self.hear(Role::Client, &message, at, at.seq);
         let request = Some(Half::new(message, at));
         self.ready.push(Ready { request, response: None, unanswered: ResponseStatus::Ok });
     }
@@ -195,7 +200,15 @@ impl Exchanges {
             Pairing::ById => self.remove_with(response.message.id),
         };
         self.has_paired |= request.is_some();
+        self.hear(Role::Server, &response.message, at, request.as_ref().and_then(|half| half.at.seq));
         self.answered(request, response);
+    }
+
+    fn hear(&mut self, role: Role, message: &Message, at: At, request_seq: Option<u32>) {
+        if let Some(heard) = &mut self.heard {
+            let (trace_id, x_request_id) = (message.trace_id.clone(), message.x_request_id.clone());
+            heard.push(Heard { role, seq: at.seq, ts_ns: at.ts_ns, request_seq, trace_id, x_request_id });
+        }
     }
 
     /// Takes the request that is answered by a response that was sent at `ts_ns`.
@@ -249,6 +262,7 @@ impl Exchanges {
         }
         let request = self.remove_with(Some(id));
         self.has_paired |= request.is_some();
+        self.hear(Role::Server, &message, at, request.as_ref().and_then(|half| half.at.seq));
         let request_cost = request.as_ref().map_or(0, |half| half.message.heap_bytes());
         let cost = size_of::<Ready>() + request_cost + message.heap_bytes();
         self.pending_bytes += cost;
@@ -320,6 +334,7 @@ impl Exchanges {
     pub(crate) fn push(&mut self, message: Message, at: At) {
         self.end(Role::Server);
         self.has_messages = true;
+        self.hear(Role::Server, &message, at, None);
         self.answered(None, Half::new(message, at));
     }
 
@@ -477,6 +492,9 @@ impl Exchanges {
     /// Hands on what is ready.
     #[inline]
     pub(crate) fn flush(&mut self, client: Side, protocol: L7Protocol, out: &mut Out<'_>) {
+        for heard in self.heard.iter_mut().flat_map(|heard| heard.drain(..)) {
+            out.sink.message(out.flow, client, heard);
+        }
         if !self.ready.is_empty() {
             for ready in self.ready.drain(..) {
                 out.emit(client, protocol, ready);
@@ -512,6 +530,7 @@ impl Out<'_> {
         let mut attributes = q.attributes;
         attributes.extend(r.attributes);
         let span = Span {
+            id: 0,
             signal: self.flow.signal,
             observation_point: self.flow.observation_point,
             flow_id: self.flow.flow_id,
@@ -545,6 +564,8 @@ impl Out<'_> {
             truncated: request_at.is_some_and(|at| at.truncated)
                 || response_at.is_some_and(|at| at.truncated),
             attributes,
+            process: None,
+            parent: None,
         };
         self.count(&span);
         self.sink.span(span);

@@ -30,5 +30,5 @@ mod stream;
 mod text;
 pub mod trace;
 
-pub use engine::{Chunk, Config, Engine, FlowContext, Side, SpanSink};
+pub use engine::{Chunk, Config, Engine, FlowContext, Heard, Side, SpanSink};
 pub use stream::Stream;

@@ -108,7 +108,7 @@ impl Active {
     pub(crate) fn new(protocol: L7Protocol, client: Side, probing: Probing, config: &Config) -> Option<Self> {
         let parser = AnyParser::new(protocol)?;
         Some(Self {
-            exchanges: Exchanges::new(parser.pairing(), config.max_pending),
+            exchanges: Exchanges::new(parser.pairing(), config.max_pending, config.messages),
             parser,
             client,
             directions: Default::default(),

@@ -6,6 +6,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`net`] | endpoints, L4 protocols, tunnels, observation points, taps |
+//! | [`process`] | processes of a host, and what a span was done for |
 //! | [`span`] | one request/response exchange |
 //! | [`flow`] | one bidirectional 5-tuple with its TCP metrics, and what it did in one second |
 //! | [`records`] | all three, handed over together |
@@ -14,11 +15,13 @@
 pub mod drops;
 pub mod flow;
 pub mod net;
+pub mod process;
 pub mod records;
 pub mod span;
 
 pub use drops::{DropReason, Drops};
 pub use flow::{CloseType, Flow, FlowMetrics, FlowTick, L7Counts, Latency, PerDirection};
 pub use net::{Endpoint, L4Protocol, NO_TAP, ObservationPoint, Signal, Tunnel, TunnelKind};
+pub use process::{Parent, Process, Rule};
 pub use records::Records;
 pub use span::{L7Protocol, ResponseStatus, Session, Span};

@@ -153,28 +153,76 @@ impl Signal {
     }
 }
 
-/// Where on the path between client and server something was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+/// Where on the path between client and server something was seen, in the order of that path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum ObservationPoint {
+    /// The client's process.
+    ClientProcess,
     /// The client's own interface.
     Client,
-    /// The server's own interface.
-    Server,
+    /// The node that the client's pod runs on.
+    ClientNode,
+    /// The client's hypervisor.
+    ClientHypervisor,
+    /// A gateway's hypervisor on the client's side.
+    ClientGatewayHypervisor,
+    /// A gateway on the client's side.
+    ClientGateway,
     /// Both ends are this host.
     Local,
     /// Somewhere between, not known better.
     #[default]
     Rest,
+    /// A gateway on the server's side.
+    ServerGateway,
+    /// A gateway's hypervisor on the server's side.
+    ServerGatewayHypervisor,
+    /// The server's hypervisor.
+    ServerHypervisor,
+    /// The node that the server's pod runs on.
+    ServerNode,
+    /// The server's own interface.
+    Server,
+    /// The server's process.
+    ServerProcess,
 }
 
 impl ObservationPoint {
-    /// The name in records: `c`, `s`, `local`, `rest`.
+    /// Every point, from the client's process to the server's.
+    pub const ALL: [Self; 14] = [
+        Self::ClientProcess,
+        Self::Client,
+        Self::ClientNode,
+        Self::ClientHypervisor,
+        Self::ClientGatewayHypervisor,
+        Self::ClientGateway,
+        Self::Local,
+        Self::Rest,
+        Self::ServerGateway,
+        Self::ServerGatewayHypervisor,
+        Self::ServerHypervisor,
+        Self::ServerNode,
+        Self::Server,
+        Self::ServerProcess,
+    ];
+
+    /// The name in records.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::ClientProcess => "c-p",
             Self::Client => "c",
-            Self::Server => "s",
+            Self::ClientNode => "c-nd",
+            Self::ClientHypervisor => "c-hv",
+            Self::ClientGatewayHypervisor => "c-gw-hv",
+            Self::ClientGateway => "c-gw",
             Self::Local => "local",
             Self::Rest => "rest",
+            Self::ServerGateway => "s-gw",
+            Self::ServerGatewayHypervisor => "s-gw-hv",
+            Self::ServerHypervisor => "s-hv",
+            Self::ServerNode => "s-nd",
+            Self::Server => "s",
+            Self::ServerProcess => "s-p",
         }
     }
 }

@@ -1,8 +1,10 @@
 //! One request/response exchange.
 
 use crate::net::{Endpoint, L4Protocol, NO_TAP, ObservationPoint, Signal, Tunnel};
+use crate::process::{Parent, Process};
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
+use std::sync::Arc;
 
 /// Application protocol of a span or flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,6 +107,8 @@ impl Session {
 /// One request/response exchange; or a lone request or response. `None` is `null` in JSON and NULL or empty in the store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
+    /// Unique in a store; 0 until something gives it one.
+    pub id: u64,
     /// How the bytes were seen.
     pub signal: Signal,
     /// Where they were seen.
@@ -169,6 +173,10 @@ pub struct Span {
     pub truncated: bool,
     /// Further facts by name, such as `tls.cipher`, `tls.ja4`, `user_agent`.
     pub attributes: Vec<(&'static str, String)>,
+    /// The process that asked (at [`ObservationPoint::ClientProcess`]) or answered; `None` for what packets show.
+    pub process: Option<Arc<Process>>,
+    /// The request that this one was made for; `None` where that is not known, or nothing.
+    pub parent: Option<Parent>,
 }
 
 impl Span {
@@ -189,7 +197,7 @@ impl Serialize for Attributes<'_> {
 
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut o = s.serialize_struct("Span", 37)?;
+        let mut o = s.serialize_struct("Span", 40)?;
         o.serialize_field("kind", "span")?;
         o.serialize_field("signal", &self.signal)?;
         o.serialize_field("observation_point", &self.observation_point)?;
@@ -226,6 +234,11 @@ impl Serialize for Span {
         o.serialize_field("session", &self.session)?;
         o.serialize_field("truncated", &self.truncated)?;
         o.serialize_field("attributes", &Attributes(&self.attributes))?;
+        if self.signal != Signal::Packet {
+            o.serialize_field("id", &self.id.to_string())?;
+            o.serialize_field("process", &self.process)?;
+            o.serialize_field("parent", &self.parent)?;
+        }
         o.end()
     }
 }

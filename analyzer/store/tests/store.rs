@@ -53,6 +53,7 @@ async fn ask(client: &Client, sql: &str) -> String {
 fn span(i: u64) -> Span {
     let start_ns = 1_700_000_000_000_000_000 + i * 1_000_000;
     Span {
+        id: 0,
         signal: Signal::Packet,
         observation_point: ObservationPoint::Rest,
         flow_id: i,
@@ -90,6 +91,8 @@ fn span(i: u64) -> Span {
         session: Session::Complete,
         truncated: false,
         attributes: if i.is_multiple_of(2) { vec![("user_agent", "curl;\n".into())] } else { Vec::new() },
+        process: None,
+        parent: None,
     }
 }
 

@@ -36,6 +36,7 @@ impl Exchange {
         let is_http = self.l7_protocol == L7Protocol::Http;
         let udp = self.l7_protocol == L7Protocol::Dns;
         Span {
+            id: 0,
             signal: Signal::Packet,
             observation_point: ObservationPoint::Rest,
             flow_id: u64::from(self.client.port),
@@ -68,6 +69,8 @@ impl Exchange {
             session: if answered { Session::Complete } else { Session::RequestOnly },
             truncated: false,
             attributes: vec![("user_agent", "curl/8".into())],
+            process: None,
+            parent: None,
         }
     }
 }

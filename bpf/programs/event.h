@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* What the tracer says of one happening on the host. The same layout is in capture/event/src/header.rs; a test there compares
+ * sizes and offsets. Times are CLOCK_BOOTTIME; multi-byte fields are in host order. */
+#ifndef WIRESPAN_EVENT_H
+#define WIRESPAN_EVENT_H
+
+enum event_kind {
+	EVENT_DATA = 1,	   /* bytes went through a socket or a TLS library call */
+	EVENT_OPEN = 2,	   /* connect or accept succeeded (or is in progress) on this thread */
+	EVENT_CLOSE = 3,   /* the connection is over */
+	EVENT_FORK = 4,	   /* this thread made `other_tgid`/`other_tid` */
+	EVENT_EXEC = 5,	   /* this process is another program now; the payload is its file name */
+	EVENT_EXIT = 6,	   /* this thread ended; the process, when tid == tgid */
+	EVENT_WAKE = 7,	   /* this thread woke `other_tid` of its own process */
+	EVENT_SOCKET = 8,  /* bytes went through a socket without a traced system call: io_uring, sendfile, splice */
+	EVENT_TLS_FREE = 9 /* the TLS session `tls` is no more */
+};
+
+enum event_source {
+	SOURCE_SYSCALL = 0,
+	SOURCE_OPENSSL = 1,
+	SOURCE_GNUTLS = 2,
+	SOURCE_GO_TLS = 3,
+	SOURCE_KERNEL = 4 /* a tracepoint below the system calls */
+};
+
+enum event_flags {
+	FLAG_INGRESS = 1 << 0,	      /* received; else sent */
+	FLAG_SEQ_AMBIGUOUS = 1 << 1,  /* another thread moved the sequence number during the call */
+	FLAG_NO_DATA = 1 << 2,	      /* the payload could not be read, or is left out by policy */
+	FLAG_MORE = 1 << 3,	      /* MSG_MORE */
+	FLAG_SERVER = 1 << 4,	      /* this end accepted the connection */
+	FLAG_CLIENT = 1 << 5,	      /* this end connected */
+	FLAG_IO_URING = 1 << 6,
+	FLAG_FIRST_IN_DIRECTION = 1 << 7, /* the other direction was the last one to carry data */
+	FLAG_KTLS = 1 << 8,
+	FLAG_TRUNCATED = 1 << 9 /* captured < length */
+};
+
+/* Which system call moved the bytes. */
+enum traced_call {
+	CALL_NONE = 0,
+	CALL_READ,
+	CALL_READV,
+	CALL_RECVFROM,
+	CALL_RECVMSG,
+	CALL_RECVMMSG,
+	CALL_WRITE,
+	CALL_WRITEV,
+	CALL_SENDTO,
+	CALL_SENDMSG,
+	CALL_SENDMMSG,
+	CALL_SENDFILE,
+	CALL_SPLICE,
+	CALL_CONNECT,
+	CALL_ACCEPT,
+	CALL_CLOSE
+};
+
+struct event {
+	__u32 size; /* of this header and the payload behind it */
+	__u8 kind;
+	__u8 source;
+	__u16 flags;
+	__u64 enter_ns;
+	__u64 exit_ns;
+	__u32 tgid; /* of the initial pid namespace, like all of them */
+	__u32 tid;
+	__u64 process_start_ns; /* start_boottime of the thread group leader */
+	__u64 coroutine;	/* goroutine id; 0 for none */
+	__u64 cgroup;		/* id of the cgroup v2 */
+	__u64 conn;		/* of this socket, never used twice in a run; 0 for none */
+	__u64 tls;		/* address of the TLS session's structure; 0 for none */
+	__u32 turn;		/* waits (epoll, poll, select, io_uring) of this thread so far */
+	__u32 thread_event;	/* events of this thread so far */
+	__u32 conn_event;	/* data events of this socket so far, sent ones before 1 as well */
+	__u32 tcp_seq;		/* of the first byte; 0 for other protocols */
+	__u32 opposite_seq;	/* sent: next byte to read; received: next byte to write, at the same instant */
+	__u32 length;		/* bytes that the call moved */
+	__u32 captured;		/* bytes of payload behind this header */
+	__s32 fd;
+	__u32 other_tgid;
+	__u32 other_tid;
+	__u32 netns; /* inode */
+	__u32 ifindex; /* SO_BINDTODEVICE; 0 for none */
+	__u32 srtt_us; /* TCP's smoothed round trip */
+	__u32 retrans; /* segments that TCP sent again so far */
+	__u16 family;  /* AF_INET, AF_INET6 (v4-mapped addresses come as AF_INET), AF_UNIX; 0 without a socket */
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 protocol; /* IPPROTO_TCP, IPPROTO_UDP; 0 for a stream, 1 for datagrams with AF_UNIX */
+	__u8 tcp_state;
+	__u8 local[16]; /* IPv4: the first four bytes. UNIX: the inode of this end */
+	__u8 remote[16]; /* UNIX: the inode of the other end */
+	__u32 iov_count;
+	__u32 syscall; /* enum traced_call */
+};
+
+_Static_assert(sizeof(struct event) == 176, "the header is 176 bytes");
+
+#endif

@@ -1,0 +1,311 @@
+//! The fixed part of an event: `struct event` of `bpf/programs/event.h`, field by field.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use wirespan_records::Endpoint;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Bytes went through a socket or a TLS library call.
+    Data = 1,
+    /// `connect` or `accept` succeeded, or goes on, on this thread.
+    Open = 2,
+    /// The connection is over.
+    Close = 3,
+    /// This thread made `other_tgid`/`other_tid`.
+    Fork = 4,
+    /// This process is another program now.
+    Exec = 5,
+    /// This thread ended; the process, when it is the first thread.
+    Exit = 6,
+    /// This thread woke `other_tid` of its own process.
+    Wake = 7,
+    /// Bytes went through a socket without a traced system call: io_uring, sendfile, splice.
+    Socket = 8,
+    /// The TLS session `tls` is no more.
+    TlsFree = 9,
+}
+
+impl Kind {
+    const ALL: [Self; 9] = [
+        Self::Data,
+        Self::Open,
+        Self::Close,
+        Self::Fork,
+        Self::Exec,
+        Self::Exit,
+        Self::Wake,
+        Self::Socket,
+        Self::TlsFree,
+    ];
+}
+
+/// Which probe saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Source {
+    /// A system call.
+    Syscall = 0,
+    /// OpenSSL or BoringSSL.
+    OpenSsl = 1,
+    /// GnuTLS.
+    GnuTls = 2,
+    /// Go's crypto/tls.
+    GoTls = 3,
+    /// A tracepoint below the system calls.
+    Kernel = 4,
+}
+
+impl Source {
+    const ALL: [Self; 5] = [Self::Syscall, Self::OpenSsl, Self::GnuTls, Self::GoTls, Self::Kernel];
+
+    /// The bytes are what the application reads and writes, not what is on the wire.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::OpenSsl | Self::GnuTls | Self::GoTls)
+    }
+}
+
+/// The system call that moved the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+#[allow(missing_docs)]
+pub enum Call {
+    None = 0,
+    Read,
+    Readv,
+    RecvFrom,
+    RecvMsg,
+    RecvMmsg,
+    Write,
+    Writev,
+    SendTo,
+    SendMsg,
+    SendMmsg,
+    SendFile,
+    Splice,
+    Connect,
+    Accept,
+    Close,
+}
+
+impl Call {
+    const ALL: [Self; 16] = [
+        Self::None,
+        Self::Read,
+        Self::Readv,
+        Self::RecvFrom,
+        Self::RecvMsg,
+        Self::RecvMmsg,
+        Self::Write,
+        Self::Writev,
+        Self::SendTo,
+        Self::SendMsg,
+        Self::SendMmsg,
+        Self::SendFile,
+        Self::Splice,
+        Self::Connect,
+        Self::Accept,
+        Self::Close,
+    ];
+}
+
+/// Properties of an event, or-ed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Flags(pub u16);
+
+impl Flags {
+    /// Received; else sent.
+    pub const INGRESS: Self = Self(1 << 0);
+    /// Another thread moved the sequence number during the call.
+    pub const SEQ_AMBIGUOUS: Self = Self(1 << 1);
+    /// The payload could not be read, or is left out by policy.
+    pub const NO_DATA: Self = Self(1 << 2);
+    /// MSG_MORE.
+    pub const MORE: Self = Self(1 << 3);
+    /// This end accepted the connection.
+    pub const SERVER: Self = Self(1 << 4);
+    /// This end connected.
+    pub const CLIENT: Self = Self(1 << 5);
+    /// The bytes went through io_uring.
+    pub const IO_URING: Self = Self(1 << 6);
+    /// The other direction was the last one to carry data.
+    pub const FIRST_IN_DIRECTION: Self = Self(1 << 7);
+    /// The kernel encrypts: sequence numbers count ciphertext, the payload is plain.
+    pub const KTLS: Self = Self(1 << 8);
+    /// Fewer bytes were captured than moved.
+    pub const TRUNCATED: Self = Self(1 << 9);
+
+    /// All of `other` are set.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// AF_UNIX of `family`.
+pub const AF_UNIX: u16 = 1;
+/// AF_INET of `family`.
+pub const AF_INET: u16 = 2;
+/// AF_INET6 of `family`.
+pub const AF_INET6: u16 = 10;
+
+/// `struct event`. Everything is as the kernel wrote it; the methods read what is packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Header {
+    /// Bytes of this header and of the payload behind it.
+    pub size: u32,
+    /// See [`Self::kind`].
+    pub kind: u8,
+    /// See [`Self::source`].
+    pub source: u8,
+    /// Properties.
+    pub flags: Flags,
+    /// The call began, ns of CLOCK_BOOTTIME.
+    pub enter_ns: u64,
+    /// The call ended, ns of CLOCK_BOOTTIME.
+    pub exit_ns: u64,
+    /// Process, in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread, in the initial pid namespace.
+    pub tid: u32,
+    /// When the process began, ns of CLOCK_BOOTTIME; tells processes apart that had the same pid.
+    pub process_start_ns: u64,
+    /// Goroutine; 0 for none.
+    pub coroutine: u64,
+    /// Id of the cgroup v2.
+    pub cgroup: u64,
+    /// Socket, never used twice in a run; 0 for none.
+    pub conn: u64,
+    /// Address of the TLS session's structure; 0 for none.
+    pub tls: u64,
+    /// Waits (epoll, poll, select, io_uring) of this thread so far.
+    pub turn: u32,
+    /// Events of this thread so far.
+    pub thread_event: u32,
+    /// Data events of this socket so far.
+    pub conn_event: u32,
+    /// TCP sequence number of the first byte; 0 for other protocols.
+    pub tcp_seq: u32,
+    /// At the same instant, of the other direction: the next byte to read of a sent event, to write of a received one.
+    pub opposite_seq: u32,
+    /// Bytes that the call moved.
+    pub length: u32,
+    /// Bytes of payload behind this header.
+    pub captured: u32,
+    /// File descriptor.
+    pub fd: i32,
+    /// The other process of a fork.
+    pub other_tgid: u32,
+    /// The other thread of a fork or wake-up.
+    pub other_tid: u32,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// Interface that the socket is bound to; 0 for none.
+    pub ifindex: u32,
+    /// TCP's smoothed round trip, microseconds.
+    pub srtt_us: u32,
+    /// Segments that TCP sent again so far.
+    pub retrans: u32,
+    /// AF_INET, AF_INET6 or AF_UNIX; 0 without a socket.
+    pub family: u16,
+    /// Port of this end.
+    pub local_port: u16,
+    /// Port of the other end.
+    pub remote_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The kernel's TCP_ESTABLISHED, ...
+    pub tcp_state: u8,
+    /// Address of this end; see [`Self::local`].
+    pub local: [u8; 16],
+    /// Address of the other end; see [`Self::remote`].
+    pub remote: [u8; 16],
+    /// Buffers of the call.
+    pub iov_count: u32,
+    /// See [`Self::call`].
+    pub call: u32,
+}
+
+const _: () = assert!(size_of::<Header>() == 176);
+
+impl Header {
+    /// What happened; `None` for a number that this version does not know.
+    pub fn kind(&self) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| *kind as u8 == self.kind)
+    }
+
+    /// Which probe saw it; `None` for a number that this version does not know.
+    pub fn source(&self) -> Option<Source> {
+        Source::ALL.into_iter().find(|source| *source as u8 == self.source)
+    }
+
+    /// The system call; [`Call::None`] for a number that this version does not know.
+    pub fn call(&self) -> Call {
+        Call::ALL.into_iter().find(|call| *call as u32 == self.call).unwrap_or(Call::None)
+    }
+
+    /// The bytes were received.
+    pub fn is_ingress(&self) -> bool {
+        self.flags.has(Flags::INGRESS)
+    }
+
+    /// When it counts: a send before the packets that it makes, a receive after them.
+    pub fn time_ns(&self) -> u64 {
+        if self.is_ingress() { self.exit_ns } else { self.enter_ns }
+    }
+
+    /// This end of the socket.
+    pub fn local(&self) -> Endpoint {
+        Endpoint { ip: self.address(&self.local), port: self.local_port }
+    }
+
+    /// The other end of the socket.
+    pub fn remote(&self) -> Endpoint {
+        Endpoint { ip: self.address(&self.remote), port: self.remote_port }
+    }
+
+    fn address(&self, bytes: &[u8; 16]) -> IpAddr {
+        if self.family == AF_INET6 {
+            return IpAddr::V6(Ipv6Addr::from(*bytes));
+        }
+        let [a, b, c, d, ..] = *bytes;
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    }
+
+    /// The bytes as they are in the kernel's ring and in event logs.
+    pub fn as_bytes(&self) -> &[u8; size_of::<Self>()] {
+        // SAFETY: `repr(C)` without padding: the fields' sizes add up to the size that is asserted above.
+        unsafe { &*std::ptr::from_ref(self).cast() }
+    }
+
+    /// Reads a header; `None` when there are too few bytes.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.get(..size_of::<Self>())?;
+        // SAFETY: there are enough bytes, and any bytes are a valid header.
+        Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_survives_its_bytes() {
+        let header =
+            Header { size: 180, kind: 1, conn: 7, call: 10, flags: Flags::INGRESS, ..Header::default() };
+        let read = Header::read(header.as_bytes());
+        assert_eq!(read, Some(header));
+        assert_eq!(header.kind(), Some(Kind::Data));
+        assert_eq!(header.call(), Call::SendMmsg);
+        assert_eq!(Header::read(&header.as_bytes()[1..]), None);
+    }
+}

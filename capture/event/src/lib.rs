@@ -1,0 +1,36 @@
+//! The shape of what the tracer says: one [`Event`] for each system call or TLS library call that moved bytes, and for what
+//! happens to connections, threads and processes.
+//!
+//! Takes in nothing; hands on the types that the eBPF programs, their reader and everything behind them share, as
+//! `capture/frame` does for packets. Times are nanoseconds of CLOCK_BOOTTIME; [`Clock`] makes them times since the epoch.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`header`] | the fixed part of an event, byte for byte as in `bpf/programs/event.h` |
+
+pub mod header;
+
+pub use header::{Call, Flags, Header, Kind, Source};
+
+/// One happening: its header, and the payload that was copied.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// Who, which socket, when, where on the stream.
+    pub header: &'a Header,
+    /// The first bytes that the call moved; for [`Kind::Exec`] the program's file name.
+    pub payload: &'a [u8],
+}
+
+/// How CLOCK_BOOTTIME lies to the time of day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    /// Nanoseconds since the epoch at which CLOCK_BOOTTIME was 0.
+    pub boot_ns: u64,
+}
+
+impl Clock {
+    /// A time of an event as nanoseconds since the epoch.
+    pub fn epoch_ns(self, boottime_ns: u64) -> u64 {
+        self.boot_ns.wrapping_add(boottime_ns)
+    }
+}
