@@ -2,3 +2,5 @@
 //!
 //! Takes in [`wirespan_event::Event`]s; hands on spans that say which process asked or answered, and for which request of its
 //! own it did so.
+
+pub mod context;

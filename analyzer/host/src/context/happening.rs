@@ -1,0 +1,118 @@
+//! What the context engine is told, in the order of time.
+
+/// A process that is never mistaken for a later one with the same pid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessKey {
+    /// Thread group id, in the initial pid namespace.
+    pub tgid: u32,
+    /// When it began, ns of CLOCK_BOOTTIME.
+    pub start_ns: u64,
+}
+
+/// Who did something, and when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The process.
+    pub process: ProcessKey,
+    /// The thread, in the initial pid namespace.
+    pub tid: u32,
+    /// Waits of this thread so far.
+    pub turn: u32,
+    /// Goroutine; 0 for none.
+    pub coroutine: u64,
+    /// When, ns of CLOCK_BOOTTIME: sends count from when the call began, receives from when it ended.
+    pub time_ns: u64,
+    /// Events of this thread so far.
+    pub thread_event: u32,
+}
+
+/// What happened. Span ids are those of the host; `conn` is [`wirespan_event::Header::conn`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Happening<'a> {
+    /// Bytes went through a connection; told of every data event, before the messages that it completes.
+    Data {
+        /// Connection.
+        conn: u64,
+        /// Received; else sent.
+        ingress: bool,
+    },
+    /// The head of a request to this process is complete.
+    ServerRequest {
+        /// Id of the server span.
+        span: u64,
+        /// Connection that it came on.
+        conn: u64,
+        /// W3C, SkyWalking or b3 trace id in its headers.
+        trace_id: Option<&'a str>,
+        /// x-request-id in its headers.
+        x_request_id: Option<&'a str>,
+    },
+    /// The head of a request that this process makes is complete.
+    ClientRequest {
+        /// Id of the client span.
+        span: u64,
+        /// Connection that it goes out on.
+        conn: u64,
+        /// When its first byte was sent, and by whom; the moment of the happening is that of the last byte of its head.
+        began: Moment,
+        /// W3C, SkyWalking or b3 trace id in its headers.
+        trace_id: Option<&'a str>,
+        /// x-request-id in its headers.
+        x_request_id: Option<&'a str>,
+    },
+    /// The head of the response to the client span was received.
+    ClientResponse {
+        /// Id of the client span.
+        span: u64,
+    },
+    /// The head of the response to the server span was sent.
+    ServerResponse {
+        /// Id of the server span.
+        span: u64,
+    },
+    /// No response to this span, client or server, will be heard any more.
+    Over {
+        /// Id of the span.
+        span: u64,
+    },
+    /// This thread connected, or began to.
+    Connect {
+        /// The new connection.
+        conn: u64,
+    },
+    /// This thread accepted.
+    Accept {
+        /// The new connection.
+        conn: u64,
+    },
+    /// Events of a connection were lost.
+    Gap {
+        /// The connection.
+        conn: u64,
+    },
+    /// The connection is over.
+    Close {
+        /// The connection.
+        conn: u64,
+    },
+    /// This thread, or its goroutine, made another one of the same process go on.
+    Wake {
+        /// The other thread; 0 when only its goroutine is known.
+        tid: u32,
+        /// The other goroutine; 0 for none.
+        coroutine: u64,
+    },
+    /// This thread, or its goroutine, made another one of the same process.
+    Fork {
+        /// The new thread; 0 when only the goroutine is new.
+        tid: u32,
+        /// The new goroutine; 0 for none.
+        coroutine: u64,
+    },
+    /// Events of this process were lost, it is not known which.
+    Lost,
+    /// The thread ended; the process, when it is its first thread.
+    Exit,
+    /// The process is another program now.
+    Exec,
+}
