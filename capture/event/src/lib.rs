@@ -7,10 +7,15 @@
 //! | module | what |
 //! |---|---|
 //! | [`header`] | the fixed part of an event, byte for byte as in `bpf/programs/event.h` |
+//! | [`log`] | event logs: files of what a source said, to be read again as if it said it now |
 
 pub mod header;
+pub mod log;
 
 pub use header::{Call, Flags, Header, Kind, Source};
+
+use std::sync::Arc;
+use wirespan_records::Process;
 
 /// One happening: its header, and the payload that was copied.
 #[derive(Clone, Copy, Debug)]
@@ -33,4 +38,32 @@ impl Clock {
     pub fn epoch_ns(self, boottime_ns: u64) -> u64 {
         self.boot_ns.wrapping_add(boottime_ns)
     }
+}
+
+/// A process, as events name it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ProcessKey {
+    /// Process, in the initial pid namespace.
+    pub tgid: u32,
+    /// When it began, ns of CLOCK_BOOTTIME.
+    pub start_ns: u64,
+}
+
+impl Header {
+    /// The process that did it.
+    pub fn process(&self) -> ProcessKey {
+        ProcessKey { tgid: self.tgid, start_ns: self.process_start_ns }
+    }
+}
+
+/// What a source of events says, live or from an event log, in this order: first the clock; a process before the first event
+/// that needs it, and again when it has become another program.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    /// How times of events are to be read from now on.
+    Clock(Clock),
+    /// Who a process is.
+    Process(ProcessKey, &'a Arc<Process>),
+    /// What happened.
+    Event(Event<'a>),
 }
