@@ -4,3 +4,6 @@
 //! own it did so.
 
 pub mod context;
+pub mod host;
+
+pub use host::{Host, HostConfig, Stats};
