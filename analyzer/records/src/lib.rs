@@ -5,6 +5,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`ids`] | ids of records: unique in a store, increasing
 //! | [`net`] | endpoints, L4 protocols, tunnels, observation points, taps |
 //! | [`process`] | processes of a host, and what a span was done for |
 //! | [`span`] | one request/response exchange |
@@ -14,6 +15,7 @@
 
 pub mod drops;
 pub mod flow;
+pub mod ids;
 pub mod net;
 pub mod process;
 pub mod records;
@@ -21,6 +23,7 @@ pub mod span;
 
 pub use drops::{DropReason, Drops};
 pub use flow::{CloseType, Flow, FlowMetrics, FlowTick, L7Counts, Latency, PerDirection};
+pub use ids::next_id;
 pub use net::{Endpoint, L4Protocol, NO_TAP, ObservationPoint, Signal, Tunnel, TunnelKind};
 pub use process::{Parent, Process, Rule};
 pub use records::Records;

@@ -1,10 +1,10 @@
 //! Processes, and for what they did what they did.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A process of a host, as it was when it was first seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Process {
     /// In the host's pid namespace.
     pub pid: u32,
@@ -25,7 +25,7 @@ pub struct Process {
 }
 
 /// How it was found out what a request was made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// An id in a header names the parent: traceparent, b3, sw8.

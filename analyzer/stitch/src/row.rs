@@ -1,0 +1,130 @@
+//! Spans as the API shows them.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use wirespan_records::{Process, Rule};
+
+/// A request with its response, as seen at one point: a row of `GET /api/spans`. The fields are those of `wirespan replay`,
+/// and what the store knows. Ids are text, because they do not fit the numbers of JavaScript.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpanRow {
+    /// Unique in the store.
+    pub id: String,
+    /// The trace it is part of, 16 hex digits: an ID of `GET /api/traces/ID`.
+    pub trace_key: String,
+    /// Who saw it.
+    pub agent_id: u32,
+    /// `packet`, `syscall` or `tls`.
+    pub signal: String,
+    /// Where it was seen, such as `c-p` or `s`.
+    pub observation_point: String,
+    /// First byte of the request, ns since the epoch.
+    pub start_ns: u64,
+    /// First byte of the response.
+    pub end_ns: u64,
+    /// From the one to the other, microseconds.
+    pub duration_us: u64,
+    /// Address of who asked.
+    pub client_ip: String,
+    /// Its name, where the hosts files have one.
+    #[serde(default)]
+    pub client_name: Option<String>,
+    /// Its port.
+    pub client_port: u16,
+    /// Address of who answered.
+    pub server_ip: String,
+    /// Its name.
+    #[serde(default)]
+    pub server_name: Option<String>,
+    /// Its port.
+    pub server_port: u16,
+    /// `tcp`, `udp`, ...
+    pub protocol: String,
+    /// The innermost tunnel.
+    pub tunnel: Option<TunnelRow>,
+    /// The tap that saw it.
+    pub tap_id: Option<u16>,
+    /// Its name in the taps file,
+    pub tap: Option<String>,
+    /// what it mirrors, such as `nfv-gateway`,
+    #[serde(default)]
+    pub tap_kind: Option<String>,
+    /// and where it is.
+    #[serde(default)]
+    pub tap_site: Option<String>,
+    /// Application protocol.
+    pub l7_protocol: String,
+    /// Its version.
+    pub version: Option<String>,
+    /// Method, command or query type.
+    pub request_type: Option<String>,
+    /// Host, SNI or queried name.
+    pub request_domain: Option<String>,
+    /// Path, statement or command line.
+    pub request_resource: Option<String>,
+    /// What requests are grouped by.
+    pub endpoint: Option<String>,
+    /// Transaction, stream or statement id.
+    pub request_id: Option<u64>,
+    /// `ok`, `client_error`, `server_error`, `timeout` or `unknown`.
+    pub response_status: String,
+    /// Status code, rcode, errno.
+    pub response_code: Option<i32>,
+    /// Error text.
+    pub response_exception: Option<String>,
+    /// What the answer was, shortly.
+    pub response_result: Option<String>,
+    /// Bytes of the request message.
+    pub request_bytes: u64,
+    /// Bytes of the response message.
+    pub response_bytes: u64,
+    /// Rows changed.
+    pub affected_rows: Option<u64>,
+    /// From a trace header.
+    pub trace_id: Option<String>,
+    /// From a trace header.
+    pub span_id: Option<String>,
+    /// From X-Request-ID.
+    pub x_request_id: Option<String>,
+    /// TCP sequence number of the first byte of the request.
+    pub req_tcp_seq: Option<u32>,
+    /// TCP sequence number of the first byte of the response.
+    pub resp_tcp_seq: Option<u32>,
+    /// `complete`, `request_only` or `response_only`.
+    pub session: String,
+    /// Bytes of this exchange were missing.
+    pub truncated: bool,
+    /// Further facts by name.
+    pub attributes: BTreeMap<String, String>,
+    /// The process that asked (at `c-p`) or answered (at `s-p`).
+    #[serde(default)]
+    pub process: Option<Process>,
+    /// What it was done for, as found out on its host.
+    #[serde(default)]
+    pub parent: Option<ParentRow>,
+}
+
+/// The innermost tunnel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunnelRow {
+    /// `vxlan`, `geneve`, ...
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// VNI, key, session or TEID.
+    pub id: u32,
+    /// Outer source address of the flow's first packet.
+    pub outer_src: String,
+    /// Outer destination address of the flow's first packet.
+    pub outer_dst: String,
+}
+
+/// What a span was done for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ParentRow {
+    /// `id` of the parent.
+    pub span: String,
+    /// How it was found.
+    pub rule: Rule,
+    /// From 0 to 1.
+    pub confidence: f32,
+}
