@@ -1,3 +1,11 @@
 //! System calls and TLS library calls of the host's processes, as events.
 //!
 //! Takes in what the tracer's programs (`bpf`) say; hands on [`wirespan_event::Event`]s and the processes they belong to.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`processes`] | who the processes are: program, command line, container, pod |
+
+pub mod processes;
+
+pub use processes::{ProcessStats, Processes};
