@@ -9,6 +9,20 @@ pub struct ProcessKey {
     pub start_ns: u64,
 }
 
+/// For how long a thread was ready to wait for something to do (epoll, poll, select).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wait {
+    /// It was not told.
+    #[default]
+    Unknown,
+    /// Not at all: it has more to do, and looked what else there is.
+    Look,
+    /// Milliseconds: something is to be done then.
+    Until(u32),
+    /// For ever: nothing is left to do.
+    Forever,
+}
+
 /// Who did something, and when.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
@@ -18,6 +32,8 @@ pub struct Moment {
     pub tid: u32,
     /// Waits of this thread so far.
     pub turn: u32,
+    /// How long the last of them was to last at most.
+    pub wait: Wait,
     /// Goroutine; 0 for none.
     pub coroutine: u64,
     /// When, ns of CLOCK_BOOTTIME: sends count from when the call began, receives from when it ended.
@@ -53,6 +69,8 @@ pub enum Happening<'a> {
         span: u64,
         /// Connection that it goes out on.
         conn: u64,
+        /// Stands for the other end's address and port, as a hash.
+        peer: u64,
         /// When its first byte was sent, and by whom; the moment of the happening is that of the last byte of its head.
         began: Moment,
         /// W3C, SkyWalking or b3 trace id in its headers.
@@ -101,6 +119,10 @@ pub enum Happening<'a> {
         tid: u32,
         /// The other goroutine; 0 for none.
         coroutine: u64,
+        /// Futex that the other thread waited for; 0 for anything else, or if it was not told.
+        futex: u64,
+        /// It would have waited for a limited time only.
+        timed: bool,
     },
     /// This thread, or its goroutine, made another one of the same process.
     Fork {

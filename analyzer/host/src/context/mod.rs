@@ -9,7 +9,7 @@
 
 pub mod happening;
 
-pub use happening::{Happening, Moment, ProcessKey};
+pub use happening::{Happening, Moment, ProcessKey, Wait};
 use wirespan_records::Parent;
 
 /// What a client request was made for; told exactly once for each.
