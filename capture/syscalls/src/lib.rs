@@ -4,8 +4,10 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`guard`] | keeps the tracer from slowing the host |
 //! | [`processes`] | who the processes are: program, command line, container, pod |
 
+pub mod guard;
 pub mod processes;
 
 pub use processes::{ProcessStats, Processes};

@@ -21,11 +21,11 @@ impl Ticks {
         Self { ns: 1_000_000_000 / u64::try_from(per_second).unwrap_or_default().max(1) }
     }
 
-    pub fn from_ns(self, boot_ns: u64) -> u64 {
+    pub fn before(self, boot_ns: u64) -> u64 {
         boot_ns / self.ns
     }
 
-    pub fn to_ns(self, ticks: u64) -> u64 {
+    pub fn ns(self, ticks: u64) -> u64 {
         ticks.saturating_mul(self.ns)
     }
 }
@@ -112,7 +112,7 @@ mod tests {
         assert!(files.cgroups.contains(":/"), "{}", files.cgroups);
         let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
         let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
-        let age = uptime - Ticks::of_this_kernel().to_ns(files.start_ticks) as f64 / 1e9;
+        let age = uptime - Ticks::of_this_kernel().ns(files.start_ticks) as f64 / 1e9;
         assert!((-0.1..3600.0).contains(&age), "{age}");
         assert_eq!(Files::read(Path::new("/proc"), u32::MAX, true), None);
     }

@@ -128,7 +128,7 @@ impl Processes {
         for &pid in &pids {
             if let Some(files) = Files::read(&self.proc, pid, true) {
                 self.stats.reads += 1;
-                let key = ProcessKey { tgid: pid, start_ns: self.ticks.to_ns(files.start_ticks) };
+                let key = ProcessKey { tgid: pid, start_ns: self.ticks.ns(files.start_ticks) };
                 let place = Place::from_lines(&files.cgroups);
                 let process = Arc::new(self.process(key, files, place));
                 self.known.insert(self.id(key), Known { process, announced: false });
@@ -188,13 +188,13 @@ impl Processes {
     }
 
     fn id(&self, key: ProcessKey) -> Id {
-        Id { tgid: key.tgid, start_ticks: self.ticks.from_ns(key.start_ns) }
+        Id { tgid: key.tgid, start_ticks: self.ticks.before(key.start_ns) }
     }
 
     fn lookup(&mut self, key: ProcessKey, cgroup: u64) -> &mut Known {
         let id = self.id(key);
         if self.known.get(id).is_none() && !self.read(key, cgroup) {
-            let process = Arc::new(self.from_events(key, cgroup));
+            let process = Arc::new(self.known_by_events(key, cgroup));
             self.known.insert(id, Known { process, announced: false });
         }
         let start_ns = self.clock.epoch_ns(key.start_ns);
@@ -211,7 +211,7 @@ impl Processes {
         self.stats.reads += 1;
         let place = self.places.get(cgroup).cloned();
         let files = Files::read(&self.proc, key.tgid, place.is_none());
-        let Some(files) = files.filter(|files| files.start_ticks == self.ticks.from_ns(key.start_ns)) else {
+        let Some(files) = files.filter(|files| files.start_ticks == self.ticks.before(key.start_ns)) else {
             return false;
         };
         let place = place.unwrap_or_else(|| {
@@ -240,7 +240,7 @@ impl Processes {
     }
 
     /// What exec and fork events told of a process that is gone.
-    fn from_events(&mut self, key: ProcessKey, cgroup: u64) -> Process {
+    fn known_by_events(&mut self, key: ProcessKey, cgroup: u64) -> Process {
         let begun = self.begun.get(key.tgid).cloned();
         let place = self.places.get(cgroup).cloned().unwrap_or_default();
         let base = Process {
