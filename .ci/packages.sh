@@ -16,7 +16,8 @@ declare -A groups=(
     [fuzz]="g++:c++"
     [demo]="iproute2:ip nftables:nft procps:sysctl openssl:openssl curl:curl nginx:nginx redis-server:redis-server
         mariadb-server-core:mariadbd mariadb-client-core:mariadb dnsmasq-base:dnsmasq python3:/usr/bin/python3
-        python3-pymysql:/usr/lib/python3/dist-packages/pymysql python3-redis:/usr/lib/python3/dist-packages/redis"
+        python3-aiohttp:/usr/lib/python3/dist-packages/aiohttp python3-redis:/usr/lib/python3/dist-packages/redis
+        nodejs:node golang-go:go golang-github-go-sql-driver-mysql-dev:/usr/share/gocode/src/github.com/go-sql-driver/mysql"
     [dpdk]="libdpdk-dev:/usr/include/dpdk pkg-config:pkg-config"
     [instructions]="valgrind:valgrind"
     [bench]="iproute2:ip libndpi-bin:ndpiReader tcpdump:tcpdump"

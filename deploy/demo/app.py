@@ -1,124 +1,92 @@
-"""The demo's shop: an HTTP service over MariaDB and Redis, which answers, fails and is slow like a real one."""
+"""The demo's shop front: an asyncio HTTP service over Redis and the stock service, which answers, fails and is slow like a real one."""
 
+import asyncio
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
 
-import pymysql
-import redis
+import aiohttp
+import redis.asyncio as redis
+from aiohttp import web
 
-local = threading.local()
-
-
-def database():
-    """This thread's connection to the database."""
-    if not hasattr(local, "database"):
-        local.database = pymysql.connect(
-            host="db.demo", user="shop", password="shop", database="shop", autocommit=True
-        )
-    return local.database
+STOCK = "http://stock.demo:8001"
+# Seconds that an item stays in the cache.
+CACHED_S = 3
 
 
-def cache():
-    """This thread's connection to the cache."""
-    if not hasattr(local, "cache"):
-        local.cache = redis.Redis(host="cache.demo", socket_timeout=5)
-    return local.cache
+async def ask_stock(app, method, path, body=None):
+    """Status and answer of the stock service."""
+    async with app["stock"].request(method, STOCK + path, json=body) as response:
+        return response.status, await response.json()
 
 
-def rows(sql, *values):
-    with database().cursor() as cursor:
-        cursor.execute(sql, values)
-        return cursor.fetchall()
+async def items(request):
+    return await ask_stock(request.app, "GET", f"/items?category={request.query.get('category', '1')}")
 
 
-def items(query, _body):
-    found = rows("SELECT id, name, price FROM items WHERE category = %s ORDER BY id", query.get("category", ["1"])[0])
-    return 200, [{"id": id, "name": name, "price": float(price)} for id, name, price in found]
-
-
-def item(id):
-    key = f"item:{id}"
-    cached = cache().get(key)
+async def item(request):
+    number, cache = request.match_info["number"], request.app["cache"]
+    cached = await cache.get(f"item:{number}")
     if cached:
         return 200, json.loads(cached)
-    found = rows("SELECT name, price, stock FROM items WHERE id = %s", id)
-    if not found:
-        return 404, {"error": f"there is no item {id}"}
-    name, price, stock = found[0]
-    answer = {"id": id, "name": name, "price": float(price), "stock": stock}
-    cache().set(key, json.dumps(answer), ex=3)
-    return 200, answer
+    status, answer = await ask_stock(request.app, "GET", f"/items/{number}")
+    if status == 200:
+        await cache.set(f"item:{number}", json.dumps(answer), ex=CACHED_S)
+    return status, answer
 
 
-def order(_query, body):
-    wish = json.loads(body)
-    connection = database()
-    connection.begin()
-    rows("INSERT INTO orders (item, amount) VALUES (%s, %s)", wish["item"], wish["amount"])
-    rows("UPDATE items SET stock = stock - %s WHERE id = %s", wish["amount"], wish["item"])
-    connection.commit()
-    pipeline = cache().pipeline(transaction=False)
-    pipeline.delete(f"item:{wish['item']}")
-    pipeline.incr("orders")
-    pipeline.hincrby("sold", wish["item"], wish["amount"])
-    return 201, {"orders": pipeline.execute()[1]}
+async def order(request):
+    wish = await request.json()
+    status, answer = await ask_stock(request.app, "POST", "/orders", wish)
+    if status == 201:
+        pipeline = request.app["cache"].pipeline(transaction=False)
+        pipeline.delete(f"item:{wish['item']}")
+        pipeline.incr("orders")
+        pipeline.hincrby("sold", wish["item"], wish["amount"])
+        answer["orders"] = (await pipeline.execute())[1]
+    return status, answer
 
 
-def report(_query, _body):
-    found = rows("SELECT category, SUM(price * stock), SLEEP(0.03) FROM items GROUP BY category")
-    return 200, [{"category": category, "worth": float(worth)} for category, worth, _ in found]
+async def report(request):
+    """Two questions at once."""
+    (status, worth), orders = await asyncio.gather(
+        ask_stock(request.app, "GET", "/report"), request.app["cache"].get("orders")
+    )
+    return status, {"worth": worth, "orders": int(orders or 0)}
 
 
-def coupons(_query, _body):
-    return 200, rows("SELECT code FROM coupons")  # this table does not exist
+async def coupons(request):
+    return await ask_stock(request.app, "GET", "/coupons")  # the table behind it does not exist
 
 
-def visits(_query, _body):
-    cache().set("visits", "many")
-    return 200, cache().incr("visits")  # that is no number
+async def visits(request):
+    await request.app["cache"].set("visits", "many")
+    return 200, await request.app["cache"].incr("visits")  # that is no number
 
 
-ROUTES = {
-    ("GET", "/api/items"): items,
-    ("POST", "/api/orders"): order,
-    ("GET", "/api/report"): report,
-    ("GET", "/api/coupons"): coupons,
-    ("GET", "/api/visits"): visits,
-}
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-
-    def respond(self):
-        url = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        route = ROUTES.get((self.command, url.path))
+def answers(handler):
+    async def handle(request):
         try:
-            if route:
-                status, answer = route(parse_qs(url.query), body)
-            elif self.command == "GET" and url.path.startswith("/api/items/"):
-                status, answer = item(url.path.removeprefix("/api/items/"))
-            else:
-                status, answer = 404, {"error": f"there is nothing at {url.path}"}
-        except (pymysql.Error, redis.RedisError) as error:
+            status, answer = await handler(request)
+        except (aiohttp.ClientError, redis.RedisError) as error:
             status, answer = 500, {"error": str(error)}
-        text = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
+        return web.json_response(answer, status=status)
 
-    do_GET = do_POST = do_DELETE = respond
+    return handle
 
-    def log_message(self, *_):
-        pass
+
+async def connections(app):
+    app["cache"] = redis.Redis(host="cache.demo", socket_timeout=5)
+    app["stock"] = aiohttp.ClientSession()
+    yield
+    await app["stock"].close()
 
 
 if __name__ == "__main__":
-    ThreadingHTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
+    shop = web.Application()
+    shop.cleanup_ctx.append(connections)
+    shop.router.add_get("/api/items", answers(items))
+    shop.router.add_get("/api/items/{number}", answers(item))
+    shop.router.add_post("/api/orders", answers(order))
+    shop.router.add_get("/api/report", answers(report))
+    shop.router.add_get("/api/coupons", answers(coupons))
+    shop.router.add_get("/api/visits", answers(visits))
+    web.run_app(shop, port=8000, print=None, access_log=None)

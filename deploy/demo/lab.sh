@@ -1,23 +1,26 @@
 # shellcheck shell=bash
-# A small shop in network namespaces, to be sourced: lab_up, lab_load, lab_down.
+# A small shop on two "hosts", network namespaces with an overlay between them. To be sourced: lab_up, lab_load, lab_down.
 #
-#   client --\                 /-- app    app.demo    an HTTP service (app.py)
-#             >-- a switch ---<--- db     db.demo     MariaDB
-#   web -----/        |        \-- cache  cache.demo  Redis
-#   www.demo          |         \- dns                dnsmasq, for all of them
-#   nginx          mirror port
+#   host 1                                                    host 2
+#     client ---------\                                         /--- stock   Node (stock.js)
+#     web      nginx --+-- pods --- VXLAN --[ switch ]-- VXLAN --+--- goods   Go (goods.go), over TLS
+#     app     Python --+    |                   |                \--- db      MariaDB
+#     cache    Redis --+    |                   |
+#     dns    dnsmasq --/ mirror port       mirror port
 #
-# The switch is a bridge in a namespace of its own, so that neither the addresses nor the firewall of this machine play
-# a part. Every frame that enters the switch is copied to the mirror port, once; the other end of that port is
-# $LAB_MIRROR on this machine, which has no address and answers nothing: as on a real mirror port, one only listens.
+# client -> web -> app -> cache, stock -> goods -> db. The switch is a bridge in a namespace of its own, so that neither the
+# addresses nor the firewall of this machine play a part. Every frame that enters it is copied to a mirror port, once, and so is
+# every frame of host 1's own bridge; the other ends of these ports are $LAB_MIRROR and $LAB_PODS on this machine, which have
+# no address and answer nothing: as on a real mirror port, one only listens.
 
 demo=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 PATH=$PATH:/usr/sbin:/sbin
 
-# name=last byte of its address
-lab_hosts=(client=10 web=20 app=30 db=40 cache=50 dns=53)
+# name=last byte of its address, of each host's namespaces
+lab_pods_1=(client=10 web=20 app=30 cache=50 dns=53)
+lab_pods_2=(stock=60 goods=70 db=40)
 
-# Makes the network and starts the servers. Sets LAB, a directory that is gone after lab_down, and LAB_MIRROR.
+# Makes the network and starts the servers. Sets LAB, a directory that is gone after lab_down, LAB_MIRROR, LAB_PODS.
 lab_up() {
     lab_clear_leftovers
     LAB=$(mktemp -d "${TMPDIR:-/tmp}/wirespan-demo.XXXX")
@@ -25,6 +28,7 @@ lab_up() {
     exec 9>"$LAB/lock"
     flock 9
     LAB_MIRROR=$(lab_name mirror)
+    LAB_PODS=$(lab_name pods)
     lab_network
     lab_config
     lab_servers
@@ -64,31 +68,58 @@ lab_start() {
 }
 
 lab_network() {
-    local switch host name port ports=()
+    local switch
     switch=$(lab_name switch)
-    ip netns add "$switch"
-    ip netns exec "$switch" sysctl -qw net.ipv6.conf.default.disable_ipv6=1
-    ip link add name "$LAB_MIRROR" type veth peer name mirror netns "$switch"
-    ip link set dev "$LAB_MIRROR" addrgenmode none arp off up
+    lab_namespace "$switch"
     ip -n "$switch" link add name switch type bridge
     ip -n "$switch" link set dev switch up
-    ip -n "$switch" link set dev mirror up
-    for host in "${lab_hosts[@]}"; do
-        port=${host%=*}
-        name=$(lab_name "$port")
-        ports+=("$port")
-        ip netns add "$name"
-        ip netns exec "$name" sysctl -qw net.ipv6.conf.default.disable_ipv6=1
-        ip -n "$switch" link add name "$port" type veth peer name eth0 netns "$name"
-        ip -n "$switch" link set dev "$port" master switch up
-        ip -n "$name" link set dev lo up
+    lab_host 1 192.0.2.1 192.0.2.2 "${lab_pods_1[@]}"
+    lab_host 2 192.0.2.2 192.0.2.1 "${lab_pods_2[@]}"
+    lab_mirror "$switch" "$LAB_MIRROR" host1 host2
+    lab_mirror "$(lab_name host1)" "$LAB_PODS" overlay "${lab_pods_1[@]%=*}"
+}
+
+lab_namespace() {
+    ip netns add "$1"
+    ip netns exec "$1" sysctl -qw net.ipv6.conf.default.disable_ipv6=1
+    ip -n "$1" link set dev lo up
+}
+
+# lab_host NUMBER ADDRESS PEER POD...: a host with its uplink to the switch, a bridge for its pods, and VXLAN to the other host.
+lab_host() {
+    local number=$1 address=$2 peer=$3 host pod name
+    shift 3
+    host=$(lab_name "host$number")
+    lab_namespace "$host"
+    ip -n "$host" link add name uplink mtu 1600 type veth peer name "host$number" mtu 1600 netns "$(lab_name switch)"
+    ip -n "$(lab_name switch)" link set dev "host$number" master switch up
+    ip -n "$host" address add "$address/24" dev uplink
+    ip -n "$host" link set dev uplink up
+    ip -n "$host" link add name pods type bridge
+    ip -n "$host" link set dev pods up
+    ip -n "$host" link add name overlay type vxlan id 88 local "$address" remote "$peer" dstport 4789 dev uplink
+    ip -n "$host" link set dev overlay mtu 1500 master pods up
+    for pod in "$@"; do
+        name=$(lab_name "${pod%=*}")
+        lab_namespace "$name"
+        ip -n "$host" link add name "${pod%=*}" type veth peer name eth0 netns "$name"
+        ip -n "$host" link set dev "${pod%=*}" master pods up
         ip -n "$name" link set dev eth0 up
-        ip -n "$name" address add "10.88.0.${host#*=}/24" dev eth0
+        ip -n "$name" address add "10.88.0.${pod#*=}/24" dev eth0
     done
-    ip netns exec "$switch" nft -f - <<END
+}
+
+# lab_mirror NAMESPACE INTERFACE PORT...: copies every frame that enters by the ports to an interface of this machine.
+lab_mirror() {
+    local namespace=$1 interface=$2
+    shift 2
+    ip link add name "$interface" type veth peer name mirror netns "$namespace"
+    ip link set dev "$interface" addrgenmode none arp off mtu 1600 up
+    ip -n "$namespace" link set dev mirror mtu 1600 up
+    ip netns exec "$namespace" nft -f - <<END
 table netdev mirror {
     chain copy {
-        type filter hook ingress devices = { $(IFS=,; echo "${ports[*]}") } priority 0; policy accept
+        type filter hook ingress devices = { $(IFS=,; echo "$*") } priority 0; policy accept
         dup to "mirror"
     }
 }
@@ -98,16 +129,30 @@ END
 lab_config() {
     echo "nameserver 10.88.0.53" >"$LAB/resolv.conf"
     echo "hosts: files dns" >"$LAB/nsswitch.conf"
-    printf '10.88.0.%s %s\n' 10 client.demo 20 www.demo 30 app.demo 40 db.demo 50 cache.demo 53 dns.demo >"$LAB/hosts"
+    printf '10.88.0.%s %s\n' 10 client.demo 20 www.demo 30 app.demo 40 db.demo 50 cache.demo \
+        53 dns.demo 60 stock.demo 70 goods.demo >"$LAB/hosts"
     mkdir -p "$LAB/nginx/static"
     cp "$demo/nginx.conf" "$LAB/nginx/"
     echo "<!doctype html><title>Shop</title><h1>Shop</h1>" >"$LAB/nginx/static/index.html"
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=www.demo \
-        -addext subjectAltName=DNS:www.demo -keyout "$LAB/www.key" -out "$LAB/www.crt" 2>/dev/null
-    chmod -R a+rX "$LAB/nginx" "$LAB/www.crt" "$LAB/resolv.conf" "$LAB/nsswitch.conf"
+    lab_certificate www
+    lab_certificate goods
+    cat >"$LAB/taps.yaml" <<END
+taps:
+  - {name: switch, kind: physical-port, device: switch, port: mirror, match: {interface: $LAB_MIRROR}}
+  - {name: host 1 bridge, kind: hypervisor, device: host1, match: {interface: $LAB_PODS}}
+END
+    chmod -R a+rX "$LAB/nginx" "$LAB/www.crt" "$LAB/goods.crt" "$LAB/resolv.conf" "$LAB/nsswitch.conf"
+}
+
+lab_certificate() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=$1.demo" \
+        -addext "subjectAltName=DNS:$1.demo" -keyout "$LAB/$1.key" -out "$LAB/$1.crt" 2>/dev/null
 }
 
 lab_servers() {
+    # With the driver of Debian's package, which lies outside of any Go module.
+    GO111MODULE=off GOFLAGS='' GOPATH=/usr/share/gocode GOCACHE="${XDG_CACHE_HOME:-$HOME/.cache}/wirespan/go" \
+        go build -o "$LAB/goods" "$demo/goods.go" 9>&-
     lab_start dns dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --addn-hosts="$LAB/hosts" \
         --local=/demo/ --listen-address=10.88.0.53 --bind-interfaces --user=root --pid-file= --log-facility=-
     mariadb-install-db --no-defaults --datadir="$LAB/db" --user=root --skip-test-db --force \
@@ -116,9 +161,13 @@ lab_servers() {
         --pid-file="$LAB/db.pid" --bind-address=10.88.0.40 --skip-name-resolve --init-file="$demo/shop.sql" \
         --innodb-buffer-pool-size=32M --innodb-flush-log-at-trx-commit=2
     lab_start cache redis-server --bind 10.88.0.50 --protected-mode no --save "" --dir "$LAB" --loglevel warning
-    lab_start app /usr/bin/python3 "$demo/app.py"
     lab_wait db 3306
+    lab_start goods "$LAB/goods" "$LAB/goods.crt" "$LAB/goods.key"
+    lab_start stock node "$demo/stock.js" "$LAB/goods.crt"
+    lab_start app /usr/bin/python3 "$demo/app.py"
     lab_wait cache 6379
+    lab_wait goods 8443
+    lab_wait stock 8001
     lab_wait app 8000
     lab_start web nginx -e "$LAB/web.log" -p "$LAB/nginx" -c nginx.conf
     lab_wait web 443
@@ -162,6 +211,7 @@ lab_remove() {
     done
     for name in $namespaces; do ip netns del "$name"; done
     ip link del dev "$(lab_name mirror)" 2>/dev/null || true
+    ip link del dev "$(lab_name pods)" 2>/dev/null || true
     rm -rf "$LAB"
 }
 
