@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{probe, query, replay, store, top, up};
+use crate::{probe, query, replay, store, top, trace, up};
 use clap::{Parser, Subcommand};
 
 /// Packet analytics: turns packets into request spans, TCP and RED metrics and a service map.
@@ -21,6 +21,8 @@ enum Command {
     Query(query::QueryArgs),
     /// Rate, errors and duration of every service, live
     Top(top::TopArgs),
+    /// Recent traces, or one as a flame graph with hops and where the time went
+    Trace(trace::TraceArgs),
     /// Show what NICs, kernel and machine can do for capture, and what `--offload` would change
     Probe(probe::ProbeArgs),
     /// Run the embedded ClickHouse by itself (`up` does so on its own)
@@ -34,6 +36,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Replay(args) => replay::run(args),
         Command::Query(args) => query::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Store(args) => store::run(args),
     }

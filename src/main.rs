@@ -10,6 +10,7 @@ mod replay;
 mod store;
 mod table;
 mod top;
+mod trace;
 mod up;
 
 use clap::Parser;

@@ -1,4 +1,4 @@
-//! Rows in aligned columns.
+//! Rows in aligned columns, and what is shown in them.
 
 /// A table for the terminal.
 pub struct Table {
@@ -20,8 +20,7 @@ impl Table {
 
     /// Adds a row; control characters are shown as spaces.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let plain = |cell: String| cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        self.rows.push(cells.into_iter().map(plain).collect());
+        self.rows.push(cells.into_iter().map(|cell| plain(&cell)).collect());
     }
 }
 
@@ -46,9 +45,28 @@ impl std::fmt::Display for Table {
     }
 }
 
+/// Control characters become spaces: what comes from the network must not command the terminal.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Three digits and a unit.
+pub fn duration(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        _ => format!("{:.1} s", us as f64 / 1e6),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_have_the_unit_that_fits() {
+        assert_eq!([0, 999, 1_500, 2_000_000].map(duration), ["0 us", "999 us", "1.5 ms", "2.0 s"]);
+    }
 
     #[test]
     fn aligns_left_and_right() {

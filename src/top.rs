@@ -1,7 +1,7 @@
 //! `wirespan top`: rate, errors and duration of every service, live in the terminal.
 
 use crate::api::{Api, ServerArgs};
-use crate::table::Table;
+use crate::table::{Table, duration};
 use serde::Deserialize;
 use std::io::{IsTerminal, Write, stdout};
 use std::time::Duration;
@@ -88,23 +88,4 @@ fn table(answer: &Answer) -> Table {
         ]);
     }
     table
-}
-
-/// Three digits and a unit.
-fn duration(us: u64) -> String {
-    match us {
-        0..1_000 => format!("{us} us"),
-        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
-        _ => format!("{:.1} s", us as f64 / 1e6),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_have_the_unit_that_fits() {
-        assert_eq!([0, 999, 1_500, 2_000_000].map(duration), ["0 us", "999 us", "1.5 ms", "2.0 s"]);
-    }
 }
