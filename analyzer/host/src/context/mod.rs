@@ -6,11 +6,22 @@
 //! | module | what |
 //! |---|---|
 //! | [`happening`] | what the engine is told |
+//! | `process` | one process: its threads, connections and requests; what happens becomes evidence |
+//! | `actor` | a thread or a coroutine: what it is at work on |
+//! | `evidence` | kinds of evidence, and how far each is trusted |
+//! | `verdict` | from evidence to a parent |
 
+mod actor;
+mod evidence;
 pub mod happening;
+mod process;
+mod verdict;
 
+use foldhash::HashMap;
 pub use happening::{Happening, Moment, ProcessKey, Wait};
-use wirespan_records::Parent;
+use process::ProcessState;
+use std::collections::BTreeSet;
+use wirespan_records::{Parent, Rule};
 
 /// What a client request was made for; told exactly once for each.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,6 +64,20 @@ impl Rules {
     };
     /// Without what is in the requests themselves: how much is known of programs that hand on no ids.
     pub const BLIND: Self = Self { wire_id: false, request_id: false, ..Self::ALL };
+
+    /// Evidence of this rule counts.
+    pub fn allow(&self, rule: Rule) -> bool {
+        match rule {
+            Rule::WireId => self.wire_id,
+            Rule::RequestId => self.request_id,
+            Rule::Coroutine => self.coroutine,
+            Rule::Socket => self.socket,
+            Rule::Turn => self.turn,
+            Rule::Thread => self.thread,
+            Rule::Handoff => self.handoff,
+            Rule::Path | Rule::Guess => false,
+        }
+    }
 }
 
 /// Rules and bounds of the engine.
@@ -89,36 +114,76 @@ impl Default for ContextConfig {
 #[derive(Debug)]
 pub struct Context {
     config: ContextConfig,
-    waiting: Vec<(u64, u64)>,
+    processes: HashMap<ProcessKey, ProcessState>,
+    /// When processes have to be looked at.
+    due: BTreeSet<(u64, ProcessKey)>,
 }
 
 impl Context {
     /// An engine that knows of nothing yet.
     pub fn new(config: ContextConfig) -> Self {
-        Self { config, waiting: Vec::new() }
+        Self { config, processes: HashMap::default(), due: BTreeSet::new() }
     }
 
     /// Something happened; times of later calls are not smaller.
     pub fn happen(&mut self, at: &Moment, what: Happening<'_>, decisions: &mut Vec<Decision>) {
-        if let Happening::ClientRequest { span, .. } = what {
-            self.waiting.push((span, at.time_ns + self.config.grace_ns));
+        if self.processes.len() >= self.config.max_processes && !self.processes.contains_key(&at.process) {
+            self.forget_oldest(decisions);
         }
-        self.advance(at.time_ns, decisions);
+        if what == Happening::Exit && at.tid == at.process.tgid {
+            self.forget(at.process, decisions);
+            return;
+        }
+        let process = self.processes.entry(at.process).or_default();
+        let was_due = process.due_ns();
+        process.happen(&self.config, at, what, decisions);
+        let due = process.due_ns();
+        self.reschedule(at.process, was_due, due);
     }
 
     /// Time passed: decides what can wait no longer.
     pub fn advance(&mut self, now_ns: u64, decisions: &mut Vec<Decision>) {
-        self.waiting.retain(|&(client, until_ns)| {
-            let waits = until_ns > now_ns;
-            if !waits {
-                decisions.push(Decision { client, parent: None });
+        while let Some(&(due_ns, key)) = self.due.first()
+            && due_ns <= now_ns
+        {
+            self.due.pop_first();
+            if let Some(process) = self.processes.get_mut(&key) {
+                process.advance(now_ns, decisions);
+                self.due.extend(process.due_ns().map(|due_ns| (due_ns, key)));
             }
-            waits
-        });
+        }
     }
 
     /// Decides all that is left.
     pub fn finish(&mut self, decisions: &mut Vec<Decision>) {
-        self.advance(u64::MAX, decisions);
+        for process in self.processes.values_mut() {
+            process.finish(decisions);
+        }
+        self.processes.clear();
+        self.due.clear();
+    }
+
+    fn reschedule(&mut self, key: ProcessKey, was: Option<u64>, is: Option<u64>) {
+        if was != is {
+            self.due.extend(is.map(|due_ns| (due_ns, key)));
+            if let Some(due_ns) = was {
+                self.due.remove(&(due_ns, key));
+            }
+        }
+    }
+
+    fn forget(&mut self, key: ProcessKey, decisions: &mut Vec<Decision>) {
+        if let Some(mut process) = self.processes.remove(&key) {
+            self.reschedule(key, process.due_ns(), None);
+            process.finish(decisions);
+        }
+    }
+
+    fn forget_oldest(&mut self, decisions: &mut Vec<Decision>) {
+        if let Some(key) =
+            self.processes.iter().min_by_key(|(_, process)| process.last_ns).map(|(key, _)| *key)
+        {
+            self.forget(key, decisions);
+        }
     }
 }

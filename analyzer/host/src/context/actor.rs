@@ -1,0 +1,279 @@
+//! A thread or a coroutine: what it is at work on.
+
+use super::evidence::{Class, Evidence, Node, Nodes};
+use super::happening::{Moment, Wait};
+use smallvec::SmallVec;
+use wirespan_records::Rule;
+
+/// What can be at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ActorId {
+    Thread(u32),
+    Coroutine(u64),
+}
+
+impl ActorId {
+    pub(crate) fn of(at: &Moment) -> Self {
+        if at.coroutine == 0 { Self::Thread(at.tid) } else { Self::Coroutine(at.coroutine) }
+    }
+}
+
+/// What the last bytes that came in belong to.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    /// Empty: it is not known.
+    pub nodes: Nodes,
+    pub group: u64,
+    turn: u32,
+    /// Which event of which thread brought it.
+    event: (u32, u32),
+    /// It came with the head of a message, not with more of its bytes.
+    told: bool,
+    /// Requests that were made for it so far.
+    made: u32,
+}
+
+/// What a thread was made go on for.
+#[derive(Clone, Debug)]
+pub(crate) struct Woken {
+    pub nodes: Nodes,
+    pub futex: u64,
+    /// The thread has done something since.
+    used: bool,
+}
+
+/// Wake-ups that are remembered for a thread that did nothing since.
+const MAX_WOKEN: usize = 4;
+/// Open requests that are remembered for a thread; one that has more is known not to block.
+const MAX_OPEN: usize = 8;
+/// Requests that came with one event and are told apart.
+const MAX_NODES: usize = 64;
+/// Timers are set in milliseconds, and loops look at the clock a moment before they wait.
+const TIMER_SLACK_NS: u64 = 2_000_000;
+
+/// What is known of a thread or coroutine.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Actor {
+    current: Option<Current>,
+    /// Requests that came in on it and are not answered, with their connection.
+    pub open: SmallVec<[(u64, u64); 2]>,
+    /// More were open at some time than `open` can tell of, or one whose bytes were lost.
+    pub unsure: bool,
+    /// It took requests.
+    pub serves: bool,
+    /// It had requests of several connections open at a time.
+    pub several: bool,
+    /// Time of its last event, ns; 0 for none.
+    pub last_ns: u64,
+    turn: u32,
+    /// Not earlier than this did the wait begin that the present turn ended, ns.
+    wait_began_ns: u64,
+    woken: SmallVec<[Woken; 2]>,
+}
+
+impl Actor {
+    /// It does something at this moment.
+    pub(crate) fn acts(&mut self, at: &Moment) {
+        if self.turn != at.turn {
+            self.turn = at.turn;
+            self.wait_began_ns = self.last_ns;
+        }
+        self.last_ns = at.time_ns;
+        self.woken.iter_mut().for_each(|woken| woken.used = true);
+    }
+
+    /// A timer may have been due by now, so that what runs need not come from the last bytes.
+    fn timer_due(&self, at: &Moment) -> bool {
+        match at.wait {
+            Wait::Forever => false,
+            Wait::Until(ms) => {
+                at.time_ns.saturating_add(TIMER_SLACK_NS)
+                    >= self.wait_began_ns.saturating_add(u64::from(ms) * 1_000_000)
+            }
+            Wait::Unknown | Wait::Look => true,
+        }
+    }
+
+    /// Bytes came in that belong to `nodes`, or to something unknown.
+    pub(crate) fn bytes(&mut self, at: &Moment, nodes: Nodes, group: u64) {
+        let event = (at.tid, at.thread_event);
+        self.current = Some(Current { nodes, group, turn: at.turn, event, told: false, made: 0 });
+        self.woken.clear();
+    }
+
+    /// The head of a message came in.
+    pub(crate) fn head(&mut self, at: &Moment, node: Node, group: u64) {
+        let event = (at.tid, at.thread_event);
+        if let Some(current) = &mut self.current
+            && current.told
+            && current.event == event
+        {
+            if current.nodes.len() < MAX_NODES {
+                current.nodes.push(node);
+            }
+            return;
+        }
+        let nodes = Nodes::from_iter([node]);
+        self.current = Some(Current { nodes, group, turn: at.turn, event, told: true, made: 0 });
+        self.woken.clear();
+    }
+
+    /// A request of this connection is open from now on.
+    pub(crate) fn opens(&mut self, span: u64, conn: u64) {
+        self.serves = true;
+        self.several |= self.open.iter().any(|&(_, other)| other != conn);
+        if !self.several && self.open.is_empty() {
+            self.unsure = false;
+        }
+        if self.open.len() < MAX_OPEN {
+            self.open.push((span, conn));
+        } else {
+            self.unsure = true;
+        }
+    }
+
+    /// A request is answered, or given up.
+    pub(crate) fn closes(&mut self, span: u64) {
+        self.open.retain(|(open, _)| *open != span);
+        if let Some(current) = &mut self.current {
+            current.nodes.retain(|node| *node != Node::Server(span));
+        }
+    }
+
+    /// Nothing is known any more of what it is at work on.
+    pub(crate) fn forgets(&mut self) {
+        self.current = None;
+        self.woken.clear();
+    }
+
+    /// Its task is done: the next thing that it does is another's.
+    pub(crate) fn finishes(&mut self) {
+        if !self.serves {
+            self.forgets();
+        }
+    }
+
+    /// Another made it go on.
+    pub(crate) fn wakes(&mut self, nodes: Nodes, futex: u64) {
+        // Who waits for the same thing again is done with what it was woken for before.
+        self.woken.retain(|woken| !woken.used && (futex == 0 || woken.futex != futex));
+        if self.woken.len() == MAX_WOKEN {
+            self.woken.remove(0);
+        }
+        if !self.serves {
+            self.current = None;
+        }
+        self.woken.push(Woken { nodes, futex, used: false });
+    }
+
+    /// What the bytes belong to that came in last, if it still is at that.
+    pub(crate) fn current(&self, at: &Moment) -> Option<&Current> {
+        self.current.as_ref().filter(|current| current.turn == at.turn || at.coroutine != 0 && !self.several)
+    }
+
+    /// The request that it must be at work on, because it has no other.
+    pub(crate) fn only_open(&self) -> Option<u64> {
+        match self.open.as_slice() {
+            &[(span, _)] if !self.unsure => Some(span),
+            _ => None,
+        }
+    }
+
+    /// How far a response that it sends now proves what it was at before.
+    pub(crate) fn answer_class(&self, at: &Moment) -> Class {
+        if at.coroutine != 0 && !self.several {
+            Class::Coroutine
+        } else if !self.serves || self.several && self.timer_due(at) {
+            Class::LateAnswer
+        } else {
+            Class::Answer
+        }
+    }
+
+    /// What speaks for whatever it does now, best first.
+    pub(crate) fn pieces(&self, at: &Moment) -> SmallVec<[Evidence; 2]> {
+        let mut out = SmallVec::new();
+        let mut add = |nodes: &Nodes, class, rule, position, group| {
+            if !nodes.is_empty() {
+                out.push(Evidence { nodes: nodes.clone(), class, rule, position, group });
+            }
+        };
+        let only = self.only_open().map(|span| Nodes::from_iter([Node::Server(span)]));
+        if let Some(current) = self.current(at) {
+            let class = if at.coroutine != 0 && !self.several {
+                Class::Coroutine
+            } else if !self.serves {
+                Class::Pool
+            } else if self.several && self.timer_due(at) {
+                Class::LateTurn
+            } else {
+                Class::Turn
+            };
+            let rule = match current.nodes.first() {
+                _ if class == Class::Coroutine => Rule::Coroutine,
+                Some(Node::Client(_)) => Rule::Socket,
+                _ => Rule::Turn,
+            };
+            add(&current.nodes, class, rule, current.made, current.group);
+        } else if let (false, Some(current)) = (self.serves, &self.current) {
+            add(&current.nodes, Class::Pool, Rule::Socket, current.made, current.group);
+        }
+        if let Some(only) = &only {
+            let (class, rule) = match (self.several, at.coroutine) {
+                (true, _) => (Class::OnlyOpen, Rule::Thread),
+                (false, 0) => (Class::Blocking, Rule::Thread),
+                (false, _) => (Class::Coroutine, Rule::Coroutine),
+            };
+            add(only, class, rule, 0, 0);
+        }
+        if only.is_none() && !self.several && self.open.len() > 1 && self.current(at).is_none() {
+            let nodes = self.open.iter().map(|(span, _)| Node::Server(*span)).collect();
+            add(&nodes, Class::Order, Rule::Thread, 0, 0);
+        }
+        if out.is_empty() && !self.several {
+            out.extend(self.woken_piece());
+        }
+        out
+    }
+
+    fn woken_piece(&self) -> Option<Evidence> {
+        let nodes = self.woken_nodes();
+        let piece = Evidence { nodes, class: Class::Woken, rule: Rule::Handoff, position: 0, group: 0 };
+        (!piece.nodes.is_empty()).then_some(piece)
+    }
+
+    /// What it may have been made go on for.
+    fn woken_nodes(&self) -> Nodes {
+        let mut nodes = Nodes::new();
+        for node in self.woken.iter().flat_map(|woken| &woken.nodes) {
+            if !nodes.contains(node) {
+                nodes.push(*node);
+            }
+        }
+        nodes
+    }
+
+    /// A request was made.
+    pub(crate) fn made_one(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.made += 1;
+        }
+    }
+
+    /// What those are given that it makes go on: the one thing that it is at, or all that it may be at.
+    pub(crate) fn hands_on(&self, at: &Moment) -> Nodes {
+        if let Some(current) = self.current(at) {
+            return current.nodes.clone();
+        }
+        if let Some(span) = self.only_open() {
+            return Nodes::from_iter([Node::Server(span)]);
+        }
+        if self.serves {
+            return Nodes::new();
+        }
+        match &self.current {
+            Some(current) => current.nodes.clone(),
+            None => self.woken_nodes(),
+        }
+    }
+}

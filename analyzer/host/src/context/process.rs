@@ -1,0 +1,605 @@
+//! One process: its threads, its connections, and the requests that it answers and makes.
+
+use super::actor::{Actor, ActorId};
+use super::evidence::{Class, Evidence, Node, Nodes, Trust};
+use super::happening::{Happening, Moment};
+use super::{ContextConfig, Decision};
+use foldhash::HashMap;
+use smallvec::SmallVec;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use wirespan_records::{Parent, Rule};
+
+pub(super) type Pieces = SmallVec<[Evidence; 2]>;
+
+/// A request that the process answers.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub conn: u64,
+    pub actor: ActorId,
+    pub heard_ns: u64,
+    /// Answered, or given up.
+    pub closed_ns: Option<u64>,
+    trace_id: Option<Box<str>>,
+    x_request_id: Option<Box<str>>,
+    /// Requests that may have been made for it.
+    pub clients: Vec<u64>,
+}
+
+/// A request that the process makes.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub conn: u64,
+    pub peer: u64,
+    pub sent_ns: u64,
+    pub heard_ns: Option<u64>,
+    pub evidence: Pieces,
+    /// Client requests that were made in the context of this one's response.
+    pub after: SmallVec<[(u64, Class); 2]>,
+    /// If not empty, it is one of these: they carry the same id.
+    pub within: SmallVec<[u64; 2]>,
+    pub decided: Option<Option<Parent>>,
+}
+
+#[derive(Debug, Default)]
+struct Conn {
+    /// What it was opened for, until its first request.
+    opened: Pieces,
+    fresh: bool,
+    /// What spoke for the last sends, by thread and its event: a request may take several.
+    sends: SmallVec<[((u32, u32), Pieces); 2]>,
+    /// Requests without a response, oldest first.
+    asked: VecDeque<u64>,
+    /// The last request that has a response.
+    answered: Option<u64>,
+    /// Requests to answer.
+    open: SmallVec<[u64; 2]>,
+}
+
+/// Who waited for a futex.
+#[derive(Debug, Default)]
+struct Futex {
+    timed: bool,
+    threads: SmallVec<[u32; 2]>,
+}
+
+/// How often something was done in the turn of what it was done for, and how often with nothing before it in its turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Starts {
+    after_bytes: u32,
+    by_itself: u32,
+}
+
+impl Starts {
+    fn count(&mut self, by_itself: bool) {
+        *(if by_itself { &mut self.by_itself } else { &mut self.after_bytes }) += 1;
+    }
+
+    /// Timers or other tasks begin it: bytes that came in before it in the same turn prove little.
+    pub(super) fn often_by_itself(self) -> bool {
+        self.by_itself > 2 && u64::from(self.by_itself) * 50 > u64::from(self.after_bytes)
+    }
+}
+
+/// When something is to be looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Check {
+    Server(u64),
+    Client(u64),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ProcessState {
+    actors: HashMap<ActorId, Actor>,
+    conns: HashMap<u64, Conn>,
+    pub(super) servers: HashMap<u64, Server>,
+    pub(super) clients: HashMap<u64, Client>,
+    /// Servers that are open or just closed, by the time that they were heard.
+    since: BTreeSet<(u64, u64)>,
+    /// Clients that are remembered, by the time that they were sent.
+    sent: BTreeSet<(u64, u64)>,
+    checks: BinaryHeap<Reverse<(u64, Check)>>,
+    futexes: HashMap<u64, Futex>,
+    pub(super) peers: HashMap<u64, Starts>,
+    pub(super) answers: Starts,
+    /// How many requests were made for what came with one event.
+    pub(super) made: HashMap<u64, u32>,
+    pub(super) trust: Trust,
+    groups: u64,
+    /// Goroutines wake each other; what threads do then says nothing.
+    goroutines: bool,
+    pub(super) last_ns: u64,
+}
+
+impl ProcessState {
+    /// Something happened.
+    pub(super) fn happen(
+        &mut self,
+        config: &ContextConfig,
+        at: &Moment,
+        what: Happening<'_>,
+        decisions: &mut Vec<Decision>,
+    ) {
+        self.last_ns = at.time_ns;
+        self.bound(config, decisions);
+        match what {
+            Happening::Data { conn, ingress: true } => self.received(at, conn),
+            Happening::Data { conn, ingress: false } => self.sent(config, at, conn),
+            Happening::ServerRequest { span, conn, trace_id, x_request_id } => {
+                let ids = (trace_id.map(Box::from), x_request_id.map(Box::from));
+                self.server_request(at, span, conn, ids);
+            }
+            Happening::ClientRequest { span, conn, peer, began, trace_id, x_request_id } => {
+                self.client_request(config, at, span, conn, peer, &began);
+                self.same_ids(config, span, trace_id, x_request_id, decisions);
+            }
+            Happening::ClientResponse { span } => self.client_response(at, span),
+            Happening::ServerResponse { span } => self.server_response(config, at, span),
+            Happening::Over { span } => self.over(config, at, span),
+            Happening::Connect { conn } => {
+                let mut opened = self.actor(at).pieces(at);
+                self.allow(config, &mut opened);
+                self.actor(at).acts(at);
+                self.conns.insert(conn, Conn { opened, fresh: true, ..Conn::default() });
+            }
+            Happening::Accept { conn } => {
+                self.actor(at).acts(at);
+                self.conns.insert(conn, Conn::default());
+            }
+            Happening::Gap { conn } => self.gap(conn),
+            Happening::Close { conn } => self.close(config, at, conn),
+            Happening::Wake { tid, coroutine, futex, timed } => {
+                self.goroutines |= coroutine != 0;
+                if coroutine != 0 {
+                    self.wake(at, ActorId::Coroutine(coroutine), 0);
+                } else if !self.goroutines && !self.wakes_anyone(tid, futex, timed) {
+                    self.wake(at, ActorId::Thread(tid), futex);
+                }
+            }
+            Happening::Fork { tid, coroutine } => {
+                let nodes = self.actor(at).hands_on(at);
+                let id = if coroutine == 0 { ActorId::Thread(tid) } else { ActorId::Coroutine(coroutine) };
+                let mut actor = Actor::default();
+                actor.wakes(nodes, 0);
+                self.actors.insert(id, actor);
+            }
+            Happening::Lost => {
+                let actor = self.actor(at);
+                actor.forgets();
+                actor.unsure = true;
+            }
+            Happening::Exit => {
+                self.actors.remove(&ActorId::Thread(at.tid));
+            }
+            Happening::Exec => {
+                self.finish(decisions);
+                *self = Self { last_ns: at.time_ns, ..Self::default() };
+            }
+        }
+    }
+
+    fn actor(&mut self, at: &Moment) -> &mut Actor {
+        self.actors.entry(ActorId::of(at)).or_default()
+    }
+
+    fn group(&mut self) -> u64 {
+        self.groups += 1;
+        self.groups
+    }
+
+    /// Leaves out what the rules forbid.
+    fn allow(&self, config: &ContextConfig, pieces: &mut Pieces) {
+        pieces.retain(|piece| config.rules.allow(piece.rule));
+    }
+
+    /// Keeps to the bounds: the oldest goes first.
+    fn bound(&mut self, config: &ContextConfig, decisions: &mut Vec<Decision>) {
+        while self.clients.len() > config.max_requests {
+            let Some(&(_, span)) = self.sent.first() else { break };
+            self.forget_client(span, decisions);
+        }
+        while self.servers.len() > config.max_requests {
+            let Some((_, span)) = self.since.pop_first() else { break };
+            if let Some(server) = self.servers.remove(&span)
+                && let Some(actor) = self.actors.get_mut(&server.actor)
+            {
+                actor.closes(span);
+                actor.unsure = true;
+            }
+        }
+        if self.actors.len() > config.max_actors {
+            let mut times: Vec<u64> = self.actors.values().map(|actor| actor.last_ns).collect();
+            let middle = times.len() / 2;
+            let (_, &mut median, _) = times.select_nth_unstable(middle);
+            self.actors.retain(|_, actor| actor.last_ns > median || !actor.open.is_empty());
+            if self.actors.len() > config.max_actors {
+                self.actors.clear();
+            }
+        }
+        if self.conns.len() > config.max_actors {
+            self.conns.retain(|_, conn| !conn.asked.is_empty() || !conn.open.is_empty());
+            if self.conns.len() > config.max_actors {
+                self.conns.clear();
+            }
+        }
+        if self.futexes.len() > config.max_actors {
+            self.futexes.clear();
+        }
+        if self.peers.len() > config.max_actors {
+            self.peers.clear();
+        }
+        if self.made.len() > config.max_requests {
+            let oldest = self.groups.saturating_sub(config.max_requests as u64 / 2);
+            self.made.retain(|group, _| *group > oldest);
+        }
+    }
+
+    fn received(&mut self, at: &Moment, id: u64) {
+        let nodes = self.conns.get(&id).map(Conn::bytes_of).unwrap_or_default();
+        let group = self.group();
+        let actor = self.actor(at);
+        actor.acts(at);
+        actor.bytes(at, nodes, group);
+    }
+
+    fn sent(&mut self, config: &ContextConfig, at: &Moment, id: u64) {
+        let mut pieces = self.actor(at).pieces(at);
+        self.allow(config, &mut pieces);
+        self.actor(at).acts(at);
+        let conn = self.conns.entry(id).or_default();
+        if conn.sends.len() == 4 {
+            conn.sends.remove(0);
+        }
+        conn.sends.push(((at.tid, at.thread_event), pieces));
+    }
+
+    fn server_request(
+        &mut self,
+        at: &Moment,
+        span: u64,
+        conn: u64,
+        ids: (Option<Box<str>>, Option<Box<str>>),
+    ) {
+        let group = self.group();
+        let actor = self.actor(at);
+        actor.head(at, Node::Server(span), group);
+        actor.opens(span, conn);
+        self.conns.entry(conn).or_default().open.push(span);
+        self.since.insert((at.time_ns, span));
+        self.servers.insert(
+            span,
+            Server {
+                conn,
+                actor: ActorId::of(at),
+                heard_ns: at.time_ns,
+                closed_ns: None,
+                trace_id: ids.0,
+                x_request_id: ids.1,
+                clients: Vec::new(),
+            },
+        );
+    }
+
+    fn client_request(
+        &mut self,
+        config: &ContextConfig,
+        at: &Moment,
+        span: u64,
+        id: u64,
+        peer: u64,
+        began: &Moment,
+    ) {
+        let conn = self.conns.entry(id).or_default();
+        let event = (began.tid, began.thread_event);
+        let sent = conn.sends.iter().rev().find(|(sent, _)| *sent == event).map(|(_, pieces)| pieces.clone());
+        let opened = std::mem::take(&mut conn.opened);
+        let fresh = std::mem::take(&mut conn.fresh);
+        conn.asked.push_back(span);
+        let several = self.actor(began).several;
+        let now = match sent {
+            Some(pieces) => pieces,
+            None => self.actor(at).pieces(at),
+        };
+        let by_itself = |pieces: &Pieces| pieces.iter().all(|piece| piece.class > Class::LateAnswer);
+        if several {
+            let starts = self.peers.entry(peer).or_default();
+            starts.count(by_itself(if fresh { &opened } else { &now }));
+        }
+        // A coroutine that sends knows better than the one that opened the connection; a loop that sends because the
+        // connection is open knows nothing.
+        let mut evidence = match now.first() {
+            Some(piece) if !fresh || piece.class == Class::Coroutine => now,
+            _ if !fresh || opened.is_empty() && !several => now,
+            _ => opened.into_iter().map(|piece| Evidence { rule: Rule::Socket, ..piece }).collect(),
+        };
+        self.allow(config, &mut evidence);
+        for piece in &evidence {
+            *self.made.entry(piece.group).or_default() += 1;
+        }
+        self.actor(began).made_one();
+        self.sent.insert((began.time_ns, span));
+        self.clients.insert(
+            span,
+            Client {
+                conn: id,
+                peer,
+                sent_ns: began.time_ns,
+                heard_ns: None,
+                evidence: Pieces::new(),
+                after: SmallVec::new(),
+                within: SmallVec::new(),
+                decided: None,
+            },
+        );
+        for piece in evidence {
+            self.connect(span, piece);
+        }
+        let latest = match self.since.is_empty() {
+            true => config.grace_ns,
+            false => config.max_wait_ns,
+        };
+        self.checks.push(Reverse((began.time_ns.saturating_add(latest), Check::Client(span))));
+    }
+
+    /// Something speaks for `span` having been made for the same as others.
+    fn connect(&mut self, span: u64, piece: Evidence) {
+        if let [Node::Client(other)] = piece.nodes.as_slice()
+            && let Some(other) = self.clients.get_mut(other)
+        {
+            other.after.push((span, piece.class));
+        }
+        for node in &piece.nodes {
+            if let Some(server) = self.root(*node, 0).and_then(|server| self.servers.get_mut(&server))
+                && server.clients.last() != Some(&span)
+            {
+                server.clients.push(span);
+            }
+        }
+        if let Some(client) = self.clients.get_mut(&span) {
+            client.evidence.push(piece);
+        }
+    }
+
+    /// The server request that a node leads to by what is known first.
+    fn root(&self, node: Node, depth: u32) -> Option<u64> {
+        match node {
+            Node::Server(span) => Some(span),
+            Node::Client(span) => {
+                let client = self.clients.get(&span)?;
+                if let Some(decided) = client.decided {
+                    return decided.map(|parent| parent.span);
+                }
+                let first = client.evidence.first()?.nodes.first()?;
+                (depth < 16).then(|| self.root(*first, depth + 1)).flatten()
+            }
+        }
+    }
+
+    /// Decides at once what carries the id of an open request.
+    fn same_ids(
+        &mut self,
+        config: &ContextConfig,
+        span: u64,
+        trace_id: Option<&str>,
+        x_request_id: Option<&str>,
+        decisions: &mut Vec<Decision>,
+    ) {
+        for (allowed, rule, id) in [
+            (config.rules.wire_id, Rule::WireId, trace_id),
+            (config.rules.request_id, Rule::RequestId, x_request_id),
+        ] {
+            let (true, Some(id)) = (allowed, id) else { continue };
+            let same = |server: &Server| {
+                let its = if rule == Rule::WireId { &server.trace_id } else { &server.x_request_id };
+                server.closed_ns.is_none() && its.as_deref() == Some(id)
+            };
+            let within: SmallVec<[u64; 2]> =
+                self.servers.iter().filter(|(_, server)| same(server)).map(|(span, _)| *span).collect();
+            let Some(client) = self.clients.get_mut(&span) else { return };
+            if let [server] = within.as_slice() {
+                let parent = Some(Parent { span: *server, rule, confidence: 1.0 });
+                client.decided = Some(parent);
+                decisions.push(Decision { client: span, parent });
+                return;
+            }
+            if !within.is_empty() && client.within.is_empty() {
+                client.within = within;
+            }
+        }
+    }
+
+    fn client_response(&mut self, at: &Moment, span: u64) {
+        let group = self.group();
+        self.actor(at).head(at, Node::Client(span), group);
+        let Some(client) = self.clients.get_mut(&span) else { return };
+        client.heard_ns = Some(at.time_ns);
+        if let Some(conn) = self.conns.get_mut(&client.conn) {
+            conn.asked.retain(|asked| *asked != span);
+            conn.answered = Some(span);
+        }
+    }
+
+    fn server_response(&mut self, config: &ContextConfig, at: &Moment, span: u64) {
+        let actor = self.actors.entry(ActorId::of(at)).or_default();
+        let (nodes, class) = match actor.current(at) {
+            Some(current) => (current.nodes.clone(), actor.answer_class(at)),
+            None if actor.serves => (Nodes::new(), Class::LateAnswer),
+            None => (actor.hands_on(at), Class::WakesWaiting),
+        };
+        if actor.several {
+            self.answers.count(nodes.is_empty());
+        }
+        let rule = if class == Class::WakesWaiting { Rule::Handoff } else { Rule::Socket };
+        if let ([Node::Client(client)], true) = (nodes.as_slice(), config.rules.allow(rule)) {
+            let nodes = Nodes::from_iter([Node::Server(span)]);
+            self.connect(*client, Evidence { nodes, class, rule, position: 0, group: 0 });
+        }
+        self.close_server(config, at, span);
+        self.actor(at).closes(span);
+    }
+
+    fn close_server(&mut self, config: &ContextConfig, at: &Moment, span: u64) {
+        let Some(server) = self.servers.get_mut(&span) else { return };
+        if server.closed_ns.is_some() {
+            return;
+        }
+        server.closed_ns = Some(at.time_ns);
+        if let Some(actor) = self.actors.get_mut(&server.actor) {
+            actor.closes(span);
+        }
+        if let Some(conn) = self.conns.get_mut(&server.conn) {
+            conn.open.retain(|open| *open != span);
+        }
+        self.checks.push(Reverse((at.time_ns.saturating_add(config.grace_ns), Check::Server(span))));
+    }
+
+    fn over(&mut self, config: &ContextConfig, at: &Moment, span: u64) {
+        self.close_server(config, at, span);
+        if let Some(client) = self.clients.get(&span)
+            && let Some(conn) = self.conns.get_mut(&client.conn)
+        {
+            conn.asked.retain(|asked| *asked != span);
+        }
+    }
+
+    fn gap(&mut self, id: u64) {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        for span in conn.open {
+            let Some(server) = self.servers.get(&span) else { continue };
+            if let Some(actor) = self.actors.get_mut(&server.actor) {
+                // What it does next may still be for this one, and nobody will tell when that ends.
+                actor.unsure = true;
+            }
+        }
+        for actor in self.actors.values_mut() {
+            actor.forgets();
+        }
+        self.conns.insert(id, Conn::default());
+    }
+
+    fn close(&mut self, config: &ContextConfig, at: &Moment, id: u64) {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        for span in conn.open {
+            self.close_server(config, at, span);
+        }
+    }
+
+    /// A lock that many threads wait for in turn, as the GIL of Python: who lets it go does not hand on work.
+    fn wakes_anyone(&mut self, tid: u32, address: u64, timed: bool) -> bool {
+        if address == 0 {
+            return false;
+        }
+        let futex = self.futexes.entry(address).or_default();
+        futex.timed |= timed;
+        if futex.threads.len() < 2 && !futex.threads.contains(&tid) {
+            futex.threads.push(tid);
+        }
+        futex.timed && futex.threads.len() > 1
+    }
+
+    fn wake(&mut self, at: &Moment, id: ActorId, futex: u64) {
+        let nodes = self.actor(at).hands_on(at);
+        let woken = self.actors.entry(id).or_default();
+        if let [Node::Client(span)] = nodes.as_slice()
+            && let Some(server) = woken.only_open()
+            && let Some(client) = self.clients.get(span)
+            && client.heard_ns.is_some()
+            && woken.last_ns <= client.sent_ns
+        {
+            let nodes = Nodes::from_iter([Node::Server(server)]);
+            let (class, rule) = (Class::WakesWaiting, Rule::Handoff);
+            self.connect(*span, Evidence { nodes, class, rule, position: 0, group: 0 });
+            self.actor(at).finishes();
+        } else {
+            woken.wakes(nodes, futex);
+        }
+    }
+
+    /// Looks at what is due.
+    pub(super) fn advance(&mut self, now_ns: u64, decisions: &mut Vec<Decision>) {
+        while let Some(&Reverse((due_ns, check))) = self.checks.peek()
+            && due_ns <= now_ns
+        {
+            self.checks.pop();
+            match check {
+                Check::Client(span) => self.decide(span, decisions),
+                Check::Server(span) => self.leave_server(span, decisions),
+            }
+        }
+    }
+
+    /// Decides on what was made for a server request, and on all that can have been made for no other.
+    fn leave_server(&mut self, span: u64, decisions: &mut Vec<Decision>) {
+        let Some(server) = self.servers.get_mut(&span) else { return };
+        let heard_ns = server.heard_ns;
+        for client in std::mem::take(&mut server.clients) {
+            if self.verdict(client).is_some_and(|verdict| verdict.server == span) {
+                self.decide(client, decisions);
+            }
+        }
+        self.since.remove(&(heard_ns, span));
+        let oldest_ns = self.since.first().map_or(u64::MAX, |&(heard_ns, _)| heard_ns);
+        let past: Vec<u64> =
+            self.sent.iter().take_while(|(sent_ns, _)| *sent_ns < oldest_ns).map(|&(_, span)| span).collect();
+        for client in past {
+            self.forget_client(client, decisions);
+        }
+        self.servers.remove(&span);
+    }
+
+    fn decide(&mut self, span: u64, decisions: &mut Vec<Decision>) {
+        if self.clients.get(&span).is_none_or(|client| client.decided.is_some()) {
+            return;
+        }
+        let parent = self.verdict(span).map(|verdict| {
+            self.learn(span, &verdict);
+            verdict.parent()
+        });
+        if let Some(client) = self.clients.get_mut(&span) {
+            client.decided = Some(parent);
+        }
+        decisions.push(Decision { client: span, parent });
+    }
+
+    fn forget_client(&mut self, span: u64, decisions: &mut Vec<Decision>) {
+        self.decide(span, decisions);
+        if let Some(client) = self.clients.remove(&span) {
+            self.sent.remove(&(client.sent_ns, span));
+            if let Some(conn) = self.conns.get_mut(&client.conn) {
+                conn.asked.retain(|asked| *asked != span);
+            }
+        }
+    }
+
+    /// Decides all that is left.
+    pub(super) fn finish(&mut self, decisions: &mut Vec<Decision>) {
+        self.advance(u64::MAX, decisions);
+        while let Some(&(_, span)) = self.sent.first() {
+            self.forget_client(span, decisions);
+        }
+    }
+
+    /// When it has to be looked at again, ns.
+    pub(super) fn due_ns(&self) -> Option<u64> {
+        self.checks.peek().map(|Reverse((due_ns, _))| *due_ns)
+    }
+}
+
+impl Conn {
+    /// What more bytes from the other end belong to, as far as that is certain.
+    fn bytes_of(&self) -> Nodes {
+        match (self.open.as_slice(), self.asked.front(), self.answered) {
+            ([], None, None) => match self.opened.first() {
+                Some(piece) => piece.nodes.clone(),
+                None => Nodes::new(),
+            },
+            ([open], _, _) => Nodes::from_iter([Node::Server(*open)]),
+            ([], Some(asked), None) => Nodes::from_iter([Node::Client(*asked)]),
+            ([], None, Some(answered)) => Nodes::from_iter([Node::Client(answered)]),
+            ([], Some(asked), Some(answered)) => {
+                Nodes::from_iter([Node::Client(answered), Node::Client(*asked)])
+            }
+            _ => Nodes::new(),
+        }
+    }
+}

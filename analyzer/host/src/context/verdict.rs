@@ -1,0 +1,226 @@
+//! From evidence to a parent: what all the best evidence agrees on, or nothing.
+
+use super::evidence::{Class, Evidence, Node, PROOF};
+use super::process::{Client, ProcessState, Server};
+use smallvec::SmallVec;
+use wirespan_records::{Parent, Rule};
+
+/// Connected requests that are looked at for one verdict.
+const MAX_CONNECTED: usize = 256;
+/// Nothing that programs do proves more.
+const MOST: f32 = 0.98;
+
+/// For what a client request was made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict {
+    pub server: u64,
+    rule: Rule,
+    /// Least trusted evidence that was needed.
+    level: f32,
+    /// Evidence of two kinds leads there by itself.
+    agreed: bool,
+}
+
+impl Verdict {
+    pub(super) fn parent(&self) -> Parent {
+        let confidence = if self.agreed { (self.level + 1.0) / 2.0 } else { self.level };
+        Parent { span: self.server, rule: self.rule, confidence: confidence.min(MOST) }
+    }
+}
+
+type Servers = SmallVec<[u64; 2]>;
+
+impl ProcessState {
+    /// How far evidence for this client request is to be trusted.
+    fn trust_in(&self, client: &Client, piece: &Evidence) -> f32 {
+        let trust = self.trust.of(piece.class);
+        let doubtful = match piece.class {
+            Class::LateTurn => self.peers.get(&client.peer).is_some_and(|peer| peer.often_by_itself()),
+            Class::LateAnswer => self.answers.often_by_itself(),
+            _ => false,
+        };
+        match piece.nodes.len() {
+            _ if doubtful => trust.min(PROOF / 2.0),
+            1 => trust,
+            _ => trust.min(self.trust.of(Class::Order)),
+        }
+    }
+
+    /// The client request can have been made for this one.
+    fn fits(&self, client: &Client, server: u64) -> bool {
+        self.servers.get(&server).is_some_and(|Server { heard_ns, closed_ns, .. }| {
+            *heard_ns <= client.sent_ns && closed_ns.is_none_or(|closed_ns| client.sent_ns <= closed_ns)
+        }) && (client.within.is_empty() || client.within.contains(&server))
+    }
+
+    /// The server request that a decided or single node stands for.
+    fn stands_for(&self, node: Node) -> Option<u64> {
+        match node {
+            Node::Server(span) => Some(span),
+            Node::Client(span) => Some(self.clients.get(&span)?.decided??.span),
+        }
+    }
+
+    /// Which of several requests that came together it was made for, if that can be told.
+    fn one_of(&self, client: &Client, piece: &Evidence) -> Option<u64> {
+        if let [node] = piece.nodes.as_slice() {
+            return self.stands_for(*node).filter(|server| self.fits(client, *server));
+        }
+        // A request that was answered before this one's response came did not need it.
+        let can = |server: u64| {
+            self.fits(client, server)
+                && self
+                    .servers
+                    .get(&server)
+                    .and_then(|server| server.closed_ns)
+                    .is_none_or(|closed_ns| client.heard_ns.is_none_or(|heard_ns| heard_ns <= closed_ns))
+        };
+        let mut possible = Servers::new();
+        for node in &piece.nodes {
+            if let Some(server) = self.stands_for(*node)
+                && can(server)
+                && !possible.contains(&server)
+            {
+                possible.push(server);
+            }
+        }
+        if let [server] = possible.as_slice() {
+            return Some(*server);
+        }
+        let made = self.made.get(&piece.group).copied()?;
+        let all_servers = piece.nodes.iter().all(|node| matches!(node, Node::Server(_)));
+        if all_servers && piece.group != 0 && made as usize == piece.nodes.len() {
+            let node = piece.nodes.get(piece.position as usize)?;
+            return self.stands_for(*node).filter(|server| can(*server));
+        }
+        None
+    }
+
+    /// What the evidence says, if it says one thing.
+    pub(super) fn verdict(&self, span: u64) -> Option<Verdict> {
+        let client = self.clients.get(&span)?;
+        if let Some(decided) = client.decided {
+            let parent = decided?;
+            return Some(Verdict {
+                server: parent.span,
+                rule: parent.rule,
+                level: parent.confidence,
+                agreed: false,
+            });
+        }
+        let mut level = 1.0;
+        while let Some(next) = self.next_level(span, level) {
+            level = next;
+            let servers = self.connected(span, level);
+            match servers.as_slice() {
+                [] => {}
+                [server] => return Some(self.found(client, *server, level)),
+                _ => return self.directly(client, level),
+            }
+        }
+        None
+    }
+
+    /// The most trusted evidence around this request that is trusted less than `below`.
+    fn next_level(&self, span: u64, below: f32) -> Option<f32> {
+        let mut best: Option<f32> = None;
+        self.walk(span, PROOF, |client, piece| {
+            let trust = self.trust_in(client, piece);
+            if trust < below && best.is_none_or(|best| trust > best) {
+                best = Some(trust);
+            }
+        });
+        best.filter(|best| *best >= PROOF)
+    }
+
+    /// All server requests that evidence of this level leads to and that fit.
+    fn connected(&self, span: u64, level: f32) -> Servers {
+        let mut servers = Servers::new();
+        let Some(origin) = self.clients.get(&span) else { return servers };
+        self.walk(span, level, |client, piece| {
+            if let Some(server) = self.one_of(client, piece)
+                && self.fits(origin, server)
+                && !servers.contains(&server)
+            {
+                servers.push(server);
+            }
+        });
+        servers
+    }
+
+    /// Shows all evidence of this level or better on requests that are connected by such.
+    fn walk<'a>(&'a self, span: u64, level: f32, mut show: impl FnMut(&'a Client, &'a Evidence)) {
+        let mut seen: SmallVec<[u64; 16]> = SmallVec::from_iter([span]);
+        let mut next = 0;
+        while let Some(&span) = seen.get(next) {
+            next += 1;
+            let Some(client) = self.clients.get(&span) else { continue };
+            let mut reach = |other: u64| {
+                let open = self.clients.get(&other).is_some_and(|other| other.decided.is_none());
+                if open && seen.len() < MAX_CONNECTED && !seen.contains(&other) {
+                    seen.push(other);
+                }
+            };
+            for piece in client.evidence.iter().filter(|piece| self.trust_in(client, piece) >= level) {
+                show(client, piece);
+                if let [Node::Client(other)] = piece.nodes.as_slice() {
+                    reach(*other);
+                }
+            }
+            for (other, _) in &client.after {
+                let trusted = self.clients.get(other).is_some_and(|after| {
+                    after.evidence.iter().any(|piece| {
+                        piece.nodes.as_slice() == [Node::Client(span)] && self.trust_in(after, piece) >= level
+                    })
+                });
+                if trusted {
+                    reach(*other);
+                }
+            }
+        }
+    }
+
+    /// The one parent that two kinds of evidence on the request itself agree on, where what surrounds it disagrees.
+    fn directly(&self, client: &Client, level: f32) -> Option<Verdict> {
+        let mut found: SmallVec<[(u64, Class); 4]> = SmallVec::new();
+        for piece in client.evidence.iter().filter(|piece| self.trust_in(client, piece) >= level) {
+            found.push((self.one_of(client, piece)?, piece.class));
+        }
+        let (server, class) = *found.first()?;
+        let agree = found.iter().all(|(other, _)| *other == server);
+        (agree && found.iter().any(|(_, other)| *other != class)).then(|| self.found(client, server, level))
+    }
+
+    fn found(&self, client: &Client, server: u64, level: f32) -> Verdict {
+        let mut rule = None;
+        let mut classes: SmallVec<[Class; 4]> = SmallVec::new();
+        for piece in &client.evidence {
+            if self.one_of(client, piece) == Some(server) {
+                rule = rule.or(Some(piece.rule));
+                if !classes.contains(&piece.class) {
+                    classes.push(piece.class);
+                }
+            }
+        }
+        let rule = rule.or(client.evidence.first().map(|piece| piece.rule)).unwrap_or(Rule::Socket);
+        Verdict { server, rule, level, agreed: classes.len() > 1 }
+    }
+
+    /// Judges the kinds of evidence by what came out.
+    pub(super) fn learn(&mut self, span: u64, verdict: &Verdict) {
+        let Some(client) = self.clients.get(&span) else { return };
+        let judged: SmallVec<[(Class, bool); 4]> = client
+            .evidence
+            .iter()
+            .filter(|_| client.evidence.len() > 1)
+            .filter_map(|piece| {
+                let server = self.one_of(client, piece)?;
+                (server != verdict.server || verdict.agreed)
+                    .then_some((piece.class, server == verdict.server))
+            })
+            .collect();
+        for (class, right) in judged {
+            self.trust.judge(class, right);
+        }
+    }
+}
