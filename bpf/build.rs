@@ -55,6 +55,7 @@ fn compile(clang: &OsString, source: &Path, out: &Path) -> Result<(), String> {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let output = Command::new(clang)
         .args(["-target", "bpf", "-g", "-O2", "-mcpu=v3", "-Wall", "-Werror", "-fdebug-compilation-dir=."])
+        .arg(format!("-D__TARGET_ARCH_{}", if arch == "aarch64" { "arm64" } else { "x86" }))
         .arg("-idirafter")
         .arg(format!("/usr/include/{arch}-linux-gnu"))
         .arg("-c")

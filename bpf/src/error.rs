@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 
 /// Each text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,27 @@ pub enum BpfError {
         entries: usize,
         /// How many are possible.
         max: usize,
+    },
+    /// The kernel does not say how its structures are laid out.
+    #[error(
+        "system calls cannot be traced: no type information of the kernel in {} ({reason}); use a kernel that is built with \
+         CONFIG_DEBUG_INFO_BTF", path.display()
+    )]
+    NoBtf {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why it cannot be read.
+        reason: String,
+    },
+    /// A program or library cannot be probed.
+    #[error("cannot probe {} at offset {offset:#x}: {reason}", file.display())]
+    Uprobe {
+        /// The program or library.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What the kernel said.
+        reason: String,
     },
     /// A map of a running program cannot be changed.
     #[error("cannot change a map of the eBPF program: {reason}")]
@@ -108,7 +130,7 @@ fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
 }
 
 /// The first line of each cause: a verifier's log is long, and its end is not what a user can act on.
-fn text(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn text(error: &(dyn Error + 'static)) -> String {
     let mut lines: Vec<_> =
         causes(error).filter_map(|cause| cause.to_string().lines().next().map(str::to_owned)).collect();
     lines.dedup();

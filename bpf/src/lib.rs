@@ -6,6 +6,7 @@
 //! - [`flow_hash()`]: the symmetric hash that the programs give a packet
 //! - [`generate`]: traffic for the benchmark suite
 //! - `object`, `sys`: from an object file to a program in the kernel
+//! - [`tracer`]: what processes do with sockets
 //! - [`xdp`]: frames of an interface to AF_XDP sockets, filtered, counted and stamped
 
 mod error;
@@ -14,6 +15,7 @@ mod flow_hash;
 pub mod generate;
 mod object;
 mod sys;
+pub mod tracer;
 pub mod xdp;
 
 pub use error::BpfError;

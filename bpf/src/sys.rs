@@ -5,7 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_map_type};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_info};
 
 /// Types that are the same bytes in the kernel and here.
 ///
@@ -194,6 +194,17 @@ fn try_load(program: &Program<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     }
     copy_name(&mut load.prog_name, program.name);
     bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
+}
+
+/// What the kernel says of a loaded program.
+pub(crate) fn program_info(program: i32) -> io::Result<bpf_prog_info> {
+    // SAFETY: all fields are integers.
+    let (mut attr, mut info): (bpf_attr, bpf_prog_info) = unsafe { std::mem::zeroed() };
+    attr.info.bpf_fd = program as u32;
+    attr.info.info_len = size_of::<bpf_prog_info>() as u32;
+    attr.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
 }
 
 /// Loads type information.

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+//
+// Tells what the processes of this host do with sockets: facts only, one event each. What they mean is found out in user space.
+//
+// System calls are seen by the pair of tracepoints that all of them pass, not by one pair for each call: those go through
+// perf's buffers, need tracefs, and cost a read of a file more. The table `calls` says which calls are of interest.
+//
+//	tracer_kernel.h		parts of the kernel's structures
+//	tracer_arch.h		registers
+//	tracer_maps.h		what is told, remembered and counted
+//	tracer_socket.h		from a descriptor to a socket and its facts
+//	tracer_event.h		events and the ring; what programs of uprobes need
+//	tracer_payload.h	how much is copied, and from where
+//	tracer_calls.h		calls that move bytes
+//	tracer_lifecycle.h	connections, processes and threads
+//	tracer_lengths.h	bytes without a call
+//	tracer_wake.h		one thread wakes another
+
+#include "tracer_calls.h"
+#include "tracer_lifecycle.h"
+#include "tracer_lengths.h"
+#include "tracer_wake.h"
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
+{
+	__u32 tid;
+	__u64 pid_tgid;
+	__u8 call;
+	struct thread *thread;
+
+	if ((__u64)nr >= SYSCALLS_MAX || !(call = calls[nr]))
+		return 0;
+	pid_tgid = bpf_get_current_pid_tgid();
+	if (is_left_out(pid_tgid >> 32))
+		return 0;
+	if (is_compat(regs)) {
+		COUNT(compat, 1);
+		return 0;
+	}
+	switch (call) {
+	case CALL_WAIT:
+		tid = (__u32)pid_tgid;
+		thread = bpf_map_lookup_elem(&threads, &tid);
+		if (thread)
+			thread->turn++;
+		return 0;
+	case CALL_ACCEPT:
+		remember_accept(regs, nr);
+		return 0;
+	case CALL_CLOSE:
+		tell_close(regs);
+		return 0;
+	default:
+		remember(regs, nr, call);
+		return 0;
+	}
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
+{
+	__u64 nr = SYSCALL(regs);
+	__u32 tid;
+	struct thread *thread;
+
+	if (nr >= SYSCALLS_MAX || !calls[nr] || calls[nr] >= CALL_CLOSE)
+		return 0;
+	tid = (__u32)bpf_get_current_pid_tgid();
+	thread = bpf_map_lookup_elem(&threads, &tid);
+	if (!thread || !thread->call || thread->nr != nr)
+		return 0;
+	switch (thread->call) {
+	case CALL_CONNECT:
+		tell_connect(thread, result);
+		break;
+	case CALL_ACCEPT:
+		tell_accept(thread, result);
+		break;
+	default:
+		tell_data(thread, tid, result);
+	}
+	thread->call = CALL_NONE;
+	return 0;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* System calls that move bytes: remembered at their start when they are on a socket, told at their end, when the kernel has
+ * just used the bytes and they are in memory. */
+#ifndef WIRESPAN_TRACER_CALLS_H
+#define WIRESPAN_TRACER_CALLS_H
+
+#include "tracer_arch.h"
+#include "tracer_payload.h"
+
+static __always_inline bool is_ingress(__u8 call)
+{
+	return call >= CALL_READ && call <= CALL_RECVMMSG;
+}
+
+/* Remembers a call on a socket. The flags of a receive say whether it takes the bytes out of the socket. */
+static __always_inline void remember(struct pt_regs *regs, __u16 nr, __u8 call)
+{
+	struct file *file;
+	struct thread *thread;
+	__u64 ino = 0, sk, msg_flags = 0, name = 0;
+	int fd = ARG0(regs);
+	__u8 flags = is_ingress(call) ? CALL_INGRESS : 0;
+	__u16 protocol;
+
+	if (call == CALL_SPLICE) {
+		/* The sending end first: a splice between two sockets is not possible. */
+		fd = ARG2(regs);
+		sk = socket_of(fd, &file, &ino);
+		if (!sk) {
+			fd = ARG0(regs);
+			sk = socket_of(fd, &file, &ino);
+			flags = CALL_INGRESS;
+		}
+	} else {
+		sk = socket_of(fd, &file, &ino);
+	}
+	if (!sk)
+		return;
+
+	if (call == CALL_RECVFROM || call == CALL_SENDTO) {
+		msg_flags = ARG3(regs);
+		name = ARG4(regs);
+	} else if (call == CALL_RECVMSG || call == CALL_SENDMSG) {
+		msg_flags = ARG2(regs);
+	} else if (call == CALL_RECVMMSG || call == CALL_SENDMMSG) {
+		msg_flags = ARG3(regs);
+	}
+	if (flags & CALL_INGRESS) {
+		if (msg_flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB)) {
+			COUNT(peeked, 1);
+			return;
+		}
+		if (msg_flags & MSG_TRUNC)
+			flags |= CALL_DISCARD;
+	} else if (msg_flags & MSG_MORE) {
+		flags |= CALL_MORE;
+	}
+
+	thread = this_thread();
+	if (!thread)
+		return;
+	protocol = BPF_CORE_READ((struct sock *)sk, sk_protocol);
+	if (protocol == IPPROTO_TCP) {
+		flags |= CALL_TCP;
+		thread->write_seq = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+		thread->copied_seq = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
+	} else if (protocol == IPPROTO_MPTCP) {
+		flags |= CALL_SEQ_UNKNOWN;
+	}
+	thread->sk = sk;
+	thread->ino = ino;
+	thread->fd = fd;
+	thread->nr = nr;
+	thread->flags = flags;
+	thread->buffer = ARG1(regs);
+	thread->count = ARG2(regs);
+	thread->name = name;
+	thread->armed = 1;
+	thread->call = call;
+	thread->enter_ns = bpf_ktime_get_boot_ns();
+}
+
+/* A datagram socket without a fixed peer says in each call who that is. */
+static __always_inline void put_name(struct event *event, __u64 address)
+{
+	struct sockaddr_any name = {};
+
+	if (!address || bpf_probe_read_user(&name, 16, (void *)address))
+		return;
+	if (name.family == AF_INET) {
+		set_address4(event->remote, name.address4);
+	} else if (name.family == AF_INET6) {
+		if (bpf_probe_read_user(&name, sizeof(name), (void *)address))
+			return;
+		copy_address(event->remote, name.address6);
+	} else {
+		return;
+	}
+	event->remote_port = bpf_ntohs(name.port);
+	if (event->family == AF_INET6)
+		fold_mapped(&event->family, event->local, event->remote);
+}
+
+/* The sequence number of the message's first byte, from readings before and after the call. */
+static __always_inline void put_seq(struct event *event, struct thread *thread, struct sock *sk, struct message *message)
+{
+	__u32 before, after;
+
+	if (thread->flags & CALL_INGRESS) {
+		before = thread->copied_seq;
+		after = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
+		event->opposite_seq = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+	} else {
+		before = thread->write_seq;
+		after = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+		event->opposite_seq = thread->copied_seq;
+	}
+	event->tcp_seq = before + message->before;
+	if (after - before != message->moved) {
+		event->flags |= FLAG_SEQ_AMBIGUOUS;
+		event->tcp_seq = after - message->moved + message->before;
+	}
+}
+
+/* Tells of one message. Reads what is volatile first, copies the payload last. */
+static __always_inline int tell(struct thread *thread, struct scratch *scratch, struct message *message)
+{
+	bool ingress = thread->flags & CALL_INGRESS;
+	__u8 direction = ingress ? DIRECTION_IN : DIRECTION_OUT;
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, want, got;
+	struct sock *sk = (struct sock *)thread->sk;
+	struct conn *conn = conn_of(thread->sk, thread->ino);
+	struct event *event;
+
+	if (!conn)
+		return 0;
+	event = &scratch->event;
+	refresh_conn(conn, sk);
+	if (conn->family != AF_INET && conn->family != AF_INET6 && conn->family != AF_UNIX)
+		return 0;
+	apply_policy(conn, tgid);
+	conn->tgid = tgid;
+	if (conn->mute) {
+		COUNT(muted, 1);
+		return 0;
+	}
+
+	begin_event(event, EVENT_DATA, SOURCE_SYSCALL, thread);
+	event->enter_ns = thread->enter_ns;
+	put_conn(event, conn);
+	conn->events++;
+	conn->told = 1;
+	conn->tid = event->tid;
+	conn->process_start_ns = event->process_start_ns;
+	if (ingress)
+		event->flags |= FLAG_INGRESS;
+	if (thread->flags & CALL_MORE)
+		event->flags |= FLAG_MORE;
+	if (conn->direction != direction) {
+		if (conn->direction)
+			event->flags |= FLAG_FIRST_IN_DIRECTION;
+		conn->direction = direction;
+		conn->used = 0;
+	}
+	event->fd = thread->fd;
+	event->syscall = thread->call;
+	event->length = message->length;
+	event->iov_count = message->is_iov ? message->count : 1;
+	if (thread->flags & CALL_TCP) {
+		put_seq(event, thread, sk, message);
+		put_tcp(event, sk);
+	} else if (thread->flags & CALL_SEQ_UNKNOWN) {
+		event->flags |= FLAG_SEQ_AMBIGUOUS;
+	}
+	if (conn->family != AF_UNIX && conn->remote_port == 0)
+		put_name(event, message->name);
+	thread->last_conn = conn->id;
+	thread->last_sk = thread->sk;
+	thread->last_ns = event->exit_ns;
+	thread->last_fd = thread->fd;
+	thread->last_seq = event->tcp_seq;
+	thread->last_length = message->length;
+	thread->last_ingress = ingress;
+
+	want = wanted(conn);
+	if (want > message->length)
+		want = message->length;
+	got = 0;
+	if (message->buffer && !(thread->flags & CALL_DISCARD)) {
+		got = message->is_iov ? copy_iov(scratch, message->buffer, message->count, want) :
+					copy_bytes(scratch->payload, message->buffer, want);
+		if (got == 0 && want != 0)
+			COUNT(unreadable, 1);
+	}
+	conn->used += got;
+	event->captured = got;
+	event->size = sizeof(*event) + got;
+	if (got == 0)
+		event->flags |= FLAG_NO_DATA;
+	if (got < message->length)
+		event->flags |= FLAG_TRUNCATED;
+	if (got > CAPTURE_MAX)
+		return 0;
+	if (bpf_ringbuf_output(&events, event, sizeof(*event) + got, wakeup()))
+		COUNT(ring_full, 1);
+	return 0;
+}
+
+static __always_inline struct scratch *scratch_of_cpu(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratches, &zero);
+}
+
+/* Tells of the message in the scratch. A global function, so that the verifier looks at it once and not for each message. */
+__noinline int tell_message(__u32 tid)
+{
+	struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
+	struct scratch *scratch = scratch_of_cpu();
+	struct message message;
+
+	if (!thread || !scratch)
+		return 0;
+	message = scratch->message;
+	return tell(thread, scratch, &message);
+}
+
+/* Messages of datagram sockets, as a rule; those of a stream are counted from its first byte. */
+static __always_inline void tell_mmsg(struct thread *thread, struct scratch *scratch, __u32 tid, __u32 messages)
+{
+	struct message *message = &scratch->message;
+	struct user_mmsghdr header;
+
+	message->before = 0;
+	message->is_iov = true;
+	for (__u32 i = 0; i < MESSAGES_MAX; i++) {
+		if (i >= messages)
+			return;
+		if (bpf_probe_read_user(&header, sizeof(header), (void *)(thread->buffer + i * sizeof(header)))) {
+			COUNT(unreadable, 1);
+			return;
+		}
+		message->buffer = header.header.iov;
+		message->count = header.header.iov_count;
+		message->name = header.header.name;
+		message->length = header.length;
+		message->moved = message->before + header.length;
+		tell_message(tid);
+		message->before += header.length;
+	}
+	if (messages > MESSAGES_MAX)
+		COUNT(messages_over, messages - MESSAGES_MAX);
+}
+
+/* The call that `thread` was in has moved `result` bytes, or messages. */
+static __always_inline void tell_data(struct thread *thread, __u32 tid, long result)
+{
+	struct scratch *scratch = scratch_of_cpu();
+	struct message message = {.length = result, .moved = result};
+
+	if (result <= 0 || !scratch)
+		return;
+	if (thread->call == CALL_RECVMMSG || thread->call == CALL_SENDMMSG) {
+		tell_mmsg(thread, scratch, tid, result);
+		return;
+	}
+	if (thread->call == CALL_RECVMSG || thread->call == CALL_SENDMSG) {
+		struct user_msghdr header = {};
+
+		if (bpf_probe_read_user(&header, sizeof(header), (void *)thread->buffer))
+			COUNT(unreadable, 1);
+		message.buffer = header.iov;
+		message.count = header.iov_count;
+		message.name = header.name;
+		message.is_iov = true;
+	} else if (thread->call != CALL_SENDFILE && thread->call != CALL_SPLICE) {
+		message.buffer = thread->buffer;
+		message.count = thread->count;
+		message.name = thread->name;
+		message.is_iov = thread->call == CALL_READV || thread->call == CALL_WRITEV;
+	}
+	tell(thread, scratch, &message);
+}
+
+#endif

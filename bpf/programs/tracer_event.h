@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Events: who, which socket, and the way into the ring.
+ *
+ * For programs of uprobes, which can be interrupted by each other on one CPU and so have no scratch:
+ *
+ *     struct thread *thread = this_thread();      the thread with its last socket call (thread->last_...), made if need be
+ *     struct event *event = reserve_1k();         room for a header and 256, 1024 or 4096 bytes behind it (CLASS_256, ...)
+ *     begin_event(event, EVENT_DATA, SOURCE_OPENSSL, thread);    all fields set; who, cgroup, counters; times are now
+ *     conn = bpf_map_lookup_elem(&conns, &thread->last_sk);
+ *     put_conn(event, conn, sk);                  the socket's id, addresses, round trip, retransmits
+ *     bpf_probe_read_user(payload_of(event), n, address); event->captured = n; event->size = sizeof(*event) + n;
+ *     submit(event);
+ *
+ * Room that is not filled stays in the ring behind the event: a reader goes by `captured`. */
+#ifndef WIRESPAN_TRACER_EVENT_H
+#define WIRESPAN_TRACER_EVENT_H
+
+#include "tracer_socket.h"
+
+#define CLASS_256 (sizeof(struct event) + 256)
+#define CLASS_1K (sizeof(struct event) + 1024)
+#define CLASS_4K (sizeof(struct event) + 4096)
+
+static __always_inline bool is_left_out(__u32 tgid)
+{
+	return tgid == settings.left_out || (settings.only && tgid != settings.only);
+}
+
+static __always_inline __u64 process_start_ns(void)
+{
+	if (HAS_TASK_BTF)
+		return bpf_get_current_task_btf()->group_leader->start_boottime;
+	return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), group_leader, start_boottime);
+}
+
+/* Not inlined: it is on nobody's fast path. */
+static __noinline struct thread *new_thread(__u32 tid, __u64 start_ns)
+{
+	struct thread thread = {.process_start_ns = start_ns};
+	struct thread *made;
+
+	bpf_map_update_elem(&threads, &tid, &thread, BPF_NOEXIST);
+	made = bpf_map_lookup_elem(&threads, &tid);
+	if (!made)
+		COUNT(threads_full, 1);
+	return made;
+}
+
+/* What is remembered of the current thread. */
+static __always_inline struct thread *this_thread(void)
+{
+	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+	struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
+
+	return thread ? thread : new_thread(tid, process_start_ns());
+}
+
+/* Sets all fields; those about a socket to zero. Without a thread, who it is stays open. */
+static __always_inline void begin_event(struct event *event, __u8 kind, __u8 source, struct thread *thread)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	__builtin_memset(event, 0, sizeof(*event));
+	event->size = sizeof(*event);
+	event->kind = kind;
+	event->source = source;
+	event->enter_ns = now;
+	event->exit_ns = now;
+	event->fd = -1;
+	if (thread) {
+		__u64 pid_tgid = bpf_get_current_pid_tgid();
+
+		event->tgid = pid_tgid >> 32;
+		event->tid = (__u32)pid_tgid;
+		event->process_start_ns = thread->process_start_ns;
+		event->cgroup = bpf_get_current_cgroup_id();
+		event->turn = thread->turn;
+		event->thread_event = thread->events++;
+	}
+}
+
+/* The same for a thread that is in no socket call and need not be remembered. */
+static __always_inline void begin_task_event(struct event *event, __u8 kind)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+
+	begin_event(event, kind, SOURCE_KERNEL, NULL);
+	event->tgid = pid_tgid >> 32;
+	event->tid = (__u32)pid_tgid;
+	event->process_start_ns = process_start_ns();
+	event->cgroup = bpf_get_current_cgroup_id();
+}
+
+/* The socket as remembered. */
+static __always_inline void put_conn(struct event *event, struct conn *conn)
+{
+	event->conn = conn->id;
+	event->conn_event = conn->events;
+	event->flags |= conn->role;
+	event->family = conn->family;
+	event->protocol = conn->protocol;
+	event->local_port = conn->local_port;
+	event->remote_port = conn->remote_port;
+	event->netns = conn->netns;
+	event->ifindex = conn->ifindex;
+	copy_address(event->local, conn->local);
+	copy_address(event->remote, conn->remote);
+}
+
+/* What TCP knows at this moment. */
+static __always_inline void put_tcp(struct event *event, struct sock *sk)
+{
+	const struct tcp_ulp_ops *ulp = BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_ulp_ops);
+
+	event->tcp_state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	event->srtt_us = BPF_CORE_READ((struct tcp_sock *)sk, srtt_us) >> 3;
+	event->retrans = BPF_CORE_READ((struct tcp_sock *)sk, total_retrans);
+	if (ulp) {
+		__u32 name = 0;
+
+		bpf_core_read(&name, sizeof(name), &ulp->name);
+		if (name == bpf_htonl(0x746c7300)) /* "tls" */
+			event->flags |= FLAG_KTLS;
+	}
+}
+
+/* Waking the reader for each event would cost more than the event: it looks by itself often enough unless much waits. */
+static __always_inline __u64 wakeup(void)
+{
+	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > settings.wake_above)
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
+/* Room for an event in the ring. `size` is constant. */
+static __always_inline struct event *reserve(__u64 size)
+{
+	struct event *event = bpf_ringbuf_reserve(&events, size, 0);
+
+	if (!event)
+		COUNT(ring_full, 1);
+	return event;
+}
+
+static __always_inline void *payload_of(struct event *event)
+{
+	return event + 1;
+}
+
+static __always_inline void submit(struct event *event)
+{
+	bpf_ringbuf_submit(event, wakeup());
+}
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Bytes that go through a socket without a system call that is remembered: io_uring, newer calls, calls that began before the
+ * tracer did. Needs Linux 6.3. */
+#ifndef WIRESPAN_TRACER_LENGTHS_H
+#define WIRESPAN_TRACER_LENGTHS_H
+
+#include "tracer_calls.h"
+
+static __always_inline int tell_length(struct sock *socket, int length, bool ingress)
+{
+	__u64 sk = (__u64)socket;
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 tid = (__u32)pid_tgid;
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	struct thread *thread;
+	struct socket *owner;
+	struct conn *conn;
+	struct event *event;
+	__u64 nr = SYSCALL(regs);
+	__u16 family;
+
+	if (length <= 0 || is_left_out(pid_tgid >> 32))
+		return 0;
+	thread = bpf_map_lookup_elem(&threads, &tid);
+	if (thread && thread->call && thread->sk == sk)
+		return 0;
+	family = BPF_CORE_READ(socket, __sk_common.skc_family);
+	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
+		return 0;
+	/* The kernel's own sockets have no file. */
+	owner = BPF_CORE_READ(socket, sk_socket);
+	if (!owner || !BPF_CORE_READ(owner, file) || (task->flags & PF_KTHREAD))
+		return 0;
+	if (!thread)
+		thread = this_thread();
+	conn = conn_of(sk, BPF_CORE_READ(inode_of(owner), i_ino));
+	if (!thread || !conn)
+		return 0;
+	refresh_conn(conn, socket);
+	apply_policy(conn, pid_tgid >> 32);
+	conn->tgid = pid_tgid >> 32;
+	if (conn->mute) {
+		COUNT(muted, 1);
+		return 0;
+	}
+	event = reserve(sizeof(*event));
+	if (!event)
+		return 0;
+	begin_event(event, EVENT_SOCKET, SOURCE_KERNEL, thread);
+	thread->armed = 1;
+	put_conn(event, conn);
+	conn->events++;
+	conn->told = 1;
+	conn->tid = tid;
+	conn->process_start_ns = event->process_start_ns;
+	conn->direction = ingress ? DIRECTION_IN : DIRECTION_OUT;
+	event->flags |= FLAG_NO_DATA | FLAG_TRUNCATED | (ingress ? FLAG_INGRESS : 0);
+	if ((task->flags & PF_IO_WORKER) || (nr < SYSCALLS_MAX && calls[nr] == CALL_WAIT))
+		event->flags |= FLAG_IO_URING;
+	event->length = length;
+	if (is_tcp(socket)) {
+		__u32 written = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+		__u32 copied = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
+
+		event->tcp_seq = (ingress ? copied : written) - length;
+		event->opposite_seq = ingress ? written : copied;
+		put_tcp(event, socket);
+	}
+	submit(event);
+	return 0;
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(send_length, struct sock *sk, int length, int flags)
+{
+	return tell_length(sk, length, false);
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(recv_length, struct sock *sk, int length, int flags)
+{
+	if (flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB))
+		return 0;
+	return tell_length(sk, length, true);
+}
+
+#endif

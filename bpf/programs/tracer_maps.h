@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* What the tracer is told, remembers and counts. */
+#ifndef WIRESPAN_TRACER_MAPS_H
+#define WIRESPAN_TRACER_MAPS_H
+
+#include "event.h"
+#include "tracer_kernel.h"
+
+/* System calls have numbers below this on all machines. */
+#define SYSCALLS_MAX 512
+/* Payload of one event at most. A power of two, so that the verifier sees the bound of a mask. */
+#define CAPTURE_MAX 8192
+/* Buffers of one call that are looked into. */
+#define IOV_MAX 64
+/* Messages of one recvmmsg or sendmmsg that make an event. */
+#define MESSAGES_MAX 16
+
+/* Of the table of system calls, behind enum traced_call. */
+#define CALL_WAIT 16
+
+/* The same as Settings in src/tracer/load.rs. */
+struct settings {
+	__u32 left_out; /* process whose calls are not traced; 0 for none */
+	__u32 only;	/* the one process whose calls are traced; 0 for all */
+	__u32 snap;	/* bytes of payload of one event */
+	__u32 budget;	/* bytes of payload of one message: until the direction changes */
+	__u32 wake_above; /* bytes in the ring from which its reader is woken */
+	__u32 unused;
+};
+
+const volatile struct settings settings;
+
+/* By number of a system call: enum traced_call, CALL_WAIT, or 0. */
+const volatile __u8 calls[SYSCALLS_MAX];
+
+/* By number of a system call: not 0 when one thread wakes another on purpose with it. */
+const volatile __u8 wakers[SYSCALLS_MAX];
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 23);
+} events SEC(".maps");
+
+/* A thread that uses sockets, by thread id. Uprobes may use all of it: a thread is in one place at a time. */
+struct thread {
+	/* The system call that the thread is in, when it is on a socket. */
+	__u64 enter_ns;
+	__u64 sk;
+	__u64 ino;
+	__u64 buffer; /* address of bytes, of iovecs, of a msghdr or of mmsghdrs, by call */
+	__u64 count;  /* bytes or elements there */
+	__u64 name;   /* address of a sockaddr, or 0 */
+	__s32 fd;
+	__u16 nr;
+	__u8 call;  /* 0 when in none */
+	__u8 flags; /* CALL_... below */
+	__u32 write_seq;
+	__u32 copied_seq;
+
+	__u32 turn;
+	__u32 events;
+	__u64 process_start_ns;
+
+	/* The socket call that ended last and moved bytes: what TLS probes bind a session to. */
+	__u64 last_conn;
+	__u64 last_sk;
+	__u64 last_ns; /* when it ended */
+	__s32 last_fd;
+	__u32 last_seq; /* of its first byte */
+	__u32 last_length;
+	__u8 last_ingress;
+	__u8 armed; /* used a socket, or was woken by one that did: its wake-ups are told */
+	__u8 pad[2];
+};
+
+#define CALL_INGRESS 1
+#define CALL_TCP 2
+#define CALL_MORE 4
+#define CALL_DISCARD 8 /* MSG_TRUNC: bytes are counted, not copied */
+#define CALL_SEQ_UNKNOWN 16 /* the socket is none of TCP's own (MPTCP): its sequence numbers are not those on the wire */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u32);
+	__type(value, struct thread);
+	__uint(max_entries, 32768);
+} threads SEC(".maps");
+
+/* A socket, by the address of its struct sock. `ino`, which no two sockets share, tells when that address is used again. */
+struct conn {
+	__u64 id;
+	__u64 ino; /* 0 before a descriptor was seen */
+	/* Who used it last. */
+	__u64 process_start_ns;
+	__u32 tgid;
+	__u32 tid;
+
+	__u32 events;
+	__u32 policy; /* version of the policies that snap and budget come from, plus 1 */
+	__u32 snap;
+	__u32 budget;
+	__u32 used; /* of the budget */
+	__u16 role; /* FLAG_SERVER, FLAG_CLIENT or 0 */
+	__u8 direction; /* of the last data: 1 received, 2 sent, 0 none */
+	__u8 told; /* an event of it was made */
+	__u8 closed;
+	__u8 known; /* the addresses are */
+
+	__u8 protocol;
+	__u8 mute;
+	__u16 family;
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 local[16];
+	__u8 remote[16];
+	__u32 netns;
+	__u32 ifindex;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, __u64);
+	__type(value, struct conn);
+	__uint(max_entries, 65536);
+} conns SEC(".maps");
+
+/* The same as Snap in src/tracer/policy.rs. */
+struct policy {
+	__u32 snap;
+	__u32 budget;
+	__u32 mute; /* no data events at all */
+	__u32 unused;
+};
+
+#define POLICIES(name, key_type)                                                                                               \
+	struct {                                                                                                               \
+		__uint(type, BPF_MAP_TYPE_HASH);                                                                               \
+		__type(key, key_type);                                                                                         \
+		__type(value, struct policy);                                                                                  \
+		__uint(max_entries, 4096);                                                                                     \
+	} name SEC(".maps")
+
+POLICIES(conn_policies, __u64);
+POLICIES(port_policies, __u32);
+POLICIES(tgid_policies, __u32);
+
+/* How often the policies were changed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} policy_version SEC(".maps");
+
+/* The same as Counters in src/tracer/stats.rs. */
+struct counters {
+	__u64 ring_full;     /* events */
+	__u64 threads_full;  /* calls of threads that there was no room for */
+	__u64 conns_full;    /* calls on sockets that there was no room for */
+	__u64 muted;	     /* calls, by policy */
+	__u64 unreadable;    /* events whose payload was not in memory */
+	__u64 messages_over; /* messages of one call beyond MESSAGES_MAX */
+	__u64 peeked;	     /* calls that left the bytes in the socket */
+	__u64 compat;	     /* 32-bit calls */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct counters);
+	__uint(max_entries, 1);
+} counters SEC(".maps");
+
+#define COUNT(field, n)                                                                                                        \
+	do {                                                                                                                   \
+		__u32 zero_ = 0;                                                                                               \
+		struct counters *counters_ = bpf_map_lookup_elem(&counters, &zero_);                                           \
+		if (counters_)                                                                                                 \
+			__sync_fetch_and_add(&counters_->field, n);                                                            \
+	} while (0)
+
+/* One message of a call. */
+struct message {
+	__u64 buffer;
+	__u64 count;
+	__u64 name;
+	__u32 length;
+	__u32 before; /* bytes of this call's messages before it */
+	__u32 moved;  /* bytes of the whole call */
+	__u32 is_iov;
+};
+
+/* Where the end of a system call puts its event together; twice the room, so that offset and length are bounded each by itself.
+ * Only for that program, which the kernel does not run twice at once on a CPU. */
+struct scratch {
+	struct event event;
+	__u8 payload[2 * CAPTURE_MAX];
+	struct message message;
+	__u32 at; /* bytes in payload */
+	__u32 pad;
+	struct iovec iov[IOV_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct scratch);
+	__uint(max_entries, 1);
+} scratches SEC(".maps");
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Copies what a call moved, and decides how much of it. */
+#ifndef WIRESPAN_TRACER_PAYLOAD_H
+#define WIRESPAN_TRACER_PAYLOAD_H
+
+#include "tracer_event.h"
+
+/* Keeps the compiler from undoing a bound that the verifier has to see. */
+#define OPAQUE(x) asm volatile("" : "+r"(x))
+
+#define DIRECTION_IN 1
+#define DIRECTION_OUT 2
+
+/* The policy of a connection: its own, else that of its port, else that of its process, else the default. Looked up anew when
+ * a policy has changed or another process uses it. */
+static __always_inline void apply_policy(struct conn *conn, __u32 tgid)
+{
+	__u32 zero = 0, port = conn->local_port;
+	__u32 *version = bpf_map_lookup_elem(&policy_version, &zero);
+	struct policy *policy;
+
+	if (!version || (conn->policy == *version + 1 && conn->tgid == tgid))
+		return;
+	conn->policy = *version + 1;
+	policy = bpf_map_lookup_elem(&conn_policies, &conn->id);
+	if (!policy)
+		policy = bpf_map_lookup_elem(&port_policies, &port);
+	if (!policy) {
+		port = conn->remote_port;
+		policy = bpf_map_lookup_elem(&port_policies, &port);
+	}
+	if (!policy)
+		policy = bpf_map_lookup_elem(&tgid_policies, &tgid);
+	conn->snap = policy ? policy->snap : settings.snap;
+	conn->budget = policy ? policy->budget : settings.budget;
+	conn->mute = policy ? policy->mute : 0;
+}
+
+/* How many bytes of a call's payload are wanted. */
+static __always_inline __u32 wanted(struct conn *conn)
+{
+	__u32 left = conn->budget > conn->used ? conn->budget - conn->used : 0;
+
+	return left < conn->snap ? left : conn->snap;
+}
+
+/* The first `len` bytes at `address` of the process; 0 when they are not in memory. */
+static __always_inline __u32 copy_bytes(__u8 *to, __u64 address, __u32 len)
+{
+	if (len == 0)
+		return 0;
+	if (len > CAPTURE_MAX)
+		len = CAPTURE_MAX;
+	return bpf_probe_read_user(to, len, (void *)address) ? 0 : len;
+}
+
+/* The first `len` bytes of `count` buffers. How far it got is kept in memory, where the verifier does not follow it: each round
+ * of the loop looks alike, whatever the one before did. */
+static __always_inline __u32 copy_iov(struct scratch *scratch, __u64 iov, __u64 count, __u32 len)
+{
+	__u32 at;
+
+	scratch->at = 0;
+	if (len == 0)
+		return 0;
+	if (count > IOV_MAX)
+		count = IOV_MAX;
+	OPAQUE(count);
+	if (count > IOV_MAX || bpf_probe_read_user(scratch->iov, count * sizeof(struct iovec), (void *)iov))
+		return 0;
+	for (int i = 0; i < IOV_MAX; i++) {
+		__u64 part = scratch->iov[i].len;
+
+		at = *(volatile __u32 *)&scratch->at;
+		if (i >= count || at >= len || at >= CAPTURE_MAX)
+			break;
+		if (part > len - at)
+			part = len - at;
+		OPAQUE(part);
+		if (part > CAPTURE_MAX || bpf_probe_read_user(scratch->payload + at, part, (void *)scratch->iov[i].base))
+			break;
+		*(volatile __u32 *)&scratch->at = at + part;
+	}
+	at = *(volatile __u32 *)&scratch->at;
+	return at > CAPTURE_MAX ? CAPTURE_MAX : at;
+}
+
+#endif

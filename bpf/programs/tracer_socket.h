@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* From a file descriptor to a socket, and what is known about that. */
+#ifndef WIRESPAN_TRACER_SOCKET_H
+#define WIRESPAN_TRACER_SOCKET_H
+
+#include "tracer_maps.h"
+
+/* The file behind a descriptor of the current process, or NULL. */
+static __always_inline struct file *file_of(int fd)
+{
+	struct file **table, *file = NULL;
+	unsigned int max_fds;
+
+	if (HAS_TASK_BTF) {
+		/* Loads of a BTF pointer cost no call. */
+		struct fdtable *fdt = bpf_get_current_task_btf()->files->fdt;
+
+		max_fds = fdt->max_fds;
+		table = fdt->fd;
+	} else {
+		struct task_struct *task = (void *)bpf_get_current_task();
+		struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+
+		max_fds = BPF_CORE_READ(fdt, max_fds);
+		table = BPF_CORE_READ(fdt, fd);
+	}
+	if ((unsigned int)fd >= max_fds)
+		return NULL;
+	bpf_probe_read_kernel(&file, sizeof(file), (void *)table + (__u64)(unsigned int)fd * sizeof(file));
+	return file;
+}
+
+/* The socket behind a descriptor of the current process; 0 when it is something else. */
+static __always_inline __u64 socket_of(int fd, struct file **file, __u64 *ino)
+{
+	struct inode *inode;
+	struct socket *socket;
+
+	*file = file_of(fd);
+	if (!*file)
+		return 0;
+	inode = BPF_CORE_READ(*file, f_inode);
+	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	*ino = BPF_CORE_READ(inode, i_ino);
+	socket = BPF_CORE_READ(*file, private_data);
+	return (__u64)BPF_CORE_READ(socket, sk);
+}
+
+/* Nobody else holds the file. */
+static __always_inline bool is_last_reference(struct file *file)
+{
+	if (bpf_core_field_exists(((struct file___ref *)0)->f_ref))
+		return BPF_CORE_READ((struct file___ref *)file, f_ref.refcnt.counter) == 0;
+	return BPF_CORE_READ((struct file___count *)file, f_count.counter) == 1;
+}
+
+static __always_inline struct inode *inode_of(struct socket *socket)
+{
+	return &((struct socket_alloc *)socket)->vfs_inode;
+}
+
+/* Inode of the socket at this end; 0 when no process has it yet, or any more. */
+static __always_inline __u64 ino_of(struct sock *sk)
+{
+	struct socket *socket = BPF_CORE_READ(sk, sk_socket);
+
+	return socket ? BPF_CORE_READ(inode_of(socket), i_ino) : 0;
+}
+
+static __always_inline bool is_tcp(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
+}
+
+static __always_inline bool is_mapped(const __u8 *address)
+{
+	const __u32 *words = (const __u32 *)address;
+
+	return words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline void copy_address(__u8 *to, const __u8 *from)
+{
+	((__u64 *)to)[0] = ((const __u64 *)from)[0];
+	((__u64 *)to)[1] = ((const __u64 *)from)[1];
+}
+
+static __always_inline void set_address4(__u8 *to, __u32 address)
+{
+	((__u64 *)to)[0] = 0;
+	((__u64 *)to)[1] = 0;
+	*(__u32 *)to = address;
+}
+
+/* A v4-mapped pair of addresses becomes one of IPv4; the wildcard of either family is all zero. */
+static __always_inline void fold_mapped(__u16 *family, __u8 *local, __u8 *remote)
+{
+	if (*family != AF_INET6 || !(is_mapped(remote) || is_mapped(local)))
+		return;
+	*family = AF_INET;
+	set_address4(local, is_mapped(local) ? *(__u32 *)(local + 12) : 0);
+	set_address4(remote, is_mapped(remote) ? *(__u32 *)(remote + 12) : 0);
+}
+
+static __always_inline void read_inet(struct conn *conn, struct sock *sk)
+{
+	__u16 protocol = BPF_CORE_READ(sk, sk_protocol);
+
+	conn->protocol = protocol == IPPROTO_MPTCP ? IPPROTO_TCP : protocol;
+	conn->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	conn->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	if (conn->family == AF_INET) {
+		set_address4(conn->local, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
+		set_address4(conn->remote, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+	} else {
+		bpf_core_read(conn->local, 16, &sk->__sk_common.skc_v6_rcv_saddr);
+		bpf_core_read(conn->remote, 16, &sk->__sk_common.skc_v6_daddr);
+		fold_mapped(&conn->family, conn->local, conn->remote);
+	}
+	/* Before its port is bound, and without a peer, a socket has no addresses to remember. */
+	if (conn->protocol == IPPROTO_TCP && conn->local_port && conn->remote_port)
+		conn->known = BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT;
+	/* A child of a listener has its backlog; a socket that connects has none. */
+	if (conn->known && !conn->role && BPF_CORE_READ(sk, sk_max_ack_backlog))
+		conn->role = FLAG_SERVER;
+}
+
+static __always_inline void read_unix(struct conn *conn, struct sock *sk)
+{
+	struct sock *peer = BPF_CORE_READ((struct unix_sock *)sk, peer);
+	__u64 remote = peer ? ino_of(peer) : 0;
+
+	conn->protocol = BPF_CORE_READ(sk, sk_type) != SOCK_STREAM;
+	*(__u64 *)conn->local = conn->ino;
+	*(__u64 *)conn->remote = remote;
+	/* The server's end gets its inode when it is accepted. */
+	conn->known = conn->protocol == 0 && remote;
+}
+
+/* The addresses, as far as they may have changed since the last look. */
+static __always_inline void refresh_conn(struct conn *conn, struct sock *sk)
+{
+	if (conn->known)
+		return;
+	conn->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	conn->ifindex = BPF_CORE_READ(sk, __sk_common.skc_bound_dev_if);
+	conn->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	if (conn->family == AF_UNIX)
+		read_unix(conn, sk);
+	else
+		read_inet(conn, sk);
+}
+
+/* Never twice: a CPU needs longer than 16 ns to make one. The time is enough for two years. */
+static __always_inline __u64 new_conn_id(void)
+{
+	return bpf_ktime_get_boot_ns() >> 4 << 12 | (bpf_get_smp_processor_id() & 0xfff);
+}
+
+static __noinline struct conn *new_conn(__u64 sk, __u64 ino, __u16 role)
+{
+	struct conn conn = {.id = new_conn_id(), .ino = ino, .role = role};
+	struct conn *made;
+
+	bpf_map_update_elem(&conns, &sk, &conn, BPF_ANY);
+	made = bpf_map_lookup_elem(&conns, &sk);
+	if (!made)
+		COUNT(conns_full, 1);
+	return made;
+}
+
+/* What is known about a socket, new when it is another one at the same address. */
+static __always_inline struct conn *conn_of(__u64 sk, __u64 ino)
+{
+	struct conn *conn = bpf_map_lookup_elem(&conns, &sk);
+
+	if (!conn || (conn->ino && ino && conn->ino != ino))
+		conn = new_conn(sk, ino, 0);
+	else if (!conn->ino)
+		conn->ino = ino;
+	return conn;
+}
+
+#endif

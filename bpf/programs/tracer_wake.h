@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* One thread of a process wakes another. Told when the waker used a socket, or was itself woken by such a thread, and is in a
+ * system call that wakes on purpose: interrupts wake threads too, in the name of whoever they interrupt. */
+#ifndef WIRESPAN_TRACER_WAKE_H
+#define WIRESPAN_TRACER_WAKE_H
+
+#include "tracer_arch.h"
+#include "tracer_event.h"
+
+SEC("tp_btf/sched_waking")
+int BPF_PROG(waking, struct task_struct *woken)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 tid = (__u32)pid_tgid, other = woken->pid;
+	struct thread *thread, *other_thread;
+	struct event *event;
+	__u64 nr;
+
+	if (woken->tgid != pid_tgid >> 32 || tid == 0 || is_left_out(pid_tgid >> 32))
+		return 0;
+	thread = bpf_map_lookup_elem(&threads, &tid);
+	/* A write to a socket wakes by its bytes, which are told already. */
+	if (!thread || !thread->armed || thread->call)
+		return 0;
+	nr = SYSCALL((struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf()));
+	if (nr >= SYSCALLS_MAX || !wakers[nr])
+		return 0;
+	other_thread = bpf_map_lookup_elem(&threads, &other);
+	if (!other_thread)
+		other_thread = new_thread(other, thread->process_start_ns);
+	if (other_thread)
+		other_thread->armed = 1;
+	event = reserve(sizeof(*event));
+	if (!event)
+		return 0;
+	begin_event(event, EVENT_WAKE, SOURCE_KERNEL, thread);
+	event->other_tgid = woken->tgid;
+	event->other_tid = other;
+	submit(event);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,165 @@
+//! The tracer of system calls: facts about what this host's processes do with sockets, as [`Event`]s.
+//!
+//! Takes in [`TracerOptions`]; hands on events out of the ring of `programs/tracer.bpf.c`, in the order in which their room
+//! there was taken, and says what is not traced ([`Feature`]) and what was lost ([`Stats`]). It runs until it is dropped.
+//!
+//! Written for Linux 5.8 and newer with BTF; tried on 6.18, x86-64.
+//!
+//! | module | what |
+//! |---|---|
+//! | `options` | what is traced |
+//! | `calls` | which system calls those are |
+//! | `object` | the programs in the kernel |
+//! | `policy` | how much payload comes with events |
+//! | `ring` | events, and waiting for them |
+//! | `stats` | what was lost or left out |
+//! | `uprobe` | probes on functions of programs and libraries |
+
+mod calls;
+mod object;
+mod options;
+mod policy;
+mod ring;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod uprobe;
+
+use std::path::Path;
+use std::time::Duration;
+
+use aya::maps::{MapData, PerCpuArray};
+use wirespan_event::Event;
+
+use crate::BpfError;
+use object::Object;
+pub use options::{Groups, TracerOptions};
+use policy::Policies;
+pub use policy::{Scope, Snap};
+use ring::Ring;
+use stats::Counters;
+pub use stats::{ProgramStats, Stats};
+pub use uprobe::UprobeLink;
+
+/// Something that is traced, or why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// What, in plain words.
+    pub name: &'static str,
+    /// Why it is off; `None` when it is on.
+    pub off: Option<String>,
+}
+
+/// What programs are attached to: feature, program, tracepoint, whether it is asked for.
+fn attachments(groups: &Groups) -> [(&'static str, &'static str, &'static str, bool); 10] {
+    let calls = groups.data || groups.connections || groups.turns;
+    [
+        // The ends first: an end without a beginning is ignored, a beginning without an end is remembered.
+        ("ends of system calls", "sys_exit", "sys_exit", calls),
+        ("system calls", "sys_enter", "sys_enter", calls),
+        ("states of TCP connections", "set_state", "inet_sock_set_state", groups.connections),
+        ("ends of TCP sockets", "destroy_sock", "tcp_destroy_sock", groups.data || groups.connections),
+        ("new processes and threads", "process_fork", "sched_process_fork", groups.processes),
+        ("executed programs", "process_exec", "sched_process_exec", groups.processes),
+        ("ends of processes and threads", "process_exit", "sched_process_exit", calls || groups.processes),
+        ("bytes sent without a system call", "send_length", "sock_send_length", groups.lengths),
+        ("bytes received without a system call", "recv_length", "sock_recv_length", groups.lengths),
+        ("wake-ups between threads", "waking", "sched_waking", groups.wakes),
+    ]
+}
+
+/// A running tracer.
+pub struct Tracer {
+    object: Object,
+    ring: Ring,
+    policies: Policies,
+    counters: PerCpuArray<MapData, Counters>,
+    features: Vec<Feature>,
+}
+
+impl Tracer {
+    /// Loads the programs and attaches them one by one. Fails when system calls cannot be traced; anything else that cannot
+    /// is off, see [`Self::features`].
+    pub fn start(options: &TracerOptions) -> Result<Self, BpfError> {
+        let ring_bytes = options.ring_bytes.max(1 << 12).checked_next_power_of_two().unwrap_or(1 << 31);
+        let options = TracerOptions { ring_bytes, ..options.clone() };
+        let mut object = Object::load(&options)?;
+        let mut tracer = Self {
+            ring: Ring::take(&mut object)?,
+            policies: Policies::take(&mut object)?,
+            counters: object.map("counters")?,
+            features: Vec::new(),
+            object,
+        };
+        for (name, program, tracepoint, wanted) in attachments(&options.groups) {
+            let off = if wanted {
+                match tracer.object.attach(program, tracepoint) {
+                    Err(error) if program.starts_with("sys_") => return Err(error),
+                    attached => attached.err().map(|error| error.reason()),
+                }
+            } else {
+                Some("switched off".to_owned())
+            };
+            tracer.features.push(Feature { name, off });
+        }
+        Ok(tracer)
+    }
+
+    /// Everything that can be traced: on, or why not.
+    pub fn features(&self) -> &[Feature] {
+        &self.features
+    }
+
+    /// Waits until a quarter of the ring is full, or until the time is over. Single events do not end it, because waking
+    /// somebody costs more than an event: `time` is how long events may wait.
+    pub fn wait(&self, time: Duration) -> Result<(), BpfError> {
+        self.ring.wait(time).map_err(|error| BpfError::map(&error))
+    }
+
+    /// Hands on what is in the ring, and says how many events that were. Under load that never stops, it returns after a ringful.
+    pub fn drain(&mut self, each: &mut dyn FnMut(Event<'_>)) -> usize {
+        self.ring.drain(each)
+    }
+
+    /// Sets how much payload comes with events.
+    pub fn set_snap(&mut self, scope: Scope, snap: Snap) -> Result<(), BpfError> {
+        self.policies.set(scope, snap)
+    }
+
+    /// Undoes [`Self::set_snap`].
+    pub fn clear_snap(&mut self, scope: Scope) -> Result<(), BpfError> {
+        self.policies.clear(scope)
+    }
+
+    /// Events so far, and what was lost or left out.
+    pub fn stats(&self) -> Result<Stats, BpfError> {
+        let counters = Counters::sum(&self.counters)?;
+        let programs = self.object.program_stats()?;
+        Ok(Stats {
+            events: self.ring.events,
+            bytes: self.ring.bytes,
+            ring_full: counters.ring_full,
+            threads_full: counters.threads_full,
+            sockets_full: counters.conns_full,
+            muted: counters.muted,
+            unreadable: counters.unreadable,
+            messages_over: counters.messages_over,
+            peeked: counters.peeked,
+            compat: counters.compat,
+            malformed: self.ring.malformed,
+            recursion_misses: programs.iter().map(|program| program.recursion_misses).sum(),
+            programs,
+        })
+    }
+
+    /// Attaches a program of the object to an instruction of a file, for one process or for all.
+    pub fn attach_uprobe(
+        &mut self,
+        program: &str,
+        file: &Path,
+        offset: u64,
+        pid: Option<u32>,
+    ) -> Result<UprobeLink, BpfError> {
+        uprobe::attach(&mut self.object, program, file, offset, pid)
+    }
+}

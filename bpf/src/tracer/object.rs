@@ -1,0 +1,119 @@
+//! The embedded object: loaded, its programs attached one by one, its maps taken.
+
+use std::error::Error;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use aya::maps::Map;
+use aya::programs::{BtfTracePoint, Program, ProgramError};
+use aya::{Btf, Ebpf, EbpfLoader};
+
+use super::calls;
+use super::options::TracerOptions;
+use super::stats::ProgramStats;
+use crate::{BpfError, sys};
+
+pub(super) type Result<T> = std::result::Result<T, BpfError>;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer.o"));
+
+/// Where a kernel that is built with type information shows it.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// `struct settings` of `programs/tracer_maps.h`.
+fn settings(options: &TracerOptions) -> [u32; 6] {
+    [
+        options.left_out.unwrap_or(0),
+        options.only.unwrap_or(0),
+        options.snap.bytes,
+        options.snap.message_bytes,
+        options.ring_bytes / 4,
+        0,
+    ]
+}
+
+/// The object in the kernel.
+pub(super) struct Object {
+    ebpf: Ebpf,
+    btf: Btf,
+}
+
+impl Object {
+    pub fn load(options: &TracerOptions) -> Result<Self> {
+        let path = options.btf.as_deref().unwrap_or(Path::new(BTF));
+        let btf = Btf::parse_file(path, aya::Endianness::default())
+            .map_err(|error| BpfError::NoBtf { path: path.to_owned(), reason: crate::error::text(&error) })?;
+        sys::raise_memory_limit();
+        let settings = settings(options);
+        let calls = calls::calls(&options.groups);
+        let wakers = calls::wakers();
+        let ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("settings", &settings, true)
+            .override_global("calls", &calls, true)
+            .override_global("wakers", &wakers, true)
+            .map_max_entries("events", options.ring_bytes)
+            .map_max_entries("threads", options.threads)
+            .map_max_entries("conns", options.sockets)
+            .load(OBJECT)
+            .map_err(|error| BpfError::load(&error))?;
+        Ok(Self { ebpf, btf })
+    }
+
+    /// Loads a program and attaches it to a tracepoint until the object is dropped.
+    pub fn attach(&mut self, program: &str, tracepoint: &str) -> Result<()> {
+        let failed = |error: ProgramError| match rejected(&error) {
+            Some(reason) => BpfError::Load { reason },
+            None => BpfError::load(&error),
+        };
+        let Self { ebpf, btf } = self;
+        let program: &mut BtfTracePoint = program_of(ebpf, program)?.try_into().map_err(failed)?;
+        program.load(tracepoint, btf).map_err(failed)?;
+        program.attach().map(drop).map_err(failed)
+    }
+
+    pub fn program(&mut self, name: &str) -> Result<&mut Program> {
+        program_of(&mut self.ebpf, name)
+    }
+
+    pub fn map<T>(&mut self, name: &str) -> Result<T>
+    where
+        T: TryFrom<Map>,
+        T::Error: Error + 'static,
+    {
+        let map = self.ebpf.take_map(name);
+        let map =
+            map.ok_or_else(|| BpfError::Map { reason: format!("the embedded object has no map {name}") })?;
+        T::try_from(map).map_err(|error| BpfError::map(&error))
+    }
+
+    /// What the programs in the kernel did.
+    pub fn program_stats(&self) -> Result<Vec<ProgramStats>> {
+        let loaded = self.ebpf.programs().filter_map(|(name, program)| Some((name, program.fd().ok()?)));
+        loaded
+            .map(|(name, fd)| {
+                let info =
+                    sys::program_info(fd.as_fd().as_raw_fd()).map_err(|error| BpfError::map(&error))?;
+                Ok(ProgramStats {
+                    name: name.to_owned(),
+                    runs: info.run_cnt,
+                    run_ns: info.run_time_ns,
+                    recursion_misses: info.recursion_misses,
+                })
+            })
+            .collect()
+    }
+}
+
+fn program_of<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+    ebpf.program_mut(name)
+        .ok_or_else(|| BpfError::Load { reason: format!("the embedded object has no program {name}") })
+}
+
+/// The verifier's last word.
+fn rejected(error: &ProgramError) -> Option<String> {
+    let ProgramError::LoadError { io_error, verifier_log } = error else { return None };
+    let log = verifier_log.to_string();
+    let last = log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed "))?;
+    Some(format!("{io_error}: {last}"))
+}

@@ -1,0 +1,96 @@
+//! How much payload the kernel copies.
+
+use aya::Pod;
+use aya::maps::{Array, HashMap, MapData};
+
+use super::object::{Object, Result};
+use crate::BpfError;
+
+/// How much of a connection's bytes comes with its events.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snap {
+    /// Bytes of one event, at most 8192.
+    pub bytes: u32,
+    /// Bytes of one message, that is until bytes go the other way; events behind come without payload.
+    pub message_bytes: u32,
+    /// Not 0: no data events at all.
+    pub mute: u32,
+    unused: u32,
+}
+
+// SAFETY: integers without padding.
+unsafe impl Pod for Snap {}
+
+impl Snap {
+    /// 512 bytes of an event, 4 KiB of a message.
+    pub const DEFAULT: Self = Self::new(512, 4096);
+    /// No data events.
+    pub const MUTE: Self = Self { bytes: 0, message_bytes: 0, mute: 1, unused: 0 };
+
+    /// So many bytes of an event, and of a message.
+    pub const fn new(bytes: u32, message_bytes: u32) -> Self {
+        Self { bytes, message_bytes, mute: 0, unused: 0 }
+    }
+}
+
+/// Which connections a [`Snap`] is for. One for a connection precedes one for a port, that one for a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// `Header::conn`.
+    Connection(u64),
+    /// Of this end, or else of the other.
+    Port(u16),
+    /// The process that uses the connection.
+    Process(u32),
+}
+
+/// The maps behind [`Scope`].
+pub(super) struct Policies {
+    connections: HashMap<MapData, u64, Snap>,
+    ports: HashMap<MapData, u32, Snap>,
+    processes: HashMap<MapData, u32, Snap>,
+    version: Array<MapData, u32>,
+    changes: u32,
+}
+
+impl Policies {
+    pub fn take(object: &mut Object) -> Result<Self> {
+        Ok(Self {
+            connections: object.map("conn_policies")?,
+            ports: object.map("port_policies")?,
+            processes: object.map("tgid_policies")?,
+            version: object.map("policy_version")?,
+            changes: 0,
+        })
+    }
+
+    pub fn set(&mut self, scope: Scope, snap: Snap) -> Result<()> {
+        match scope {
+            Scope::Connection(id) => self.connections.insert(id, snap, 0),
+            Scope::Port(port) => self.ports.insert(u32::from(port), snap, 0),
+            Scope::Process(tgid) => self.processes.insert(tgid, snap, 0),
+        }
+        .map_err(|error| BpfError::map(&error))?;
+        self.changed()
+    }
+
+    pub fn clear(&mut self, scope: Scope) -> Result<()> {
+        let removed = match scope {
+            Scope::Connection(id) => self.connections.remove(&id),
+            Scope::Port(port) => self.ports.remove(&u32::from(port)),
+            Scope::Process(tgid) => self.processes.remove(&tgid),
+        };
+        match removed {
+            Ok(()) => self.changed(),
+            Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(BpfError::map(&error)),
+        }
+    }
+
+    /// Lets the program look its policies up again.
+    fn changed(&mut self) -> Result<()> {
+        self.changes = self.changes.wrapping_add(1);
+        self.version.set(0, self.changes, 0).map_err(|error| BpfError::map(&error))
+    }
+}

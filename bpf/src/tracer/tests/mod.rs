@@ -1,0 +1,5 @@
+//! Real sockets, driven by this process, which the tracer is told to watch.
+
+mod watch;
+
+mod tcp;
