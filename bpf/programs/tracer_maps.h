@@ -22,8 +22,6 @@
 struct settings {
 	__u32 left_out; /* process whose calls are not traced; 0 for none */
 	__u32 only;	/* the one process whose calls are traced; 0 for all */
-	__u32 snap;	/* bytes of payload of one event */
-	__u32 budget;	/* bytes of payload of one message: until the direction changes */
 	__u32 wake_above; /* bytes in the ring from which its reader is woken */
 	__u32 unused;
 };
@@ -144,13 +142,20 @@ POLICIES(conn_policies, __u64);
 POLICIES(port_policies, __u32);
 POLICIES(tgid_policies, __u32);
 
-/* How often the policies were changed. */
+/* The policy of connections without one of their own, and the version of all. The same as DefaultPolicy in src/tracer/policy.rs. */
+struct default_policy {
+	__u32 version; /* how often the policies were changed */
+	__u32 snap;
+	__u32 budget;
+	__u32 sample_mask; /* connections with one of these bits in their number have no data events */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, struct default_policy);
 	__uint(max_entries, 1);
-} policy_version SEC(".maps");
+} default_policy SEC(".maps");
 
 /* The same as Counters in src/tracer/stats.rs. */
 struct counters {

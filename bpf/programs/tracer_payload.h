@@ -16,12 +16,12 @@
 static __always_inline void apply_policy(struct conn *conn, __u32 tgid)
 {
 	__u32 zero = 0, port = conn->local_port;
-	__u32 *version = bpf_map_lookup_elem(&policy_version, &zero);
+	struct default_policy *others = bpf_map_lookup_elem(&default_policy, &zero);
 	struct policy *policy;
 
-	if (!version || (conn->policy == *version + 1 && conn->tgid == tgid))
+	if (!others || (conn->policy == others->version + 1 && conn->tgid == tgid))
 		return;
-	conn->policy = *version + 1;
+	conn->policy = others->version + 1;
 	policy = bpf_map_lookup_elem(&conn_policies, &conn->id);
 	if (!policy)
 		policy = bpf_map_lookup_elem(&port_policies, &port);
@@ -31,9 +31,10 @@ static __always_inline void apply_policy(struct conn *conn, __u32 tgid)
 	}
 	if (!policy)
 		policy = bpf_map_lookup_elem(&tgid_policies, &tgid);
-	conn->snap = policy ? policy->snap : settings.snap;
-	conn->budget = policy ? policy->budget : settings.budget;
-	conn->mute = policy ? policy->mute : 0;
+	conn->snap = policy ? policy->snap : others->snap;
+	conn->budget = policy ? policy->budget : others->budget;
+	/* Numbers are times: their middle bits are as good as random. */
+	conn->mute = policy ? policy->mute : (conn->id >> 20 & others->sample_mask) != 0;
 }
 
 /* How many bytes of a call's payload are wanted. */

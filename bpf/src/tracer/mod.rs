@@ -25,6 +25,7 @@ mod stats;
 mod tests;
 mod uprobe;
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -48,6 +49,12 @@ pub struct Feature {
     pub name: &'static str,
     /// Why it is off; `None` when it is on.
     pub off: Option<String>,
+}
+
+/// The kernel counts what programs cost while this is there.
+#[derive(Debug)]
+pub struct CostCounting {
+    _descriptor: OwnedFd,
 }
 
 /// What programs are attached to: feature, program, tracepoint, whether it is asked for.
@@ -86,7 +93,7 @@ impl Tracer {
         let mut object = Object::load(&options)?;
         let mut tracer = Self {
             ring: Ring::take(&mut object)?,
-            policies: Policies::take(&mut object)?,
+            policies: Policies::take(&mut object, options.snap)?,
             counters: object.map("counters")?,
             features: Vec::new(),
             object,
@@ -129,6 +136,18 @@ impl Tracer {
     /// Undoes [`Self::set_snap`].
     pub fn clear_snap(&mut self, scope: Scope) -> Result<(), BpfError> {
         self.policies.clear(scope)
+    }
+
+    /// Sets how much payload comes with events of connections that nothing was set for, and traces the data of one of `one_of`
+    /// connections only, rounded up to a power of two.
+    pub fn set_default(&mut self, snap: Snap, one_of: u32) -> Result<(), BpfError> {
+        self.policies.set_default(snap, one_of)
+    }
+
+    /// Lets the kernel count what programs cost, for [`Stats::programs`], until the result is dropped.
+    pub fn count_cost(&self) -> Result<CostCounting, BpfError> {
+        let counting = aya::sys::enable_stats(aya::sys::Stats::RunTime);
+        Ok(CostCounting { _descriptor: counting.map_err(|error| BpfError::load(&error))? })
     }
 
     /// Events so far, and what was lost or left out.

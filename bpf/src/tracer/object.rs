@@ -21,15 +21,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// `struct settings` of `programs/tracer_maps.h`.
-fn settings(options: &TracerOptions) -> [u32; 6] {
-    [
-        options.left_out.unwrap_or(0),
-        options.only.unwrap_or(0),
-        options.snap.bytes,
-        options.snap.message_bytes,
-        options.ring_bytes / 4,
-        0,
-    ]
+fn settings(options: &TracerOptions) -> [u32; 4] {
+    [options.left_out.unwrap_or(0), options.only.unwrap_or(0), options.ring_bytes / 4, 0]
 }
 
 /// The object in the kernel.

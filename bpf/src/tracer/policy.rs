@@ -45,24 +45,47 @@ pub enum Scope {
     Process(u32),
 }
 
+/// `struct default_policy` of `programs/tracer_maps.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct DefaultPolicy {
+    version: u32,
+    bytes: u32,
+    message_bytes: u32,
+    sample_mask: u32,
+}
+
+// SAFETY: integers without padding.
+unsafe impl Pod for DefaultPolicy {}
+
 /// The maps behind [`Scope`].
 pub(super) struct Policies {
     connections: HashMap<MapData, u64, Snap>,
     ports: HashMap<MapData, u32, Snap>,
     processes: HashMap<MapData, u32, Snap>,
-    version: Array<MapData, u32>,
-    changes: u32,
+    others: Array<MapData, DefaultPolicy>,
+    default: DefaultPolicy,
 }
 
 impl Policies {
-    pub fn take(object: &mut Object) -> Result<Self> {
-        Ok(Self {
+    /// All connections have `snap`.
+    pub fn take(object: &mut Object, snap: Snap) -> Result<Self> {
+        let mut policies = Self {
             connections: object.map("conn_policies")?,
             ports: object.map("port_policies")?,
             processes: object.map("tgid_policies")?,
-            version: object.map("policy_version")?,
-            changes: 0,
-        })
+            others: object.map("default_policy")?,
+            default: DefaultPolicy::default(),
+        };
+        policies.set_default(snap, 1)?;
+        Ok(policies)
+    }
+
+    pub fn set_default(&mut self, snap: Snap, one_of: u32) -> Result<()> {
+        let (bytes, message_bytes) = (snap.bytes, snap.message_bytes);
+        let sample_mask = one_of.max(1).next_power_of_two() - 1;
+        self.default = DefaultPolicy { bytes, message_bytes, sample_mask, ..self.default };
+        self.changed()
     }
 
     pub fn set(&mut self, scope: Scope, snap: Snap) -> Result<()> {
@@ -90,7 +113,7 @@ impl Policies {
 
     /// Lets the program look its policies up again.
     fn changed(&mut self) -> Result<()> {
-        self.changes = self.changes.wrapping_add(1);
-        self.version.set(0, self.changes, 0).map_err(|error| BpfError::map(&error))
+        self.default.version = self.default.version.wrapping_add(1);
+        self.others.set(0, self.default, 0).map_err(|error| BpfError::map(&error))
     }
 }
