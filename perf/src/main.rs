@@ -22,9 +22,12 @@
 //! | `flows`, `memory` | cost of live flows; memory over time |
 //! | `compare` | other programs on the same file |
 //! | `requests`, `store` | requests per second into the embedded store, bytes per row, time of an answer |
+//! | `accuracy` | whether calls of real services are linked with the requests for which they were made |
 //! | `instructions`, `callgrind` | instructions per packet, which CI compares |
 //! | `report` | everything, written into `README.md` |
 
+#[cfg(feature = "accuracy")]
+mod accuracy;
 mod analysis;
 mod bisect;
 mod callgrind;
@@ -93,6 +96,9 @@ enum Suite {
     All(report::ReportArgs),
     /// All of them, written into perf/README.md
     Report(report::ReportArgs),
+    /// Links between requests of real services beside the truth
+    #[cfg(feature = "accuracy")]
+    Accuracy(accuracy::AccuracyArgs),
     /// Loss-free rates over a veth pair, by backend and stage
     Live(live::LiveArgs),
     /// Packets per second of each stage over DPDK's net_ring
@@ -124,6 +130,8 @@ fn main() -> ExitCode {
         #[cfg(feature = "store")]
         Suite::Store(args) => store::run(&args, &mut output),
         Suite::Gen(args) => generate::run(&args, &mut output),
+        #[cfg(feature = "accuracy")]
+        Suite::Accuracy(args) => accuracy::run(&args, json),
         Suite::Live(args) => live::run(&args, &mut output),
         #[cfg(feature = "dpdk")]
         Suite::Dpdk { seconds } => dpdk::run(seconds, &mut output),

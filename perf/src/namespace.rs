@@ -50,13 +50,14 @@ impl VethPair {
     /// The receiver takes redirected frames only while an XDP program is on it.
     pub fn take(&self, verdict: Verdict) -> anyhow::Result<Taker> {
         let taker = Taker::attach(RIGHT, verdict)?;
-        gro_off(RIGHT)?;
+        // An XDP program turns it on, which would put segments together before they are captured.
+        set_offload(RIGHT, Offload::Gro, false)?;
         Ok(taker)
     }
 }
 
 /// Runs `ip` in this thread's namespace.
-fn ip(arguments: &str) -> anyhow::Result<()> {
+pub fn ip(arguments: &str) -> anyhow::Result<()> {
     let output = Command::new("ip").args(arguments.split(' ')).output();
     let output = output.context("cannot run `ip`; install the package iproute2")?;
     if !output.status.success() {
@@ -72,11 +73,24 @@ struct EthtoolValue {
     data: u32,
 }
 
-/// An XDP program turns GRO on, which would put segments together before they are captured.
-fn gro_off(interface: &str) -> anyhow::Result<()> {
-    const ETHTOOL_SGRO: u32 = 0x2c;
+/// What a NIC, or the stack in its place, does with segments.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub enum Offload {
+    /// Cuts those that it sends.
+    #[cfg(feature = "accuracy")]
+    Tso = 0x1f,
+    /// Cuts those that it sends, in the stack.
+    #[cfg(feature = "accuracy")]
+    Gso = 0x24,
+    /// Puts together those that it receives.
+    Gro = 0x2c,
+}
+
+/// Turns an offload of an interface of this thread's namespace on or off.
+pub fn set_offload(interface: &str, offload: Offload, on: bool) -> anyhow::Result<()> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").context("cannot make a socket")?;
-    let mut value = EthtoolValue { command: ETHTOOL_SGRO, data: 0 };
+    let mut value = EthtoolValue { command: offload as u32, data: on.into() };
     // SAFETY: zero is a valid request.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes().take(libc::IFNAMSIZ - 1)) {
@@ -86,7 +100,8 @@ fn gro_off(interface: &str) -> anyhow::Result<()> {
     // SAFETY: the request points to a live value of the structure that the command reads.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) };
     if result < 0 {
-        return Err(std::io::Error::last_os_error()).context("cannot turn GRO off");
+        return Err(std::io::Error::last_os_error())
+            .with_context(|| format!("cannot set {offload:?} of {interface}"));
     }
     Ok(())
 }

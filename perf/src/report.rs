@@ -184,7 +184,7 @@ fn machine(load_before: &str) -> String {
 }
 
 /// How this was started, with file names rather than paths.
-fn command_line(args: impl Iterator<Item = String>) -> String {
+pub fn command_line(args: impl Iterator<Item = String>) -> String {
     let name = |arg: String| arg.rsplit('/').next().unwrap_or_default().to_owned();
     args.map(name).collect::<Vec<_>>().join(" ")
 }

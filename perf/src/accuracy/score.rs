@@ -1,0 +1,132 @@
+//! Spans of processes beside the truth.
+
+use super::truth::{Act, Truth, find_id};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use wirespan_records::{ObservationPoint, Span};
+
+/// How much of the truth was found, and how much was found that is not true. Counts are of calls, unless they say otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Calls that were made.
+    pub calls: u64,
+    /// Linked with the request for which they were made.
+    pub right: u64,
+    /// Linked with another request, or with none that is known.
+    pub wrong: u64,
+    /// Seen, but linked with nothing.
+    pub orphans: u64,
+    /// Not seen.
+    pub missing: u64,
+    /// Requests that were served and not seen.
+    pub missing_requests: u64,
+    /// Exchanges that were seen at both ends.
+    pub pairs: u64,
+    /// Of these, those with the same sequence numbers at both ends.
+    pub equal_pairs: u64,
+    /// Right and wrong links of each rule.
+    pub rules: BTreeMap<String, (u64, u64)>,
+}
+
+impl Score {
+    /// Compares spans, of any process of the machine, with what the services say.
+    pub fn new(truth: &Truth, spans: &[Span], tag: &str) -> Self {
+        let seen: Vec<_> = spans.iter().filter_map(|span| Some((act(span, tag)?, span))).collect();
+        let side =
+            |point: ObservationPoint| seen.iter().filter(move |(_, span)| span.observation_point == point);
+        let servers: HashMap<u64, &Act> =
+            side(ObservationPoint::ServerProcess).map(|(act, span)| (span.id, act)).collect();
+        let mut score = Self::default();
+        let mut clients: HashMap<&Act, u64> = HashMap::new();
+        for (act, span) in side(ObservationPoint::ClientProcess) {
+            let Some(parent) = truth.calls.get(act) else {
+                continue;
+            };
+            *clients.entry(act).or_default() += 1;
+            let Some(link) = span.parent else {
+                score.orphans += 1;
+                continue;
+            };
+            let right = servers.get(&link.span).is_some_and(|(pid, id)| *pid == act.0 && id == parent);
+            let rule = score.rules.entry(link.rule.as_str().to_owned()).or_default();
+            if right {
+                score.right += 1;
+                rule.0 += 1;
+            } else {
+                score.wrong += 1;
+                rule.1 += 1;
+            }
+        }
+        score.missing = truth.calls.keys().filter(|act| !clients.contains_key(act)).count() as u64;
+        // One call may be several exchanges, as a name's two addresses are.
+        score.calls = score.right + score.wrong + score.orphans + score.missing;
+        let served: HashMap<&Act, &Span> =
+            side(ObservationPoint::ServerProcess).map(|(act, span)| (act, *span)).collect();
+        score.missing_requests = truth.served.iter().filter(|act| !served.contains_key(act)).count() as u64;
+        score.compare_ends(&seen);
+        score
+    }
+
+    fn compare_ends(&mut self, seen: &[(Act, &Span)]) {
+        let ends = |span: &Span| (span.client, span.server, span.req_tcp_seq, span.resp_tcp_seq);
+        let mut servers: HashMap<_, Vec<_>> = HashMap::new();
+        for ((_, id), span) in
+            seen.iter().filter(|(_, s)| s.observation_point == ObservationPoint::ServerProcess)
+        {
+            servers.entry((id, span.client.port, span.server.port)).or_default().push(ends(span));
+        }
+        for ((_, id), span) in
+            seen.iter().filter(|(_, s)| s.observation_point == ObservationPoint::ClientProcess)
+        {
+            if span.req_tcp_seq.is_none() {
+                continue;
+            }
+            if let Some(others) = servers.get(&(id, span.client.port, span.server.port)) {
+                self.pairs += 1;
+                self.equal_pairs += u64::from(others.contains(&ends(span)));
+            }
+        }
+    }
+
+    /// Of the links that were made, those that are right.
+    pub fn precision(&self) -> f64 {
+        part(self.right, self.right + self.wrong)
+    }
+
+    /// Of the calls that were made, those that are linked with the right request.
+    pub fn recall(&self) -> f64 {
+        part(self.right, self.calls)
+    }
+
+    /// Of the calls, those that are linked with a wrong request.
+    pub fn wrong_rate(&self) -> f64 {
+        part(self.wrong, self.calls)
+    }
+
+    /// Of the calls, those that were seen and are linked with nothing.
+    pub fn orphan_rate(&self) -> f64 {
+        part(self.orphans, self.calls)
+    }
+
+    /// Of the calls, those that were not seen.
+    pub fn missing_rate(&self) -> f64 {
+        part(self.missing, self.calls)
+    }
+
+    /// Of the exchanges seen at both ends, those with the same sequence numbers.
+    pub fn equal_rate(&self) -> f64 {
+        part(self.equal_pairs, self.pairs)
+    }
+}
+
+/// 1 where there is nothing to be wrong about.
+fn part(of: u64, all: u64) -> f64 {
+    if all == 0 { 1.0 } else { of as f64 / all as f64 }
+}
+
+/// Whose span it is, when it is of this run.
+fn act(span: &Span, tag: &str) -> Option<Act> {
+    let texts = [&span.request_resource, &span.request_domain];
+    let id = texts.into_iter().flatten().find_map(|text| find_id(text, tag))?;
+    Some((span.process.as_ref()?.pid, id.to_owned()))
+}
