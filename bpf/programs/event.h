@@ -21,7 +21,8 @@ enum event_source {
 	SOURCE_OPENSSL = 1,
 	SOURCE_GNUTLS = 2,
 	SOURCE_GO_TLS = 3,
-	SOURCE_KERNEL = 4 /* a tracepoint below the system calls */
+	SOURCE_KERNEL = 4, /* a tracepoint below the system calls */
+	SOURCE_GO = 5 /* Go's runtime or net/http: `coroutine` lets the coroutine `tls` work for it */
 };
 
 enum event_flags {

@@ -15,11 +15,14 @@
 //	tracer_lifecycle.h	connections, processes and threads
 //	tracer_lengths.h	bytes without a call
 //	tracer_wake.h		one thread wakes another
+//	go.h			the goroutine that runs
+//	tls.h, tls_go.h		plaintext of TLS libraries
 
 #include "tracer_calls.h"
 #include "tracer_lifecycle.h"
 #include "tracer_lengths.h"
 #include "tracer_wake.h"
+#include "tls_go.h"
 
 SEC("tp_btf/sys_enter")
 int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)

@@ -177,6 +177,7 @@ static __always_inline int tell(struct thread *thread, struct scratch *scratch, 
 	thread->last_conn = conn->id;
 	thread->last_sk = thread->sk;
 	thread->last_ns = event->exit_ns;
+	thread->last_coroutine = event->coroutine;
 	thread->last_fd = thread->fd;
 	thread->last_seq = event->tcp_seq;
 	thread->last_length = message->length;

@@ -15,6 +15,7 @@
 #ifndef WIRESPAN_TRACER_EVENT_H
 #define WIRESPAN_TRACER_EVENT_H
 
+#include "go.h"
 #include "tracer_socket.h"
 
 #define CLASS_256 (sizeof(struct event) + 256)
@@ -74,6 +75,7 @@ static __always_inline void begin_event(struct event *event, __u8 kind, __u8 sou
 		event->tid = (__u32)pid_tgid;
 		event->process_start_ns = thread->process_start_ns;
 		event->cgroup = bpf_get_current_cgroup_id();
+		event->coroutine = go_coroutine(event->tgid);
 		event->turn = thread->turn;
 		event->thread_event = thread->events++;
 	}

@@ -63,6 +63,7 @@ struct thread {
 	__u64 last_conn;
 	__u64 last_sk;
 	__u64 last_ns; /* when it ended */
+	__u64 last_coroutine;
 	__s32 last_fd;
 	__u32 last_seq; /* of its first byte */
 	__u32 last_length;

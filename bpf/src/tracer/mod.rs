@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `options` | what is traced |
 //! | `calls` | which system calls those are |
+//! | `go` | which processes are programs of Go |
 //! | `object` | the programs in the kernel |
 //! | `policy` | how much payload comes with events |
 //! | `ring` | events, and waiting for them |
@@ -16,6 +17,7 @@
 //! | `uprobe` | probes on functions of programs and libraries |
 
 mod calls;
+mod go;
 mod object;
 mod options;
 mod policy;
@@ -33,6 +35,8 @@ use aya::maps::{MapData, PerCpuArray};
 use wirespan_event::Event;
 
 use crate::BpfError;
+pub use go::GoProgram;
+use go::GoPrograms;
 use object::Object;
 pub use options::{Groups, TracerOptions};
 use policy::Policies;
@@ -81,6 +85,7 @@ pub struct Tracer {
     ring: Ring,
     policies: Policies,
     counters: PerCpuArray<MapData, Counters>,
+    go_programs: GoPrograms,
     features: Vec<Feature>,
 }
 
@@ -95,6 +100,7 @@ impl Tracer {
             ring: Ring::take(&mut object)?,
             policies: Policies::take(&mut object, options.snap)?,
             counters: object.map("counters")?,
+            go_programs: object.map("go_programs")?,
             features: Vec::new(),
             object,
         };

@@ -55,10 +55,12 @@ pub enum Source {
     GoTls = 3,
     /// A tracepoint below the system calls.
     Kernel = 4,
+    /// Go's runtime or net/http: one goroutine lets another work for it, see [`Header::other_coroutine`].
+    Go = 5,
 }
 
 impl Source {
-    const ALL: [Self; 5] = [Self::Syscall, Self::OpenSsl, Self::GnuTls, Self::GoTls, Self::Kernel];
+    const ALL: [Self; 6] = [Self::Syscall, Self::OpenSsl, Self::GnuTls, Self::GoTls, Self::Kernel, Self::Go];
 
     /// The bytes are what the application reads and writes, not what is on the wire.
     pub fn is_tls(self) -> bool {
@@ -184,7 +186,7 @@ pub struct Header {
     pub cgroup: u64,
     /// Socket, never used twice in a run; 0 for none.
     pub conn: u64,
-    /// Address of the TLS session's structure; 0 for none.
+    /// Address of the TLS session's structure; 0 for none. With [`Source::Go`] see [`Self::other_coroutine`].
     pub tls: u64,
     /// Waits (epoll, poll, select, io_uring) of this thread so far.
     pub turn: u32,
@@ -250,6 +252,12 @@ impl Header {
     /// The system call; [`Call::None`] for a number that this version does not know.
     pub fn call(&self) -> Call {
         Call::ALL.into_iter().find(|call| *call as u32 == self.call).unwrap_or(Call::None)
+    }
+
+    /// The coroutine that works for `coroutine` from now on: [`Kind::Fork`] made it for that, [`Kind::Wake`] gives it one
+    /// request to send.
+    pub fn other_coroutine(&self) -> Option<u64> {
+        (self.source() == Some(Source::Go)).then_some(self.tls)
     }
 
     /// The bytes were received.

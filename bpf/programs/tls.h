@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* What applications give to and take from TLS libraries: calls of OpenSSL and GnuTLS, seen at their entry and at each of their
+ * returns. Go's are in tls_go.h.
+ *
+ * A call is remembered by its thread and the address of its return address, so that calls within calls, and stacks that are
+ * switched within one thread, do not mix, and so that a return that several functions share is the right one's. Uprobes can be
+ * preempted: nothing is kept per CPU, and events are put together in the ring. */
+#ifndef WIRESPAN_TLS_H
+#define WIRESPAN_TLS_H
+
+#include "tracer_arch.h"
+#include "tracer_payload.h"
+
+#if defined(__TARGET_ARCH_x86)
+
+#define TLS_READ 1
+#define TLS_WRITE 2
+/* The result says only whether it worked; the number of bytes is at an address that the caller gave. */
+#define TLS_EX 4
+
+struct tls_call_key {
+	__u64 who;   /* thread; goroutine */
+	__u64 where; /* stack pointer; of a Go stack, which moves, its distance from the top */
+	__u32 tgid;
+	__u32 unused;
+};
+
+struct tls_call {
+	__u64 enter_ns;
+	__u64 tls;
+	__u64 buffer;
+	__u64 out; /* with TLS_EX: address of the number of bytes */
+	__u8 what; /* TLS_... */
+	__u8 source;
+	__u8 unused[6];
+};
+
+/* Calls that have begun. Some never return (a thread is killed, an exception unwinds them): the oldest make room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct tls_call_key);
+	__type(value, struct tls_call);
+	__uint(max_entries, 16384);
+} tls_calls SEC(".maps");
+
+struct tls_session_key {
+	__u64 tls;
+	__u32 tgid;
+	__u32 unused;
+};
+
+struct tls_session {
+	__u64 conn; /* the socket that it was last seen to use; 0 for none */
+	__u64 sk;
+	__u32 events;
+	__u32 policy; /* version of the policies that snap and budget come from, plus 1 */
+	__u32 snap;
+	__u32 budget;
+	__u32 used; /* of the budget */
+	__u8 direction;
+	__u8 mute;
+	__u8 unused[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct tls_session_key);
+	__type(value, struct tls_session);
+	__uint(max_entries, 32768);
+} tls_sessions SEC(".maps");
+
+static __always_inline struct tls_session *tls_session(__u64 tls, __u32 tgid)
+{
+	struct tls_session_key key = {.tls = tls, .tgid = tgid};
+	struct tls_session *session = bpf_map_lookup_elem(&tls_sessions, &key);
+
+	if (!session) {
+		struct tls_session fresh = {};
+
+		bpf_map_update_elem(&tls_sessions, &key, &fresh, BPF_NOEXIST);
+		session = bpf_map_lookup_elem(&tls_sessions, &key);
+	}
+	return session;
+}
+
+/* The policy of the port or of the process, else the default. That of the connection is about what is on the wire. */
+static __always_inline void apply_tls_policy(struct tls_session *session, struct conn *conn, __u32 tgid)
+{
+	__u32 zero = 0, port;
+	__u32 *version = bpf_map_lookup_elem(&policy_version, &zero);
+	struct policy *policy = NULL;
+
+	if (!version || session->policy == *version + 1)
+		return;
+	/* Until the connection is known, its ports are not. */
+	if (conn) {
+		session->policy = *version + 1;
+		port = conn->local_port;
+		policy = bpf_map_lookup_elem(&port_policies, &port);
+		if (!policy) {
+			port = conn->remote_port;
+			policy = bpf_map_lookup_elem(&port_policies, &port);
+		}
+	}
+	if (!policy)
+		policy = bpf_map_lookup_elem(&tgid_policies, &tgid);
+	session->snap = policy ? policy->snap : settings.snap;
+	session->budget = policy ? policy->budget : settings.budget;
+	session->mute = policy ? policy->mute : 0;
+}
+
+/* Copies up to `want` bytes behind the event's header, where there is room for `room`, a power of two less one; returns how many. */
+static __always_inline __u32 copy_plain(struct event *event, __u64 address, __u32 want, __u32 room)
+{
+	if (want > room)
+		want = room;
+	OPAQUE(want);
+	want &= room;
+	if (want == 0 || bpf_probe_read_user(payload_of(event), want, (void *)address))
+		return 0;
+	return want;
+}
+
+static __always_inline void tell_plain(struct event *event, struct tls_call *call, __u32 moved, __u32 want, __u32 room,
+				       struct thread *thread, struct tls_session *session, struct conn *conn)
+{
+	bool ingress = call->what & TLS_READ;
+	__u8 direction = ingress ? DIRECTION_IN : DIRECTION_OUT;
+	__u32 got;
+
+	begin_event(event, EVENT_DATA, call->source, thread);
+	if (conn) {
+		put_conn(event, conn);
+		if (conn->protocol == IPPROTO_TCP && conn->family != AF_UNIX)
+			put_tcp(event, (struct sock *)session->sk);
+		event->flags &= ~FLAG_KTLS;
+	}
+	if (ingress)
+		event->flags |= FLAG_INGRESS;
+	if (session->direction != direction) {
+		if (session->direction)
+			event->flags |= FLAG_FIRST_IN_DIRECTION;
+		session->direction = direction;
+	}
+	event->enter_ns = call->enter_ns;
+	event->tls = call->tls;
+	event->conn_event = session->events++;
+	event->length = moved;
+	event->iov_count = 1;
+	got = copy_plain(event, call->buffer, want, room);
+	if (got == 0) {
+		if (want != 0)
+			COUNT(unreadable, 1);
+		event->flags |= FLAG_NO_DATA;
+	}
+	if (got < moved)
+		event->flags |= FLAG_TRUNCATED;
+	session->used += got;
+	event->captured = got;
+	event->size = sizeof(*event) + got;
+	submit(event);
+}
+
+/* Tells of a call that moved bytes. */
+static __noinline int tell_tls(struct tls_call *call, __u32 moved, __u64 coroutine)
+{
+	struct thread *thread = this_thread();
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, want;
+	__u8 direction = call->what & TLS_READ ? DIRECTION_IN : DIRECTION_OUT;
+	struct tls_session *session = tls_session(call->tls, tgid);
+	struct conn *conn = NULL;
+	struct event *event;
+
+	if (!thread || !session)
+		return 0;
+	/* A socket call within this one is on the session's socket. */
+	if (thread->last_conn && thread->last_ns >= call->enter_ns && thread->last_coroutine == coroutine) {
+		if (session->conn != thread->last_conn)
+			session->policy = 0;
+		session->conn = thread->last_conn;
+		session->sk = thread->last_sk;
+	}
+	if (session->conn) {
+		conn = bpf_map_lookup_elem(&conns, &session->sk);
+		if (conn && conn->id != session->conn)
+			conn = NULL;
+	}
+	apply_tls_policy(session, conn, tgid);
+	if (session->mute) {
+		COUNT(muted, 1);
+		return 0;
+	}
+	if (session->direction != direction)
+		session->used = 0;
+	want = session->budget > session->used ? session->budget - session->used : 0;
+	if (want > session->snap)
+		want = session->snap;
+	if (want > moved)
+		want = moved;
+	/* One byte less than the room, so that a mask bounds what is copied. */
+	if (want < 256) {
+		event = reserve(CLASS_256);
+		if (event)
+			tell_plain(event, call, moved, want, 255, thread, session, conn);
+	} else if (want < 1024) {
+		event = reserve(CLASS_1K);
+		if (event)
+			tell_plain(event, call, moved, want, 1023, thread, session, conn);
+	} else {
+		event = reserve(CLASS_4K);
+		if (event)
+			tell_plain(event, call, moved, want, 4095, thread, session, conn);
+	}
+	return 0;
+}
+
+static __always_inline int tls_enter(struct pt_regs *regs, __u8 what, __u8 source)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	struct tls_call_key key = {.who = (__u32)pid_tgid, .where = regs->sp, .tgid = pid_tgid >> 32};
+	struct tls_call call = {
+		.enter_ns = bpf_ktime_get_boot_ns(),
+		.tls = regs->di,
+		.buffer = regs->si,
+		.out = regs->cx,
+		.what = what,
+		.source = source,
+	};
+
+	if (!is_left_out(key.tgid))
+		bpf_map_update_elem(&tls_calls, &key, &call, BPF_ANY);
+	return 0;
+}
+
+/* `pop` is what the return took from the stack already. */
+static __always_inline int tls_return(struct pt_regs *regs, __u64 pop)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	struct tls_call_key key = {.who = (__u32)pid_tgid, .where = regs->sp - pop, .tgid = pid_tgid >> 32};
+	struct tls_call *known = bpf_map_lookup_elem(&tls_calls, &key);
+	struct tls_call call;
+	__u64 out = 0;
+	__s64 moved;
+
+	if (!known)
+		return 0;
+	call = *known;
+	bpf_map_delete_elem(&tls_calls, &key);
+	/* An int, except with GnuTLS. */
+	moved = call.source == SOURCE_GNUTLS ? (__s64)regs->ax : (__s32)regs->ax;
+	if (call.what & TLS_EX) {
+		if (moved != 1 || bpf_probe_read_user(&out, sizeof(out), (void *)call.out))
+			return 0;
+		moved = out;
+	}
+	if (moved > 0)
+		tell_tls(&call, moved, 0);
+	return 0;
+}
+
+/* The session's structure may serve another one from now on. */
+static __always_inline int tls_end(__u64 tls, __u8 source)
+{
+	struct tls_session_key key = {.tls = tls, .tgid = bpf_get_current_pid_tgid() >> 32};
+	struct tls_session *session = bpf_map_lookup_elem(&tls_sessions, &key);
+	struct thread *thread;
+	struct event *event;
+
+	/* Nothing was told of it. */
+	if (!session)
+		return 0;
+	thread = this_thread();
+	event = thread ? reserve(sizeof(*event)) : NULL;
+	if (event) {
+		begin_event(event, EVENT_TLS_FREE, source, thread);
+		event->tls = tls;
+		event->conn = session->conn;
+		submit(event);
+	}
+	bpf_map_delete_elem(&tls_sessions, &key);
+	return 0;
+}
+
+SEC("uprobe")
+int ssl_read(struct pt_regs *regs)
+{
+	return tls_enter(regs, TLS_READ, SOURCE_OPENSSL);
+}
+
+SEC("uprobe")
+int ssl_read_ex(struct pt_regs *regs)
+{
+	return tls_enter(regs, TLS_READ | TLS_EX, SOURCE_OPENSSL);
+}
+
+SEC("uprobe")
+int ssl_write(struct pt_regs *regs)
+{
+	return tls_enter(regs, TLS_WRITE, SOURCE_OPENSSL);
+}
+
+SEC("uprobe")
+int ssl_write_ex(struct pt_regs *regs)
+{
+	return tls_enter(regs, TLS_WRITE | TLS_EX, SOURCE_OPENSSL);
+}
+
+SEC("uprobe")
+int ssl_free(struct pt_regs *regs)
+{
+	return tls_end(regs->di, SOURCE_OPENSSL);
+}
+
+SEC("uprobe")
+int gnutls_recv(struct pt_regs *regs)
+{
+	return tls_enter(regs, TLS_READ, SOURCE_GNUTLS);
+}
+
+SEC("uprobe")
+int gnutls_send(struct pt_regs *regs)
+{
+	return tls_enter(regs, TLS_WRITE, SOURCE_GNUTLS);
+}
+
+SEC("uprobe")
+int gnutls_deinit(struct pt_regs *regs)
+{
+	return tls_end(regs->di, SOURCE_GNUTLS);
+}
+
+/* On a return instruction. */
+SEC("uprobe")
+int tls_at_return(struct pt_regs *regs)
+{
+	return tls_return(regs, 0);
+}
+
+/* As a return probe. */
+SEC("uretprobe")
+int tls_after_return(struct pt_regs *regs)
+{
+	return tls_return(regs, 8);
+}
+
+#endif
+
+#endif

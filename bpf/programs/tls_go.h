@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Go: crypto/tls, and which goroutine works for which.
+ *
+ * Arguments and results are in registers (Go 1.17 and later): rax, rbx, rcx, rdi; the running g is in r14. */
+#ifndef WIRESPAN_TLS_GO_H
+#define WIRESPAN_TLS_GO_H
+
+#include "go.h"
+#include "tls.h"
+
+#if defined(__TARGET_ARCH_x86)
+
+/* Where a g has the top of its stack. */
+#define G_STACK_TOP 8
+
+/* Fills in the key of a call of the running goroutine; false when it is none of a known program. */
+static __always_inline bool go_call(struct pt_regs *regs, struct tls_call_key *key)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct go_program *program = bpf_map_lookup_elem(&go_programs, &tgid);
+	__u64 top = 0;
+
+	if (!program || is_left_out(tgid))
+		return false;
+	key->who = goid_of(program, regs->r14);
+	if (!key->who || bpf_probe_read_user(&top, sizeof(top), (void *)(regs->r14 + G_STACK_TOP)))
+		return false;
+	key->where = top - regs->sp;
+	key->tgid = tgid;
+	return true;
+}
+
+static __always_inline int go_enter(struct pt_regs *regs, __u8 what)
+{
+	struct tls_call_key key = {};
+	struct tls_call call = {
+		.enter_ns = bpf_ktime_get_boot_ns(),
+		.tls = regs->ax,
+		.buffer = regs->bx,
+		.what = what,
+		.source = SOURCE_GO_TLS,
+	};
+
+	if (go_call(regs, &key))
+		bpf_map_update_elem(&tls_calls, &key, &call, BPF_ANY);
+	return 0;
+}
+
+/* (*tls.Conn).Read(p) */
+SEC("uprobe")
+int go_tls_read(struct pt_regs *regs)
+{
+	return go_enter(regs, TLS_READ);
+}
+
+/* (*tls.Conn).Write(p) */
+SEC("uprobe")
+int go_tls_write(struct pt_regs *regs)
+{
+	return go_enter(regs, TLS_WRITE);
+}
+
+SEC("uprobe")
+int go_tls_return(struct pt_regs *regs)
+{
+	struct tls_call_key key = {};
+	struct tls_call *known;
+	struct tls_call call;
+
+	if (!go_call(regs, &key))
+		return 0;
+	known = bpf_map_lookup_elem(&tls_calls, &key);
+	if (!known)
+		return 0;
+	call = *known;
+	bpf_map_delete_elem(&tls_calls, &key);
+	if ((__s64)regs->ax > 0)
+		tell_tls(&call, regs->ax, key.who);
+	return 0;
+}
+
+/* (*tls.Conn).Close() */
+SEC("uprobe")
+int go_tls_close(struct pt_regs *regs)
+{
+	return tls_end(regs->ax, SOURCE_GO_TLS);
+}
+
+struct go_request_key {
+	__u64 conn; /* address of the persistConn */
+	__u32 tgid;
+	__u32 unused;
+};
+
+/* Requests of net/http's client that wait for being written: the goroutine that waits for the answer. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct go_request_key);
+	__type(value, __u64);
+	__uint(max_entries, 8192);
+} go_requests SEC(".maps");
+
+/* Parents of goroutines that are being made, by thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, 8192);
+} go_births SEC(".maps");
+
+/* Goroutine `from` lets `to` work for it. */
+static __always_inline void tell_handoff(__u8 kind, __u64 from, __u64 to)
+{
+	struct thread *thread = this_thread();
+	struct event *event = thread ? reserve(sizeof(*event)) : NULL;
+
+	if (!event)
+		return;
+	begin_event(event, kind, SOURCE_GO, thread);
+	event->coroutine = from;
+	event->tls = to;
+	event->other_tgid = event->tgid;
+	submit(event);
+}
+
+static __always_inline __u64 running_goid(struct pt_regs *regs)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct go_program *program = bpf_map_lookup_elem(&go_programs, &tgid);
+
+	return program && !is_left_out(tgid) ? goid_of(program, regs->r14) : 0;
+}
+
+/* (*http.persistConn).roundTrip(request), on the goroutine of who asks */
+SEC("uprobe")
+int go_round_trip(struct pt_regs *regs)
+{
+	struct go_request_key key = {.conn = regs->ax, .tgid = bpf_get_current_pid_tgid() >> 32};
+	__u64 goid = running_goid(regs);
+
+	if (goid)
+		bpf_map_update_elem(&go_requests, &key, &goid, BPF_ANY);
+	return 0;
+}
+
+/* (http.persistConnWriter).Write(p), on the connection's own goroutine */
+SEC("uprobe")
+int go_request_write(struct pt_regs *regs)
+{
+	struct go_request_key key = {.conn = regs->ax, .tgid = bpf_get_current_pid_tgid() >> 32};
+	__u64 *from = bpf_map_lookup_elem(&go_requests, &key);
+	__u64 goid;
+
+	if (!from)
+		return 0;
+	goid = running_goid(regs);
+	if (goid && goid != *from)
+		tell_handoff(EVENT_WAKE, *from, goid);
+	bpf_map_delete_elem(&go_requests, &key);
+	return 0;
+}
+
+/* runtime.newproc1(function, parent, ...), on the system's stack of the parent's thread */
+SEC("uprobe")
+int go_newproc(struct pt_regs *regs)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
+	struct go_program *program = bpf_map_lookup_elem(&go_programs, &tgid);
+	__u64 parent;
+
+	if (!program || is_left_out(tgid))
+		return 0;
+	parent = goid_of(program, regs->bx);
+	if (parent)
+		bpf_map_update_elem(&go_births, &tid, &parent, BPF_ANY);
+	return 0;
+}
+
+SEC("uprobe")
+int go_newproc_return(struct pt_regs *regs)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
+	__u64 *parent = bpf_map_lookup_elem(&go_births, &tid);
+	struct go_program *program = bpf_map_lookup_elem(&go_programs, &tgid);
+	__u64 child;
+
+	if (!parent || !program)
+		return 0;
+	child = goid_of(program, regs->ax);
+	if (child)
+		tell_handoff(EVENT_FORK, *parent, child);
+	bpf_map_delete_elem(&go_births, &tid);
+	return 0;
+}
+
+#endif
+
+#endif

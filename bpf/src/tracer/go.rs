@@ -1,0 +1,37 @@
+//! Which processes are programs of Go.
+
+use aya::Pod;
+use aya::maps::{HashMap, MapData, MapError};
+
+use super::Tracer;
+use crate::BpfError;
+
+/// Where a Go program keeps the number of the goroutine that runs: `struct go_program` of `programs/go.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GoProgram {
+    /// Where the pointer to the running `g` is from the thread pointer, bytes; 0 when that is unknown.
+    pub g: i32,
+    /// Where in a `g` its number is, bytes.
+    pub goid: u32,
+}
+
+// SAFETY: integers without padding.
+unsafe impl Pod for GoProgram {}
+
+/// The map behind [`Tracer::set_go_program`].
+pub(super) type GoPrograms = HashMap<MapData, u32, GoProgram>;
+
+impl Tracer {
+    /// Says that a process is a program of Go, so that its events have goroutines, or that it is not any more.
+    pub fn set_go_program(&mut self, tgid: u32, program: Option<GoProgram>) -> Result<(), BpfError> {
+        let result = match program {
+            Some(program) => self.go_programs.insert(tgid, program, 0),
+            None => match self.go_programs.remove(&tgid) {
+                Err(MapError::KeyNotFound) => Ok(()),
+                result => result,
+            },
+        };
+        result.map_err(|error| BpfError::map(&error))
+    }
+}
