@@ -9,5 +9,6 @@
 
 pub mod guard;
 pub mod processes;
+pub mod tls;
 
 pub use processes::{ProcessStats, Processes};

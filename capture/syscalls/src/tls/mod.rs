@@ -1,0 +1,308 @@
+//! Plaintext of TLS, and goroutines: finds the TLS libraries of processes, and attaches the tracer's probes to their functions.
+//!
+//! Takes in which processes begin, end and speak TLS; hands on probes in the running [`Tracer`], whose events then carry
+//! what applications gave to, and took from, the library. A file is looked into once, and probed once for all processes.
+//!
+//! Probed: OpenSSL and BoringSSL, as a library or within a program that has symbols, GnuTLS, and Go's `crypto/tls` from Go
+//! 1.18 on, also in stripped programs; on x86-64. Of others (rustls, Java, a stripped program with BoringSSL in it) there are
+//! handshakes and sizes only; [`Libraries::coverage`] says so.
+//!
+//! | module | what |
+//! |---|---|
+//! | `attached` | the probes of one file |
+//! | [`elf`] | ELF files, read in small ranges |
+//! | [`go`] | programs of Go: version, functions, goroutine numbers |
+//! | [`maps`] | the files whose code a process has in memory |
+//! | [`plan`] | what to probe in a file |
+//! | [`returns`] | where functions return |
+
+mod attached;
+pub mod elf;
+pub mod go;
+pub mod maps;
+pub mod plan;
+pub mod returns;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use wirespan_bpf::tracer::Tracer;
+
+use attached::Attached;
+pub use attached::Report;
+use maps::Identity;
+use plan::{GoProgram, Library, ReturnProbes};
+
+/// After these times a process that began has mapped its libraries; the second is for those that it loads later.
+const LOOKS: [Duration; 2] = [Duration::from_millis(30), Duration::from_secs(1)];
+/// A process that is suspected again is not looked at sooner than this.
+const SUSPECT_AGAIN: Duration = Duration::from_secs(5);
+/// How long the probes of a file stay that no process uses any more.
+const KEEP: Duration = Duration::from_secs(60);
+/// How long one call looks at processes; the rest waits for the next.
+const BUDGET: Duration = Duration::from_millis(5);
+/// Processes that speak TLS without a library that is probed, named in reports.
+const MAX_UNPROBED: usize = 64;
+/// Where distributions put libraries. Probes on them cost nothing until a process uses one, and then see its first bytes.
+const LIBRARY_DIRECTORIES: [&str; 6] = [
+    "/usr/lib/x86_64-linux-gnu",
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib64",
+    "/lib64",
+    "/usr/lib",
+    "/usr/local/lib",
+];
+const LIBRARY_NAMES: [&str; 2] = ["libssl.so", "libgnutls.so"];
+
+/// Whether plaintext of a process is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// It was not looked at yet.
+    Unknown,
+    /// It uses a library that is probed.
+    Plaintext(Library),
+    /// It uses none: of its TLS there are handshakes and sizes only.
+    Handshakes,
+}
+
+/// What is known of a file.
+enum Known {
+    Nothing,
+    Attached(Box<Attached>),
+}
+
+#[derive(Default)]
+struct Process {
+    /// Files with probes that it uses.
+    files: BTreeSet<Identity>,
+    looked_at: Option<Instant>,
+}
+
+/// The TLS libraries of this host's processes, and the probes on them.
+pub struct Libraries {
+    return_probes: ReturnProbes,
+    files: HashMap<Identity, Known>,
+    processes: HashMap<u32, Process>,
+    due: BinaryHeap<Reverse<(Instant, u32)>>,
+    unprobed: BTreeSet<PathBuf>,
+    failures: BTreeSet<String>,
+}
+
+impl Libraries {
+    /// Probes the libraries of this host's own distribution.
+    pub fn new(tracer: &mut Tracer) -> Self {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let mut libraries = Self {
+            return_probes: ReturnProbes::of_release(&release),
+            files: HashMap::new(),
+            processes: HashMap::new(),
+            due: BinaryHeap::new(),
+            unprobed: BTreeSet::new(),
+            failures: BTreeSet::new(),
+        };
+        for path in LIBRARY_DIRECTORIES.iter().filter_map(|path| Path::new(path).read_dir().ok()).flatten() {
+            let Ok(entry) = path else { continue };
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if LIBRARY_NAMES.iter().any(|library| name.starts_with(library))
+                && let Ok(identity) = Identity::of(&entry.path())
+            {
+                libraries.look_into(identity, &entry.path(), &entry.path(), tracer);
+                if let Some(Known::Attached(attached)) = libraries.files.get_mut(&identity) {
+                    attached.keep = true;
+                }
+            }
+        }
+        libraries
+    }
+
+    /// A process began, executed another program, or was found. Its program is looked into at once, its libraries soon.
+    pub fn process_started(&mut self, tgid: u32, tracer: &mut Tracer) {
+        self.leave(tgid, tracer);
+        let program = PathBuf::from(format!("/proc/{tgid}/exe"));
+        // Gone already, or a thread of the kernel.
+        let Ok(identity) = Identity::of(&program) else { return };
+        self.processes.insert(tgid, Process::default());
+        let name = || std::fs::read_link(&program).unwrap_or_else(|_| program.clone());
+        self.use_file(tgid, identity, &program, name, tracer);
+        let now = Instant::now();
+        self.due.extend(LOOKS.map(|after| Reverse((now + after, tgid))));
+    }
+
+    /// A process ended.
+    pub fn process_ended(&mut self, tgid: u32, tracer: &mut Tracer) {
+        self.leave(tgid, tracer);
+    }
+
+    /// A connection of this process speaks TLS. If no library of it is probed, it is looked at again, now: between the first
+    /// bytes of a handshake and those of the application lies a round trip.
+    pub fn suspect(&mut self, tgid: u32, tracer: &mut Tracer) {
+        if !self.processes.contains_key(&tgid) {
+            self.process_started(tgid, tracer);
+        }
+        let Some(process) = self.processes.get(&tgid) else { return };
+        let again = process.looked_at.is_none_or(|looked_at| looked_at.elapsed() >= SUSPECT_AGAIN);
+        if self.library_of(process).is_none() && again {
+            self.look_at(tgid, tracer);
+            if self.coverage(tgid) == Coverage::Handshakes && self.unprobed.len() < MAX_UNPROBED {
+                self.unprobed.extend(std::fs::read_link(format!("/proc/{tgid}/exe")));
+            }
+        }
+    }
+
+    /// Looks at processes that it is time for, and removes probes that nobody uses. To be called some ten times a second.
+    pub fn advance(&mut self, tracer: &mut Tracer) {
+        let now = Instant::now();
+        while let Some(&Reverse((due, tgid))) = self.due.peek()
+            && due <= now
+            && now.elapsed() < BUDGET
+        {
+            self.due.pop();
+            if self.processes.contains_key(&tgid) {
+                self.look_at(tgid, tracer);
+            }
+        }
+        let unused =
+            |known: &Known| matches!(known, Known::Attached(attached) if attached.is_unused_for(KEEP));
+        let removed: Vec<_> =
+            self.files.iter().filter(|(_, known)| unused(known)).map(|(identity, _)| *identity).collect();
+        for identity in removed {
+            if let Some(Known::Attached(attached)) = self.files.remove(&identity) {
+                attached.remove();
+            }
+        }
+    }
+
+    /// Whether plaintext of a process is seen.
+    pub fn coverage(&self, tgid: u32) -> Coverage {
+        let Some(process) = self.processes.get(&tgid) else { return Coverage::Unknown };
+        match (self.library_of(process), process.looked_at) {
+            (Some(library), _) => Coverage::Plaintext(library),
+            (None, Some(_)) => Coverage::Handshakes,
+            (None, None) => Coverage::Unknown,
+        }
+    }
+
+    /// The files that are probed, and what of them could not be.
+    pub fn reports(&self) -> impl Iterator<Item = &Report> {
+        self.files.values().filter_map(|known| match known {
+            Known::Attached(attached) => Some(&attached.report),
+            Known::Nothing => None,
+        })
+    }
+
+    /// Programs that speak TLS with a library that no probe is known for.
+    pub fn unprobed(&self) -> impl Iterator<Item = &Path> {
+        self.unprobed.iter().map(PathBuf::as_path)
+    }
+
+    /// Files that should be probed and cannot be, and why.
+    pub fn failures(&self) -> impl Iterator<Item = &str> {
+        self.failures.iter().map(String::as_str)
+    }
+
+    fn library_of(&self, process: &Process) -> Option<Library> {
+        process.files.iter().find_map(|identity| match self.files.get(identity) {
+            Some(Known::Attached(attached)) => attached.report.library,
+            _ => None,
+        })
+    }
+
+    /// Looks into the files whose code a process has in memory.
+    fn look_at(&mut self, tgid: u32, tracer: &mut Tracer) {
+        let Ok(mappings) = maps::code_of(tgid) else {
+            self.leave(tgid, tracer);
+            return;
+        };
+        for mapping in mappings {
+            let file = mapping.file_of(tgid);
+            if let Ok(identity) = Identity::of(&file) {
+                self.use_file(tgid, identity, &file, || mapping.path.clone(), tracer);
+            }
+        }
+        if let Some(process) = self.processes.get_mut(&tgid) {
+            process.looked_at = Some(Instant::now());
+        }
+    }
+
+    fn use_file(
+        &mut self,
+        tgid: u32,
+        identity: Identity,
+        file: &Path,
+        name: impl FnOnce() -> PathBuf,
+        tracer: &mut Tracer,
+    ) {
+        if !self.files.contains_key(&identity) {
+            self.look_into(identity, file, &name(), tracer);
+        }
+        let Some(Known::Attached(attached)) = self.files.get_mut(&identity) else { return };
+        let Some(process) = self.processes.get_mut(&tgid) else { return };
+        if process.files.insert(identity) {
+            attached.users += 1;
+            let go = attached.report.go.as_ref();
+            if let Some(Err(error)) = go.map(|go| tracer.set_go_program(tgid, Some(go.into()))) {
+                self.failures.insert(format!("goroutines of process {tgid}: {error}"));
+            }
+        }
+    }
+
+    /// Looks into a file that was not seen before, and probes it.
+    fn look_into(&mut self, identity: Identity, path: &Path, name: &Path, tracer: &mut Tracer) {
+        let attached = match self.attach(identity, path, name, tracer) {
+            Ok(attached) => attached,
+            Err(reason) => {
+                self.failures.insert(format!("{}: {reason}", name.display()));
+                None
+            }
+        };
+        self.files.insert(
+            identity,
+            attached.map_or(Known::Nothing, |attached| Known::Attached(Box::new(attached))),
+        );
+    }
+
+    fn attach(
+        &self,
+        identity: Identity,
+        path: &Path,
+        name: &Path,
+        tracer: &mut Tracer,
+    ) -> Result<Option<Attached>, String> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        // The path may lead to another file by now.
+        if Identity::of_file(&file).ok() != Some(identity) {
+            return Ok(None);
+        }
+        let plan = match plan::plan(&file, self.return_probes) {
+            Ok(plan) => plan,
+            // Also interpreters' scripts and programs for other machines are mapped and executed.
+            Err(elf::ElfError::Foreign) => None,
+            Err(error) => return Err(error.to_string()),
+        };
+        Ok(plan.map(|plan| Attached::new(file, name, plan, tracer)))
+    }
+
+    /// A process does not use its files any more.
+    fn leave(&mut self, tgid: u32, tracer: &mut Tracer) {
+        let Some(process) = self.processes.remove(&tgid) else { return };
+        for identity in process.files {
+            if let Some(Known::Attached(attached)) = self.files.get_mut(&identity) {
+                attached.leave();
+                if attached.report.go.is_some() {
+                    // It is gone when the process was never told to the kernel.
+                    let _ = tracer.set_go_program(tgid, None);
+                }
+            }
+        }
+    }
+}
+
+impl From<&GoProgram> for wirespan_bpf::tracer::GoProgram {
+    fn from(program: &GoProgram) -> Self {
+        Self { g: program.g.unwrap_or(0), goid: program.goid }
+    }
+}

@@ -1,0 +1,239 @@
+//! What to probe in a file.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::elf::{ElfError, Function, Image, ReadAt};
+use super::go;
+use super::returns::{self, ReturnsError};
+
+/// A TLS implementation whose calls are probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Library {
+    /// OpenSSL, BoringSSL and others with its functions, in a library of their own or in the program.
+    OpenSsl,
+    /// GnuTLS.
+    GnuTls,
+    /// Go's `crypto/tls`.
+    GoTls,
+}
+
+impl fmt::Display for Library {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::OpenSsl => "OpenSSL",
+            Self::GnuTls => "GnuTLS",
+            Self::GoTls => "Go crypto/tls",
+        })
+    }
+}
+
+/// One probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Probe {
+    /// Name of the eBPF program.
+    pub program: &'static str,
+    /// Of an instruction in the file.
+    pub offset: u64,
+}
+
+/// How the ends of calls are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Probes on return instructions.
+    Instructions,
+    /// Return probes of the kernel, for at least one function whose return instructions are not all known.
+    ReturnProbes,
+}
+
+/// What is to be done with a file.
+#[derive(Debug)]
+pub struct Plan {
+    /// What it has; `None` when only its goroutines are followed.
+    pub library: Option<Library>,
+    /// Functions, and where to attach. Ends of calls come before their beginnings, so that none is left open.
+    pub functions: Vec<(&'static str, Vec<Probe>)>,
+    /// How the ends of calls are seen.
+    pub ends: Ends,
+    /// For programs of Go.
+    pub go: Option<GoProgram>,
+    /// What is missing, and why.
+    pub missing: Vec<String>,
+}
+
+/// A Go program: its version, and where goroutine numbers are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GoProgram {
+    /// As it says itself, `go1.19.8`.
+    pub version: String,
+    /// Where the pointer to the running `g` is from the thread pointer, bytes; `None` when that is unknown.
+    pub g: Option<i32>,
+    /// Where in a `g` its number is, bytes.
+    pub goid: u32,
+}
+
+/// Which return probes of the kernel may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReturnProbes {
+    /// They do no harm.
+    Safe,
+    /// They make a system call that seccomp filters kill a process for: Linux 6.11 to 6.13.
+    Unsafe,
+}
+
+impl ReturnProbes {
+    /// By the kernel's release, `6.12.9-amd64`.
+    pub fn of_release(release: &str) -> Self {
+        let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+        match (numbers.next(), numbers.next()) {
+            (Some(6), Some(11..=13)) => Self::Unsafe,
+            _ => Self::Safe,
+        }
+    }
+}
+
+/// A function of a C library: its name, the program at its entry, whether its end matters.
+type Call = (&'static str, &'static str, bool);
+
+const OPENSSL: [Call; 5] = [
+    ("SSL_read", "ssl_read", true),
+    ("SSL_read_ex", "ssl_read_ex", true),
+    ("SSL_write", "ssl_write", true),
+    ("SSL_write_ex", "ssl_write_ex", true),
+    ("SSL_free", "ssl_free", false),
+];
+const GNUTLS: [Call; 3] = [
+    ("gnutls_record_recv", "gnutls_recv", true),
+    ("gnutls_record_send", "gnutls_send", true),
+    ("gnutls_deinit", "gnutls_deinit", false),
+];
+const GO_TLS: [Call; 3] = [
+    ("crypto/tls.(*Conn).Read", "go_tls_read", true),
+    ("crypto/tls.(*Conn).Write", "go_tls_write", true),
+    ("crypto/tls.(*Conn).Close", "go_tls_close", false),
+];
+/// Which goroutine works for which.
+const GO_WORK: [Call; 4] = [
+    ("net/http.(*persistConn).roundTrip", "go_round_trip", false),
+    ("net/http.persistConnWriter.Write", "go_request_write", false),
+    ("net/http.persistConnWriter.ReadFrom", "go_request_write", false),
+    ("runtime.newproc1", "go_newproc", true),
+];
+
+/// What to probe in a file; `None` when there is nothing.
+///
+/// # Errors
+/// [`ElfError`] of a file that is none, or is malformed.
+pub fn plan(file: &dyn ReadAt, return_probes: ReturnProbes) -> Result<Option<Plan>, ElfError> {
+    let image = Image::read(file)?;
+    if let Some(version) = go::version(&image)? {
+        return go_plan(&image, version).map(Some);
+    }
+    let mut plan = Plan::new();
+    for (library, calls) in [(Library::OpenSsl, &OPENSSL[..]), (Library::GnuTls, &GNUTLS[..])] {
+        plan.add_c_library(&image, library, calls, return_probes)?;
+    }
+    Ok((plan.library.is_some() || !plan.missing.is_empty()).then_some(plan))
+}
+
+fn go_plan(image: &Image<'_>, version: String) -> Result<Plan, ElfError> {
+    let mut plan = Plan::new();
+    let Some(numbers) = go::numbers(&version).filter(|numbers| *numbers >= go::OLDEST) else {
+        plan.missing.push(format!("{version} is too old: Go 1.18 or newer is needed"));
+        return Ok(plan);
+    };
+    if numbers > go::NEWEST {
+        plan.missing.push(format!("{version} is newer than this program: goroutine numbers may be wrong"));
+    }
+    let g = go::g_offset(image)?;
+    if g.is_none() {
+        plan.missing.push("goroutine numbers of system calls: linked with C, and stripped".to_owned());
+    }
+    plan.go = Some(GoProgram { version, g, goid: go::goid_offset(numbers) });
+    let [names, work] = [GO_TLS.map(|(name, ..)| name).to_vec(), GO_WORK.map(|(name, ..)| name).to_vec()];
+    let names: [&str; 7] =
+        std::array::from_fn(|at| names.iter().chain(&work).nth(at).copied().unwrap_or_default());
+    let found = match go::functions(image, &names) {
+        Ok(found) => found,
+        Err(error) => {
+            plan.missing.push(error.to_string());
+            return Ok(plan);
+        }
+    };
+    for (&(name, program, has_end), function) in GO_TLS.iter().chain(&GO_WORK).zip(found) {
+        let Some(function) = function else { continue };
+        let end = if program == "go_newproc" { "go_newproc_return" } else { "go_tls_return" };
+        let ends = if has_end { go_ends(image, function) } else { Ok(Vec::new()) };
+        match ends {
+            Ok(ends) => {
+                plan.add(image, name, program, function, end, &ends);
+                if program == "go_tls_read" {
+                    plan.library = Some(Library::GoTls);
+                }
+            }
+            Err(error) => plan.missing.push(format!("{name}: {error}")),
+        }
+    }
+    Ok(plan)
+}
+
+fn go_ends(image: &Image<'_>, function: Function) -> Result<Vec<u64>, ReturnsError> {
+    returns::between(image, function.address, function.address.saturating_add(function.size))
+}
+
+impl Plan {
+    fn new() -> Self {
+        Self { library: None, functions: Vec::new(), ends: Ends::Instructions, go: None, missing: Vec::new() }
+    }
+
+    fn add_c_library(
+        &mut self,
+        image: &Image<'_>,
+        library: Library,
+        calls: &[Call],
+        return_probes: ReturnProbes,
+    ) -> Result<(), ElfError> {
+        let names: [&str; 5] = std::array::from_fn(|at| calls.get(at).map_or("", |(name, ..)| name));
+        let found = image.functions(&names)?;
+        let mut seen = BTreeSet::new();
+        for (&(name, program, has_end), function) in calls.iter().zip(found) {
+            let Some(function) = function else { continue };
+            let ends = if has_end { returns::reachable(image, function.address) } else { Ok(Vec::new()) };
+            match ends {
+                Ok(mut ends) => {
+                    // Functions that end in the same one share its returns.
+                    ends.retain(|end| seen.insert(*end));
+                    self.add(image, name, program, function, "tls_at_return", &ends);
+                }
+                Err(error) if return_probes == ReturnProbes::Unsafe => {
+                    self.missing.push(format!(
+                        "{name}: {error}, and return probes of Linux 6.11 to 6.13 harm sandboxed programs"
+                    ));
+                    continue;
+                }
+                Err(_) => {
+                    self.ends = Ends::ReturnProbes;
+                    self.add(image, name, program, function, "tls_after_return", &[function.address]);
+                }
+            }
+            self.library = Some(library);
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        image: &Image<'_>,
+        name: &'static str,
+        program: &'static str,
+        function: Function,
+        end: &'static str,
+        ends: &[u64],
+    ) {
+        let ends = ends.iter().map(|address| (end, *address));
+        let probes = ends
+            .chain([(program, function.address)])
+            .filter_map(|(program, address)| Some(Probe { program, offset: image.file_offset(address)? }));
+        self.functions.push((name, probes.collect()));
+    }
+}

@@ -1,0 +1,210 @@
+//! Real TLS servers and clients, whose plaintext comes out of the tracer: who said what to whom, in which session, how long
+//! it was. Each pair is watched from before it begins, and from when it runs already.
+//!
+//! Needs root for eBPF, and the programs of the test group of `.ci/packages.sh`.
+
+#![allow(clippy::unwrap_used, reason = "only tests run this")]
+
+mod watch;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use watch::{Heard, Watch, needs};
+use wirespan_event::{Kind, Source};
+use wirespan_syscalls::tls::Coverage;
+use wirespan_syscalls::tls::plan::Library;
+
+/// A program that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spawn(command: &mut Command) -> Running {
+    Running(command.stdin(Stdio::piped()).spawn().unwrap())
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn wait_for_port(port: u16) {
+    let begun = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nobody listens on {port}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A directory with `cert.pem` and `key.pem` for localhost.
+fn certificate() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(&directory)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    directory
+}
+
+/// What a session's both ends must have said: the request, and the answer's end, each with its whole length somewhere.
+struct Expected<'a> {
+    source: Source,
+    server: u32,
+    client: Option<(u32, Source)>,
+    request: &'a str,
+    answer: &'a str,
+}
+
+/// Waits until all that is expected was heard, and checks that it fits together.
+fn check(watch: &mut Watch, expected: &Expected<'_>) {
+    check_end(watch, expected.server, expected.source, (expected.request, expected.answer));
+    if let Some((client, source)) = expected.client {
+        check_end(watch, client, source, (expected.answer, expected.request));
+    }
+}
+
+fn check_end(watch: &mut Watch, tgid: u32, source: Source, (received, sent): (&str, &str)) {
+    let told = |heard: &[Heard], text: &str, ingress: bool| {
+        heard
+            .iter()
+            .find(|heard| {
+                let header = &heard.header;
+                header.tgid == tgid
+                    && header.is_ingress() == ingress
+                    && header.source().is_some_and(Source::is_tls)
+                    && heard.has(text)
+            })
+            .cloned()
+    };
+    watch.until(&format!("{tgid} received {received} and sent {sent}"), |heard| {
+        told(heard, received, true).is_some() && told(heard, sent, false).is_some()
+    });
+    let [from, to] = [told(&watch.heard, received, true).unwrap(), told(&watch.heard, sent, false).unwrap()];
+    for heard in [&from, &to] {
+        let header = &heard.header;
+        assert_eq!(header.kind(), Some(Kind::Data));
+        assert_eq!(header.source(), Some(source));
+        assert!(header.enter_ns <= header.exit_ns && header.process_start_ns != 0);
+        assert_eq!(heard.payload.len(), header.captured as usize);
+        assert!(header.length >= header.captured);
+    }
+    assert_ne!(from.header.tls, 0);
+    assert_eq!(from.header.tls, to.header.tls, "one session");
+    assert_ne!(from.header.conn_event, to.header.conn_event);
+}
+
+fn http_request(client: &mut Command) -> Running {
+    Running(client.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap())
+}
+
+fn curl(port: u16, path: &str) -> Running {
+    let url = format!("https://127.0.0.1:{port}{path}");
+    http_request(Command::new("curl").args(["-sSk", "--http1.1", "--max-time", "20", &url]))
+}
+
+fn output_of(mut running: Running) -> String {
+    let mut text = String::new();
+    for line in BufReader::new(running.0.stdout.take().unwrap()).lines() {
+        text += &line.unwrap();
+        text += "\n";
+    }
+    text
+}
+
+/// Runs `test` watched from before a server starts, and from when it runs.
+fn before_and_after(server: impl Fn(u16) -> Running, mut test: impl FnMut(&mut Watch, &mut Running, u16)) {
+    for watched_first in [true, false] {
+        let port = free_port();
+        let watch = watched_first.then(Watch::start);
+        let mut server = server(port);
+        let mut watch = match watch {
+            Some(mut watch) => {
+                watch.until("the server executes", |heard| {
+                    heard.iter().any(|heard| {
+                        heard.header.kind() == Some(Kind::Exec) && heard.header.tgid == server.0.id()
+                    })
+                });
+                wait_for_port(port);
+                watch
+            }
+            None => {
+                wait_for_port(port);
+                Watch::start()
+            }
+        };
+        test(&mut watch, &mut server, port);
+    }
+}
+
+#[test]
+fn openssl_and_curl_are_heard() {
+    needs!("openssl", "curl");
+    let directory = certificate();
+    let answer = "answer-of-openssl";
+    before_and_after(
+        |port| {
+            spawn(
+                Command::new("openssl")
+                    .args(["s_server", "-quiet", "-naccept", "3", "-accept", &port.to_string()])
+                    .args(["-cert", "cert.pem", "-key", "key.pem"])
+                    .current_dir(&directory)
+                    .stdout(Stdio::null()),
+            )
+        },
+        |watch, server, port| {
+            let client = curl(port, "/request-of-curl");
+            let (server_id, client_id) = (server.0.id(), client.0.id());
+            watch.until("the request", |heard| {
+                heard.iter().any(|heard| heard.header.tgid == server_id && heard.has("/request-of-curl"))
+            });
+            let text = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}",
+                answer.len()
+            );
+            server.0.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+            check(
+                watch,
+                &Expected {
+                    source: Source::OpenSsl,
+                    server: server_id,
+                    client: Some((client_id, Source::OpenSsl)),
+                    request: "GET /request-of-curl HTTP/1.1\r\n",
+                    answer,
+                },
+            );
+            assert!(output_of(client).contains(answer));
+            // The lengths are those of what was said, and the socket is known, as it is used within the calls.
+            let written = watch.find(server_id, answer, false);
+            assert_eq!(written.header.length as usize, text.len());
+            assert_eq!((written.header.local_port, written.header.fd), (port, -1));
+            assert_ne!(written.header.conn, 0);
+            assert_eq!(watch.libraries.coverage(server_id), Coverage::Plaintext(Library::OpenSsl));
+            watch.until("the end of curl's session", |heard| {
+                heard
+                    .iter()
+                    .any(|heard| heard.header.kind() == Some(Kind::TlsFree) && heard.header.tgid == client_id)
+            });
+        },
+    );
+}
