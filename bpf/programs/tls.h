@@ -87,14 +87,14 @@ static __always_inline struct tls_session *tls_session(__u64 tls, __u32 tgid)
 static __always_inline void apply_tls_policy(struct tls_session *session, struct conn *conn, __u32 tgid)
 {
 	__u32 zero = 0, port;
-	__u32 *version = bpf_map_lookup_elem(&policy_version, &zero);
+	struct default_policy *others = bpf_map_lookup_elem(&default_policy, &zero);
 	struct policy *policy = NULL;
 
-	if (!version || session->policy == *version + 1)
+	if (!others || session->policy == others->version + 1)
 		return;
 	/* Until the connection is known, its ports are not. */
 	if (conn) {
-		session->policy = *version + 1;
+		session->policy = others->version + 1;
 		port = conn->local_port;
 		policy = bpf_map_lookup_elem(&port_policies, &port);
 		if (!policy) {
@@ -104,9 +104,9 @@ static __always_inline void apply_tls_policy(struct tls_session *session, struct
 	}
 	if (!policy)
 		policy = bpf_map_lookup_elem(&tgid_policies, &tgid);
-	session->snap = policy ? policy->snap : settings.snap;
-	session->budget = policy ? policy->budget : settings.budget;
-	session->mute = policy ? policy->mute : 0;
+	session->snap = policy ? policy->snap : others->snap;
+	session->budget = policy ? policy->budget : others->budget;
+	session->mute = policy ? policy->mute : conn && (conn->id >> 20 & others->sample_mask) != 0;
 }
 
 /* Copies up to `want` bytes behind the event's header, where there is room for `room`, a power of two less one; returns how many. */
