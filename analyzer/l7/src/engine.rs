@@ -132,6 +132,9 @@ pub struct Config {
     pub trace: crate::trace::TraceHeaders,
     /// Path segments that make an HTTP endpoint.
     pub endpoint_segments: usize,
+    /// After a loss, any client may have sent several requests at once, not only one that was seen to: rather no pair than a
+    /// wrong one.
+    pub cautious: bool,
     /// Tell the sink of each message as soon as it is understood, not only of exchanges.
     pub messages: bool,
 }
@@ -149,6 +152,7 @@ impl Default for Config {
             obfuscate: false,
             trace: crate::trace::TraceHeaders::default(),
             endpoint_segments: 2,
+            cautious: false,
             messages: false,
         }
     }

@@ -1,6 +1,6 @@
 //! Pairs requests with responses and makes the spans.
 
-use crate::engine::{Chunk, FlowContext, Heard, Side, SpanSink};
+use crate::engine::{Chunk, Config, FlowContext, Heard, Side, SpanSink};
 use crate::parser::{Length, Message, Pairing, Role};
 use std::collections::VecDeque;
 use wirespan_records::{L7Counts, L7Protocol, ResponseStatus, Session, Span};
@@ -92,6 +92,8 @@ pub(crate) struct Exchanges {
     order: Order,
     /// The client was seen to send requests before it had the response of the one before.
     pipelines: bool,
+    /// See [`Config::cautious`].
+    cautious: bool,
     /// Requests that were given up while the order was kept: as many responses belong to them.
     late: usize,
     has_messages: bool,
@@ -99,19 +101,20 @@ pub(crate) struct Exchanges {
 }
 
 impl Exchanges {
-    pub(crate) fn new(pairing: Pairing, max_pending: usize, hears: bool) -> Self {
+    pub(crate) fn new(pairing: Pairing, config: &Config) -> Self {
         Self {
             pairing,
             pending: VecDeque::new(),
             pending_bytes: 0,
-            max_pending,
+            max_pending: config.max_pending,
             request_open: false,
             response_open: None,
             concurrent: VecDeque::new(),
             ready: Vec::new(),
-            heard: hears.then(Vec::new),
+            heard: config.messages.then(Vec::new),
             order: Order::Kept,
             pipelines: false,
+            cautious: config.cautious,
             late: 0,
             has_messages: false,
             has_paired: false,
@@ -223,7 +226,7 @@ impl Exchanges {
                     self.ready.push(Ready { request: Some(request), response: None, unanswered });
                 }
             }
-            self.order = if self.pipelines { Order::BrokenAndAnswered } else { Order::Kept };
+            self.order = if self.pipelines || self.cautious { Order::BrokenAndAnswered } else { Order::Kept };
             return answered.and_then(|_| self.remove(0));
         }
         if self.late > 0 {
@@ -236,7 +239,7 @@ impl Exchanges {
 
     /// A client that waits for each response has sent only one request since the last. Of the others nothing is certain.
     fn answered_after_loss(&self, ts_ns: u64) -> Option<usize> {
-        if self.pipelines {
+        if self.pipelines || self.cautious {
             return None;
         }
         self.pending.iter().rposition(|pending| pending.half.at.ts_ns <= ts_ns)
@@ -413,7 +416,7 @@ impl Exchanges {
         }
         self.end(role);
         // A request that was lost has its response come while none waits, unless several are sent at once.
-        if self.pairing == Pairing::InOrder && (role == Role::Server || self.pipelines) {
+        if self.pairing == Pairing::InOrder && (role == Role::Server || self.pipelines || self.cautious) {
             (self.order, self.late) = (Order::Broken, 0);
         }
     }

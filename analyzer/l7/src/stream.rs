@@ -108,7 +108,7 @@ impl Active {
     pub(crate) fn new(protocol: L7Protocol, client: Side, probing: Probing, config: &Config) -> Option<Self> {
         let parser = AnyParser::new(protocol)?;
         Some(Self {
-            exchanges: Exchanges::new(parser.pairing(), config.max_pending, config.messages),
+            exchanges: Exchanges::new(parser.pairing(), config),
             parser,
             client,
             directions: Default::default(),

@@ -1,0 +1,233 @@
+//! One stream socket: its events in the order of the bytes. What comes too early on the stream waits for what belongs before it;
+//! what does not come within the watermark is lost.
+
+use crate::facts::{Fact, moment};
+use crate::shared::Shared;
+use crate::talk::{HERE, Positions, THERE, Talk};
+use std::collections::VecDeque;
+use wirespan_event::header::AF_UNIX;
+use wirespan_event::{Flags, Header};
+use wirespan_l7::Side;
+use wirespan_records::{Endpoint, L4Protocol};
+
+const IPPROTO_TCP: u8 = 6;
+/// Bytes that one connection holds back; beyond, what is missing is lost.
+const MAX_HELD: usize = 256 << 10;
+
+/// One stream socket.
+pub(crate) struct Connection {
+    pub talk: Talk,
+    held: Option<Box<Held>>,
+}
+
+/// Events that wait for one that comes before them on the stream.
+#[derive(Default)]
+struct Held {
+    bytes: usize,
+    /// In order of time. The first one waits for bytes that are missing.
+    events: VecDeque<HeldEvent>,
+}
+
+struct HeldEvent {
+    since_ns: u64,
+    header: Header,
+    payload: Box<[u8]>,
+}
+
+/// Where an event lies to the next byte of its direction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Next,
+    /// Bytes are missing in this direction: before it, or before it was sent.
+    Ahead(Side),
+    /// So many of its first bytes were there before.
+    Behind(u32),
+}
+
+/// The direction of an event.
+pub(crate) fn side(header: &Header) -> Side {
+    if header.is_ingress() { THERE } else { HERE }
+}
+
+/// Both ends, this one first.
+pub(crate) fn endpoints(header: &Header) -> [Endpoint; 2] {
+    if header.family == AF_UNIX { Default::default() } else { [header.local(), header.remote()] }
+}
+
+impl Connection {
+    pub(crate) fn new(header: &Header) -> Self {
+        let is_tcp = header.family != AF_UNIX && header.protocol == IPPROTO_TCP;
+        let positions = if is_tcp { Positions::Tcp } else { Positions::Counted };
+        // What is not TCP but a stream is read as one.
+        let mut talk = Talk::new(header.conn, endpoints(header), L4Protocol::Tcp, positions);
+        if header.family == AF_UNIX {
+            let inode = |bytes: &[u8; 16]| bytes.first_chunk().map_or(0, |inode| u64::from_ne_bytes(*inode));
+            talk.unix = Some([inode(&header.local), inode(&header.remote)]);
+        }
+        let mut connection = Self { talk, held: None };
+        connection.role(header);
+        connection
+    }
+
+    /// Takes over what an event says of who opened the connection.
+    pub(crate) fn role(&mut self, header: &Header) {
+        if header.flags.has(Flags::CLIENT) {
+            self.talk.flow.client = Some(HERE);
+        } else if header.flags.has(Flags::SERVER) {
+            self.talk.flow.client = Some(THERE);
+        }
+    }
+
+    /// Since when an event of it waits for one before it, if any does.
+    pub(crate) fn held_since_ns(&self) -> Option<u64> {
+        Some(self.held.as_ref()?.events.front()?.since_ns)
+    }
+
+    /// The next event by time.
+    pub(crate) fn data(&mut self, shared: &mut Shared, header: &Header, payload: &[u8]) {
+        match self.awaited() {
+            None if !matches!(self.place(header), Place::Ahead(_)) => self.deliver(shared, header, payload),
+            None => {
+                self.held = Some(Box::default());
+                self.hold(shared, header, payload);
+            }
+            Some(awaited) => {
+                if side(header) == awaited && !matches!(self.own_place(header), Place::Ahead(_)) {
+                    self.deliver(shared, header, payload);
+                    self.go_on(shared);
+                } else {
+                    self.hold(shared, header, payload);
+                }
+            }
+        }
+    }
+
+    /// The direction of which bytes are missing, while events are held back.
+    fn awaited(&self) -> Option<Side> {
+        match self.place(&self.held.as_ref()?.events.front()?.header) {
+            Place::Ahead(awaited) => Some(awaited),
+            _ => None,
+        }
+    }
+
+    fn hold(&mut self, shared: &mut Shared, header: &Header, payload: &[u8]) {
+        let Some(held) = &mut self.held else { return };
+        shared.stats.held_events += 1;
+        held.bytes += size_of::<HeldEvent>() + payload.len();
+        held.events.push_back(HeldEvent {
+            since_ns: shared.now_ns,
+            header: *header,
+            payload: payload.into(),
+        });
+        if held.bytes > MAX_HELD {
+            self.give_up(shared);
+        }
+    }
+
+    /// Delivers what was held back and for which nothing is missing any more.
+    fn go_on(&mut self, shared: &mut Shared) {
+        while let Some(mut held) = self.held.take() {
+            let index = match held.events.front().map(|first| self.place(&first.header)) {
+                None => return,
+                // What the first one waits for may itself have been told of after the first one only.
+                Some(Place::Ahead(awaited)) => held.events.iter().position(|event| {
+                    side(&event.header) == awaited
+                        && !matches!(self.own_place(&event.header), Place::Ahead(_))
+                }),
+                Some(_) => Some(0),
+            };
+            let Some(event) = index.and_then(|index| held.events.remove(index)) else {
+                self.held = Some(held);
+                return;
+            };
+            held.bytes -= size_of::<HeldEvent>() + event.payload.len();
+            self.held = Some(held);
+            self.deliver(shared, &event.header, &event.payload);
+        }
+    }
+
+    /// What is missing is lost.
+    pub(crate) fn give_up(&mut self, shared: &mut Shared) {
+        while let (Some(awaited), Some(held)) = (self.awaited(), &mut self.held) {
+            let next = self.talk.next(awaited).unwrap_or_default();
+            let Some(first) = held.events.front() else { break };
+            let moment = moment(&first.header);
+            // Up to what was sent or received next, as far as that is known.
+            let mut missing = match side(&first.header) == awaited {
+                true => u32::MAX,
+                false => first.header.opposite_seq.wrapping_sub(next),
+            };
+            let same = held.events.iter_mut().filter(|event| side(&event.header) == awaited);
+            if let Some(nearest) = same.min_by_key(|event| event.header.tcp_seq.wrapping_sub(next)) {
+                missing = missing.min(nearest.header.tcp_seq.wrapping_sub(next));
+                if nearest.header.flags.has(Flags::SEQ_AMBIGUOUS) {
+                    shared.stats.ambiguous_events += 1;
+                    nearest.payload = Box::default();
+                }
+            }
+            self.talk.lost(shared, &moment, awaited, missing);
+            self.go_on(shared);
+        }
+        self.held = None;
+    }
+
+    fn place(&self, header: &Header) -> Place {
+        let own = self.own_place(header);
+        if self.talk.positions != Positions::Tcp || header.opposite_seq == 0 || matches!(own, Place::Ahead(_))
+        {
+            return own;
+        }
+        let other = side(header).other();
+        let is_missing = |next: u32| header.opposite_seq.wrapping_sub(next).cast_signed() > 0;
+        if self.talk.next(other).is_some_and(is_missing) { Place::Ahead(other) } else { own }
+    }
+
+    /// By its own direction alone.
+    fn own_place(&self, header: &Header) -> Place {
+        let side = side(header);
+        match self.talk.next(side) {
+            Some(next) if self.talk.positions == Positions::Tcp => {
+                match header.tcp_seq.wrapping_sub(next).cast_signed() {
+                    0 => Place::Next,
+                    1.. => Place::Ahead(side),
+                    _ if self.talk.is_assumed(side) => Place::Next,
+                    behind => Place::Behind(behind.unsigned_abs()),
+                }
+            }
+            _ => Place::Next,
+        }
+    }
+
+    /// The event's bytes are the next ones of its direction, apart from those that were there before.
+    fn deliver(&mut self, shared: &mut Shared, header: &Header, payload: &[u8]) {
+        let side = side(header);
+        let behind = match self.own_place(header) {
+            Place::Behind(behind) => behind,
+            _ => 0,
+        };
+        shared.stats.repeated_bytes += u64::from(behind.min(header.length));
+        if behind >= header.length {
+            return;
+        }
+        let pos = match self.talk.positions {
+            Positions::Tcp => header.tcp_seq.wrapping_add(behind),
+            _ => self.talk.next(side).unwrap_or_default(),
+        };
+        let mut payload = payload.get(behind as usize..).unwrap_or_default();
+        if behind > 0 && header.flags.has(Flags::SEQ_AMBIGUOUS) {
+            shared.stats.ambiguous_events += 1;
+            payload = &[];
+        }
+        let fact = Fact::new(header, pos, header.length - behind);
+        if self.talk.positions == Positions::Tcp && header.opposite_seq != 0 {
+            self.talk.assume_next(side.other(), header.opposite_seq);
+        }
+        self.talk.data(shared, &fact, side, payload);
+    }
+
+    /// Nothing will follow.
+    pub(crate) fn close(&mut self, shared: &mut Shared) {
+        self.give_up(shared);
+        self.talk.close(shared);
+    }
+}

@@ -1,0 +1,155 @@
+//! Spans wait here until it is decided for what they were made, and leave with their process.
+
+use crate::context::{Decision, ProcessKey};
+use crate::host::Stats;
+use crate::talk::Made;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use wirespan_l7::SpanSink;
+use wirespan_records::{Parent, Process};
+
+type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Processes are remembered for so long after their end, ns: spans come later than the event of their end.
+const REMEMBER_NS: u64 = 10_000_000_000;
+/// Processes that are remembered.
+const MAX_PROCESSES: usize = 65_536;
+
+pub(crate) struct Desk {
+    max_wait_ns: u64,
+    max_waiting: usize,
+    /// Client spans.
+    clients: Map<u64, State>,
+    /// When complete spans leave at the latest, in this order.
+    due: VecDeque<(u64, u64)>,
+    ready: Vec<Made>,
+    processes: Map<ProcessKey, Arc<Process>>,
+    /// Processes that ended, and when they are forgotten.
+    ended: VecDeque<(u64, ProcessKey)>,
+    handed_on: u64,
+    without_process: u64,
+    undecided: u64,
+}
+
+/// What is known of a client span.
+enum State {
+    /// Its request was heard.
+    Heard,
+    /// It was decided for what it was made; it is not complete.
+    Decided(Option<Parent>),
+    /// It is complete, and not decided.
+    Complete(Box<Made>),
+    /// It left undecided.
+    Gone,
+}
+
+impl Desk {
+    pub(crate) fn new(max_wait_ns: u64, max_waiting: usize) -> Self {
+        Self {
+            max_wait_ns,
+            max_waiting,
+            clients: Map::default(),
+            due: VecDeque::new(),
+            ready: Vec::new(),
+            processes: Map::default(),
+            ended: VecDeque::new(),
+            handed_on: 0,
+            without_process: 0,
+            undecided: 0,
+        }
+    }
+
+    /// A client span with this id is in the making: there will be one decision, and one span.
+    pub(crate) fn expect(&mut self, id: u64) {
+        self.clients.insert(id, State::Heard);
+    }
+
+    /// It was decided for what a client span was made.
+    pub(crate) fn decide(&mut self, decision: Decision) {
+        let Some(state) = self.clients.get_mut(&decision.client) else { return };
+        match std::mem::replace(state, State::Decided(decision.parent)) {
+            State::Heard | State::Decided(_) => return,
+            State::Complete(mut made) => {
+                made.span.parent = decision.parent;
+                self.ready.push(*made);
+            }
+            State::Gone => {}
+        }
+        self.clients.remove(&decision.client);
+    }
+
+    /// A span has all that belongs to it but its parent.
+    pub(crate) fn complete(&mut self, mut made: Made, now_ns: u64) {
+        let id = made.span.id;
+        match self.clients.get_mut(&id) {
+            Some(State::Decided(parent)) => {
+                made.span.parent = *parent;
+                self.clients.remove(&id);
+                self.ready.push(made);
+            }
+            Some(state @ State::Heard) => {
+                *state = State::Complete(Box::new(made));
+                self.due.push_back((now_ns.saturating_add(self.max_wait_ns), id));
+                if self.due.len() > self.max_waiting {
+                    self.give_up_oldest();
+                }
+            }
+            Some(State::Complete(_) | State::Gone) | None => self.ready.push(made),
+        }
+    }
+
+    /// Spans that waited for too long leave as they are.
+    pub(crate) fn expire(&mut self, now_ns: u64) {
+        while self.due.front().is_some_and(|(due_ns, _)| *due_ns <= now_ns) {
+            self.give_up_oldest();
+        }
+        while let Some((_, key)) = self.ended.pop_front_if(|(until_ns, _)| *until_ns <= now_ns) {
+            self.processes.remove(&key);
+        }
+    }
+
+    fn give_up_oldest(&mut self) {
+        let Some((_, id)) = self.due.pop_front() else { return };
+        let Some(state @ State::Complete(_)) = self.clients.get_mut(&id) else { return };
+        if let State::Complete(made) = std::mem::replace(state, State::Gone) {
+            self.undecided += 1;
+            self.ready.push(*made);
+        }
+    }
+
+    /// What is known of a process.
+    pub(crate) fn process(&mut self, key: ProcessKey, process: Arc<Process>) {
+        if self.processes.len() >= MAX_PROCESSES && !self.processes.contains_key(&key) {
+            // Ends must have been lost. Any is as good as another.
+            let victim = self.processes.keys().next().copied();
+            victim.and_then(|victim| self.processes.remove(&victim));
+        }
+        self.processes.insert(key, process);
+    }
+
+    /// A process ended.
+    pub(crate) fn ended(&mut self, key: ProcessKey, now_ns: u64) {
+        if self.processes.contains_key(&key) {
+            self.ended.push_back((now_ns + REMEMBER_NS, key));
+        }
+    }
+
+    /// Adds what was counted here.
+    pub(crate) fn count(&self, stats: &mut Stats) {
+        stats.spans = self.handed_on;
+        stats.spans_without_process = self.without_process;
+        stats.spans_undecided = self.undecided;
+        stats.waiting_spans +=
+            self.clients.values().filter(|state| matches!(state, State::Complete(_))).count() as u64;
+    }
+
+    /// Hands on the spans that are ready.
+    pub(crate) fn hand_on(&mut self, sink: &mut dyn SpanSink) {
+        for Made { mut span, process, .. } in self.ready.drain(..) {
+            span.process = self.processes.get(&process).cloned();
+            self.without_process += u64::from(span.process.is_none());
+            self.handed_on += 1;
+            sink.span(*span);
+        }
+    }
+}

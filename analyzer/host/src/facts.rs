@@ -1,0 +1,97 @@
+//! By which event each byte of a direction came: who sent or received it, and when.
+
+use crate::context::{Moment, ProcessKey, Wait};
+use std::collections::VecDeque;
+use wirespan_event::Header;
+
+/// Events of one direction that are remembered.
+const MAX_FACTS: usize = 32;
+
+/// One event, and the bytes that it moved.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fact {
+    /// Position of its first byte.
+    pub pos: u32,
+    /// Bytes.
+    pub len: u32,
+    /// Sequence number of the next byte of the other direction, at the same instant; 0 where that is not known.
+    pub opposite: u32,
+    /// TCP's smoothed round trip, microseconds.
+    pub srtt_us: u32,
+    /// Segments that TCP sent again so far.
+    pub retrans: u32,
+    /// Who, and when.
+    pub moment: Moment,
+}
+
+impl Fact {
+    /// What `header` tells of bytes at `pos`.
+    pub(crate) fn new(header: &Header, pos: u32, len: u32) -> Self {
+        Self {
+            pos,
+            len,
+            opposite: header.opposite_seq,
+            srtt_us: header.srtt_us,
+            retrans: header.retrans,
+            moment: moment(header),
+        }
+    }
+}
+
+/// Who made an event, and when.
+pub(crate) fn moment(header: &Header) -> Moment {
+    Moment {
+        process: ProcessKey { tgid: header.tgid, start_ns: header.process_start_ns },
+        tid: header.tid,
+        turn: header.turn,
+        wait: Wait::Unknown,
+        coroutine: header.coroutine,
+        time_ns: header.time_ns(),
+        thread_event: header.thread_event,
+    }
+}
+
+/// The newest events of one direction.
+#[derive(Default)]
+pub(crate) struct Facts(VecDeque<Fact>);
+
+impl Facts {
+    pub(crate) fn push(&mut self, fact: Fact) {
+        if self.0.len() >= MAX_FACTS {
+            self.0.pop_front();
+        }
+        self.0.push_back(fact);
+    }
+
+    /// The event that moved the byte at `pos`.
+    pub(crate) fn at(&self, pos: u32) -> Option<&Fact> {
+        self.0.iter().rfind(|fact| pos.wrapping_sub(fact.pos) < fact.len)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Forgets them, and their memory.
+    pub(crate) fn clear(&mut self) {
+        self.0 = VecDeque::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_event_of_a_byte_also_where_numbers_wrap() {
+        let mut facts = Facts::default();
+        for n in 0..100u32 {
+            let pos = 0xffff_ff00u32.wrapping_add(10 * n);
+            facts.push(Fact { pos, len: 10, srtt_us: n, ..Fact::default() });
+        }
+        let found =
+            |n: u32, byte: u32| facts.at(0xffff_ff00u32.wrapping_add(10 * n + byte)).map(|fact| fact.srtt_us);
+        assert_eq!((found(99, 9), found(68, 0)), (Some(99), Some(68)));
+        assert_eq!((found(67, 9), found(100, 0)), (None, None));
+    }
+}

@@ -1,0 +1,116 @@
+//! What all conversations share: the two engines, the spans that wait, time and counters.
+
+use crate::context::{Context, Decision, Happening, Moment};
+use crate::desk::Desk;
+use crate::host::{HostConfig, Stats};
+use wirespan_event::Clock;
+use wirespan_l7::{Chunk, Engine, FlowContext, Heard, Side, SpanSink, Stream};
+use wirespan_records::{L7Counts, Span};
+
+pub(crate) struct Shared {
+    pub clock: Clock,
+    /// Time of the newest event that was looked at, or later.
+    pub now_ns: u64,
+    pub stats: Stats,
+    pub desk: Desk,
+    /// What the L7 engine said and was not gone on with.
+    pub outputs: Outputs,
+    engine: Engine,
+    context: Context,
+    decisions: Vec<Decision>,
+    counts: L7Counts,
+}
+
+/// What the L7 engine said.
+pub(crate) enum Output {
+    /// A message, and the side of the client.
+    Heard(Side, Heard),
+    Span(Box<Span>),
+}
+
+/// What the L7 engine said, in order.
+#[derive(Default)]
+pub(crate) struct Outputs(Vec<Output>);
+
+impl Outputs {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Output> {
+        self.0.drain(..)
+    }
+}
+
+impl SpanSink for Outputs {
+    fn span(&mut self, span: Span) {
+        self.0.push(Output::Span(Box::new(span)));
+    }
+
+    fn message(&mut self, _: &FlowContext, client: Side, message: Heard) {
+        self.0.push(Output::Heard(client, message));
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(config: &HostConfig) -> Self {
+        let l7 = wirespan_l7::Config { messages: true, cautious: true, ..config.l7.clone() };
+        Self {
+            clock: config.clock,
+            now_ns: 0,
+            stats: Stats::default(),
+            desk: Desk::new(config.max_parent_wait_ns, config.max_waiting_spans),
+            outputs: Outputs::default(),
+            engine: Engine::new(l7),
+            context: Context::new(config.context),
+            decisions: Vec::new(),
+            counts: L7Counts::default(),
+        }
+    }
+
+    /// Tells the context engine, for whom time never goes back.
+    pub(crate) fn happen(&mut self, at: &Moment, what: Happening<'_>) {
+        self.now_ns = self.now_ns.max(at.time_ns);
+        let at = Moment { time_ns: self.now_ns, ..*at };
+        self.context.happen(&at, what, &mut self.decisions);
+        self.decide();
+    }
+
+    /// It is `now_ns`.
+    pub(crate) fn advance(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+        self.context.advance(self.now_ns, &mut self.decisions);
+        self.decide();
+        self.desk.expire(self.now_ns);
+    }
+
+    /// Nothing will happen any more.
+    pub(crate) fn finish(&mut self) {
+        self.context.finish(&mut self.decisions);
+        self.decide();
+        self.desk.expire(u64::MAX);
+    }
+
+    fn decide(&mut self) {
+        for decision in self.decisions.drain(..) {
+            self.desk.decide(decision);
+        }
+    }
+
+    pub(crate) fn data(&mut self, stream: &mut Stream, flow: &FlowContext, side: Side, chunk: Chunk<'_>) {
+        self.engine.data(stream, flow, side, chunk, &mut self.counts, &mut self.outputs);
+    }
+
+    pub(crate) fn gap(&mut self, stream: &mut Stream, flow: &FlowContext, side: Side, missing: u64) {
+        self.engine.gap(stream, flow, side, missing, &mut self.counts, &mut self.outputs);
+    }
+
+    pub(crate) fn sweep(&mut self, stream: &mut Stream, flow: &FlowContext) {
+        let now_ns = self.clock.epoch_ns(self.now_ns);
+        self.engine.sweep(stream, flow, now_ns, &mut self.counts, &mut self.outputs);
+    }
+
+    pub(crate) fn close(&mut self, stream: &mut Stream, flow: &FlowContext) {
+        self.engine.close(stream, flow, &mut self.counts, &mut self.outputs);
+    }
+}

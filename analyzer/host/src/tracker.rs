@@ -1,0 +1,225 @@
+//! What is known of the host's sockets: gives each event, in order of time, to its connection.
+
+use crate::connection::{Connection, endpoints, side};
+use crate::context::{Happening, Moment};
+use crate::facts::{Fact, moment};
+use crate::host::HostConfig;
+use crate::shared::Shared;
+use crate::talk::{Positions, Talk};
+use std::collections::VecDeque;
+use wirespan_event::header::AF_UNIX;
+use wirespan_event::{Event, Flags, Header, Kind};
+use wirespan_records::{Endpoint, L4Protocol};
+
+type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
+
+const IPPROTO_UDP: u8 = 17;
+/// The kernel's number for UNIX sockets that carry datagrams.
+const UNIX_DATAGRAMS: u8 = 1;
+/// Connections are looked through at this interval, ns.
+const SWEEP_NS: u64 = 1_000_000_000;
+/// Flows of datagrams end when nothing came for so long, ns.
+const DATAGRAMS_IDLE_NS: u64 = 60_000_000_000;
+
+pub(crate) struct Tracker {
+    pub shared: Shared,
+    streams: Map<u64, Box<Connection>>,
+    /// By socket and peer.
+    datagrams: Map<(u64, Endpoint), Box<Talk>>,
+    /// Sockets with events that wait for one before them, and since when.
+    holding: VecDeque<(u64, u64)>,
+    swept_ns: u64,
+    watermark_ns: u64,
+    max_connections: usize,
+}
+
+impl Tracker {
+    pub(crate) fn new(config: &HostConfig) -> Self {
+        Self {
+            shared: Shared::new(config),
+            streams: Map::default(),
+            datagrams: Map::default(),
+            holding: VecDeque::new(),
+            swept_ns: 0,
+            watermark_ns: config.watermark_ns,
+            max_connections: config.max_connections,
+        }
+    }
+
+    /// The next event by time.
+    pub(crate) fn take(&mut self, event: &Event<'_>) {
+        let header = event.header;
+        let at = moment(header);
+        self.shared.now_ns = self.shared.now_ns.max(at.time_ns);
+        let (Some(kind), Some(source)) = (header.kind(), header.source()) else {
+            self.shared.stats.unknown_events += 1;
+            return;
+        };
+        match kind {
+            Kind::Data if source.is_tls() => {}
+            Kind::Data | Kind::Socket => self.data(&at, event),
+            Kind::Open => self.open(&at, header),
+            Kind::Close => self.close(header.conn),
+            Kind::TlsFree => {}
+            Kind::Wake => {
+                let wake = Happening::Wake { tid: header.other_tid, coroutine: 0, futex: 0, timed: false };
+                self.shared.happen(&at, wake);
+            }
+            Kind::Fork if header.other_tgid == header.tgid => {
+                self.shared.happen(&at, Happening::Fork { tid: header.other_tid, coroutine: 0 });
+            }
+            Kind::Fork => {}
+            Kind::Exec => self.shared.happen(&at, Happening::Exec),
+            Kind::Exit => self.exit(&at),
+        }
+    }
+
+    fn data(&mut self, at: &Moment, event: &Event<'_>) {
+        let header = event.header;
+        if header.conn == 0 {
+            return;
+        }
+        self.shared.stats.bytes += u64::from(header.length);
+        let payload = if header.flags.has(Flags::NO_DATA) { &[] } else { event.payload };
+        self.shared.happen(at, Happening::Data { conn: header.conn, ingress: header.is_ingress() });
+        let is_unix = header.family == AF_UNIX;
+        if !is_unix && header.protocol == IPPROTO_UDP || is_unix && header.protocol == UNIX_DATAGRAMS {
+            self.datagram(header, payload);
+            return;
+        }
+        let Self { shared, streams, holding, .. } = self;
+        let connection = streams.entry(header.conn).or_insert_with(|| Box::new(Connection::new(header)));
+        let was_holding = connection.held_since_ns().is_some();
+        connection.data(shared, header, payload);
+        if !was_holding && connection.held_since_ns().is_some() {
+            holding.push_back((shared.now_ns, header.conn));
+        }
+        self.limit();
+    }
+
+    /// Each event is one datagram, and each peer of a socket a conversation of its own.
+    fn datagram(&mut self, header: &Header, payload: &[u8]) {
+        let [here, there] = endpoints(header);
+        let Self { shared, datagrams, .. } = self;
+        let talk = datagrams.entry((header.conn, there)).or_insert_with(|| {
+            Box::new(Talk::new(header.conn, [here, there], L4Protocol::Udp, Positions::Counted))
+        });
+        let side = side(header);
+        let fact = Fact::new(header, talk.next(side).unwrap_or_default(), header.length);
+        talk.data(shared, &fact, side, payload);
+        self.limit();
+    }
+
+    fn open(&mut self, at: &Moment, header: &Header) {
+        let conn = header.conn;
+        if conn == 0 {
+            return;
+        }
+        let is_server = header.flags.has(Flags::SERVER);
+        self.shared
+            .happen(at, if is_server { Happening::Accept { conn } } else { Happening::Connect { conn } });
+        if header.family != AF_UNIX && header.protocol == IPPROTO_UDP {
+            return;
+        }
+        let connection = self.streams.entry(conn).or_insert_with(|| Box::new(Connection::new(header)));
+        connection.role(header);
+        connection.talk.opened();
+        connection.talk.last = *at;
+        self.limit();
+    }
+
+    fn close(&mut self, conn: u64) {
+        let mut last = None;
+        if let Some(mut connection) = self.streams.remove(&conn) {
+            connection.close(&mut self.shared);
+            last = Some(connection.talk.last);
+        }
+        for (_, mut talk) in self.datagrams.extract_if(|(socket, _), _| *socket == conn) {
+            talk.close(&mut self.shared);
+            last = Some(talk.last);
+        }
+        if let Some(last) = last {
+            self.shared.happen(&last, Happening::Close { conn });
+        }
+    }
+
+    fn exit(&mut self, at: &Moment) {
+        self.shared.happen(at, Happening::Exit);
+        if at.tid == at.process.tgid {
+            self.shared.desk.ended(at.process, self.shared.now_ns);
+        }
+    }
+
+    /// It is `now_ns`, and all that happened before was taken.
+    pub(crate) fn advance(&mut self, now_ns: u64) {
+        self.shared.advance(now_ns);
+        while let Some((_, conn)) =
+            self.holding.pop_front_if(|(since_ns, _)| *since_ns + self.watermark_ns <= self.shared.now_ns)
+        {
+            let Some(connection) = self.streams.get_mut(&conn) else { continue };
+            if connection.held_since_ns().is_some_and(|since| since + self.watermark_ns <= self.shared.now_ns)
+            {
+                connection.give_up(&mut self.shared);
+            }
+            if let Some(since_ns) = connection.held_since_ns() {
+                self.holding.push_back((since_ns, conn));
+            }
+        }
+        if now_ns >= self.swept_ns + SWEEP_NS {
+            self.swept_ns = now_ns;
+            self.sweep();
+        }
+    }
+
+    fn sweep(&mut self) {
+        let Self { shared, streams, datagrams, .. } = self;
+        for connection in streams.values_mut() {
+            connection.talk.sweep(shared);
+        }
+        let now_ns = shared.now_ns;
+        datagrams.retain(|_, talk| {
+            talk.sweep(shared);
+            let is_alive = talk.last.time_ns + DATAGRAMS_IDLE_NS > now_ns;
+            if !is_alive {
+                talk.close(shared);
+                shared.stats.evicted_connections += 1;
+            }
+            is_alive
+        });
+    }
+
+    /// Forgets the sixteenth of all that was silent for the longest time, when there are too many.
+    fn limit(&mut self) {
+        if self.streams.len() + self.datagrams.len() <= self.max_connections {
+            return;
+        }
+        let times = self.streams.values().map(|connection| connection.talk.last.time_ns);
+        let mut times: Vec<u64> =
+            times.chain(self.datagrams.values().map(|talk| talk.last.time_ns)).collect();
+        let rank = times.len() / 16;
+        let (_, oldest_ns, _) = times.select_nth_unstable(rank);
+        let oldest_ns = *oldest_ns;
+        let Self { shared, streams, datagrams, .. } = self;
+        for (_, mut connection) in
+            streams.extract_if(|_, connection| connection.talk.last.time_ns <= oldest_ns)
+        {
+            connection.close(shared);
+            shared.stats.evicted_connections += 1;
+        }
+        for (_, mut talk) in datagrams.extract_if(|_, talk| talk.last.time_ns <= oldest_ns) {
+            talk.close(shared);
+            shared.stats.evicted_connections += 1;
+        }
+    }
+
+    /// Nothing will follow.
+    pub(crate) fn finish(&mut self) {
+        for (_, mut connection) in self.streams.drain() {
+            connection.close(&mut self.shared);
+        }
+        for (_, mut talk) in self.datagrams.drain() {
+            talk.close(&mut self.shared);
+        }
+        self.shared.finish();
+    }
+}

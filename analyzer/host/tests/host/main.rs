@@ -1,0 +1,5 @@
+//! Hosts, from made-up events.
+
+mod common;
+mod loss;
+mod spans;
