@@ -18,6 +18,8 @@ const MAX_HELD: usize = 256 << 10;
 pub(crate) struct Connection {
     pub talk: Talk,
     held: Option<Box<Held>>,
+    /// Number of the next event, where positions are counted.
+    next_event: Option<u32>,
 }
 
 /// Events that wait for one that comes before them on the stream.
@@ -56,7 +58,9 @@ pub(crate) fn endpoints(header: &Header) -> [Endpoint; 2] {
 
 impl Connection {
     pub(crate) fn new(header: &Header) -> Self {
-        let is_tcp = header.family != AF_UNIX && header.protocol == IPPROTO_TCP;
+        // Without sequence numbers it is MPTCP, or another protocol for streams.
+        let has_seq = header.tcp_seq != 0 || header.opposite_seq != 0;
+        let is_tcp = header.family != AF_UNIX && header.protocol == IPPROTO_TCP && has_seq;
         let positions = if is_tcp { Positions::Tcp } else { Positions::Counted };
         // What is not TCP but a stream is read as one.
         let mut talk = Talk::new(header.conn, endpoints(header), L4Protocol::Tcp, positions);
@@ -64,13 +68,24 @@ impl Connection {
             let inode = |bytes: &[u8; 16]| bytes.first_chunk().map_or(0, |inode| u64::from_ne_bytes(*inode));
             talk.unix = Some([inode(&header.local), inode(&header.remote)]);
         }
-        let mut connection = Self { talk, held: None };
+        let mut connection = Self { talk, held: None, next_event: None };
         connection.role(header);
         connection
     }
 
+    /// The connection is told of from its beginning on.
+    pub(crate) fn opened(&mut self, header: &Header) {
+        let is_tcp = self.talk.positions == Positions::Tcp;
+        for (side, seq) in [(HERE, header.tcp_seq), (THERE, header.opposite_seq)] {
+            self.talk.begin(side, Some(seq).filter(|seq| is_tcp && *seq != 0));
+        }
+        self.next_event = self.next_event.or(Some(header.conn_event));
+        self.role(header);
+        self.talk.last = moment(header);
+    }
+
     /// Takes over what an event says of who opened the connection.
-    pub(crate) fn role(&mut self, header: &Header) {
+    fn role(&mut self, header: &Header) {
         if header.flags.has(Flags::CLIENT) {
             self.talk.flow.client = Some(HERE);
         } else if header.flags.has(Flags::SERVER) {
@@ -92,7 +107,7 @@ impl Connection {
                 self.hold(shared, header, payload);
             }
             Some(awaited) => {
-                if side(header) == awaited && !matches!(self.own_place(header), Place::Ahead(_)) {
+                if self.is_awaited(awaited, header) {
                     self.deliver(shared, header, payload);
                     self.go_on(shared);
                 } else {
@@ -108,6 +123,12 @@ impl Connection {
             Place::Ahead(awaited) => Some(awaited),
             _ => None,
         }
+    }
+
+    /// What `header` tells of belongs before what is held back. Whatever it may itself wait for was told of later.
+    fn is_awaited(&self, awaited: Side, header: &Header) -> bool {
+        let is_counted = self.talk.positions != Positions::Tcp;
+        (is_counted || side(header) == awaited) && !matches!(self.own_place(header), Place::Ahead(_))
     }
 
     fn hold(&mut self, shared: &mut Shared, header: &Header, payload: &[u8]) {
@@ -129,11 +150,9 @@ impl Connection {
         while let Some(mut held) = self.held.take() {
             let index = match held.events.front().map(|first| self.place(&first.header)) {
                 None => return,
-                // What the first one waits for may itself have been told of after the first one only.
-                Some(Place::Ahead(awaited)) => held.events.iter().position(|event| {
-                    side(&event.header) == awaited
-                        && !matches!(self.own_place(&event.header), Place::Ahead(_))
-                }),
+                Some(Place::Ahead(awaited)) => {
+                    held.events.iter().position(|event| self.is_awaited(awaited, &event.header))
+                }
                 Some(_) => Some(0),
             };
             let Some(event) = index.and_then(|index| held.events.remove(index)) else {
@@ -152,6 +171,12 @@ impl Connection {
             let next = self.talk.next(awaited).unwrap_or_default();
             let Some(first) = held.events.front() else { break };
             let moment = moment(&first.header);
+            if self.talk.positions != Positions::Tcp {
+                self.next_event = held.events.iter().map(|event| event.header.conn_event).min();
+                self.talk.lost_unknown(shared, &moment);
+                self.go_on(shared);
+                continue;
+            }
             // Up to what was sent or received next, as far as that is known.
             let mut missing = match side(&first.header) == awaited {
                 true => u32::MAX,
@@ -185,16 +210,19 @@ impl Connection {
     /// By its own direction alone.
     fn own_place(&self, header: &Header) -> Place {
         let side = side(header);
-        match self.talk.next(side) {
-            Some(next) if self.talk.positions == Positions::Tcp => {
-                match header.tcp_seq.wrapping_sub(next).cast_signed() {
-                    0 => Place::Next,
-                    1.. => Place::Ahead(side),
-                    _ if self.talk.is_assumed(side) => Place::Next,
-                    behind => Place::Behind(behind.unsigned_abs()),
-                }
-            }
-            _ => Place::Next,
+        if self.talk.positions != Positions::Tcp {
+            return match self.next_event {
+                Some(next) if header.conn_event > next => Place::Ahead(side),
+                Some(next) if header.conn_event < next => Place::Behind(header.length),
+                _ => Place::Next,
+            };
+        }
+        let Some(next) = self.talk.next(side) else { return Place::Next };
+        match header.tcp_seq.wrapping_sub(next).cast_signed() {
+            0 => Place::Next,
+            1.. => Place::Ahead(side),
+            _ if self.talk.is_assumed(side) => Place::Next,
+            behind => Place::Behind(behind.unsigned_abs()),
         }
     }
 
@@ -211,7 +239,10 @@ impl Connection {
         }
         let pos = match self.talk.positions {
             Positions::Tcp => header.tcp_seq.wrapping_add(behind),
-            _ => self.talk.next(side).unwrap_or_default(),
+            _ => {
+                self.next_event = Some(header.conn_event.wrapping_add(1));
+                self.talk.next(side).unwrap_or_default()
+            }
         };
         let mut payload = payload.get(behind as usize..).unwrap_or_default();
         if behind > 0 && header.flags.has(Flags::SEQ_AMBIGUOUS) {

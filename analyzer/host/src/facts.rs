@@ -68,10 +68,6 @@ impl Facts {
         self.0.iter().rfind(|fact| pos.wrapping_sub(fact.pos) < fact.len)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Forgets them, and their memory.
     pub(crate) fn clear(&mut self) {
         self.0 = VecDeque::new();

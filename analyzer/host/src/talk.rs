@@ -18,6 +18,9 @@ pub(crate) const HERE: Side = Side::A;
 /// The other end.
 pub(crate) const THERE: Side = Side::B;
 
+/// More bytes than any message has.
+const UNKNOWN: u32 = 1 << 30;
+
 /// What the positions of a conversation are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Positions {
@@ -105,9 +108,12 @@ impl Talk {
         }
     }
 
-    /// The connection is told of from its beginning on.
-    pub(crate) fn opened(&mut self) {
-        self.directions.iter_mut().for_each(|direction| direction.is_new = direction.facts.is_empty());
+    /// Nothing came before: the first byte of a direction will be at `pos`, as far as that is known.
+    pub(crate) fn begin(&mut self, side: Side, pos: Option<u32>) {
+        let direction = &mut self.directions[side as usize];
+        if direction.next.is_none() || direction.is_assumed {
+            *direction = Direction { next: pos, is_new: true, ..Direction::default() };
+        }
     }
 
     /// Position of the next byte of a direction; `None` before the first one.
@@ -159,12 +165,23 @@ impl Talk {
         self.tell(shared, &fact.moment);
     }
 
+    /// Events were lost, and nobody knows what they moved.
+    pub(crate) fn lost_unknown(&mut self, shared: &mut Shared, at: &Moment) {
+        for side in [HERE, THERE] {
+            self.lose(shared, at, side, UNKNOWN);
+        }
+    }
+
     /// `missing` bytes were lost.
     pub(crate) fn lost(&mut self, shared: &mut Shared, at: &Moment, side: Side, missing: u32) {
+        shared.stats.lost_bytes += u64::from(missing);
+        self.lose(shared, at, side, missing);
+    }
+
+    fn lose(&mut self, shared: &mut Shared, at: &Moment, side: Side, missing: u32) {
         let direction = &mut self.directions[side as usize];
         direction.next = direction.next.map(|next| next.wrapping_add(missing));
         direction.is_new = false;
-        shared.stats.lost_bytes += u64::from(missing);
         shared.happen(at, Happening::Gap { conn: self.flow.flow_id });
         shared.gap(&mut self.stream, &self.flow, side, missing.into());
         self.tell(shared, at);

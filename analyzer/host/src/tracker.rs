@@ -122,9 +122,7 @@ impl Tracker {
             return;
         }
         let connection = self.streams.entry(conn).or_insert_with(|| Box::new(Connection::new(header)));
-        connection.role(header);
-        connection.talk.opened();
-        connection.talk.last = *at;
+        connection.opened(header);
         self.limit();
     }
 

@@ -132,7 +132,7 @@ pub struct Config {
     pub trace: crate::trace::TraceHeaders,
     /// Path segments that make an HTTP endpoint.
     pub endpoint_segments: usize,
-    /// After a loss, any client may have sent several requests at once, not only one that was seen to: rather no pair than a
+    /// After a loss, or where a stream is seen from its middle on, any client may have sent several requests at once, not only one that was seen to: rather no pair than a
     /// wrong one.
     pub cautious: bool,
     /// Tell the sink of each message as soon as it is understood, not only of exchanges.
@@ -327,7 +327,10 @@ impl Engine {
         let is_exhausted = probing.is_exhausted(out.flow.l4, self.config.max_probes);
         match self.endpoints.find(data, out.flow, side, stream_start) {
             Found::Yes(protocol, client) => {
-                let Some(active) = Active::new(protocol, client, probing, &self.config) else { return };
+                let Some(mut active) = Active::new(protocol, client, probing, &self.config) else { return };
+                if !stream_start && self.config.cautious {
+                    active.exchanges.begins_in_the_middle();
+                }
                 stream.0 = State::Active(Box::new(active));
                 if let Some(kept) = kept {
                     self.take(stream, side, kept.chunk(), out);

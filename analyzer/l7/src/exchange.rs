@@ -121,6 +121,13 @@ impl Exchanges {
         }
     }
 
+    /// What was sent before is not known.
+    pub(crate) fn begins_in_the_middle(&mut self) {
+        if self.pairing == Pairing::InOrder {
+            self.order = Order::Broken;
+        }
+    }
+
     /// A message was seen.
     pub(crate) fn has_messages(&self) -> bool {
         self.has_messages

@@ -101,6 +101,9 @@ impl Script {
     pub fn open(&mut self, thread: &mut Thread, socket: &Socket) {
         let mut header = self.header(thread, socket, Kind::Open);
         header.call = if socket.role == Flags::CLIENT { Call::Connect } else { Call::Accept } as u32;
+        if socket.protocol == 6 {
+            [header.tcp_seq, header.opposite_seq] = socket.seq;
+        }
         self.push(header, &[]);
     }
 
@@ -127,8 +130,8 @@ impl Script {
         ingress: bool,
         captured: usize,
     ) {
-        socket.events += 1;
         let mut header = self.header(thread, socket, Kind::Data);
+        socket.events += 1;
         let way = usize::from(ingress);
         if socket.protocol == 6 {
             (header.tcp_seq, header.opposite_seq) = (socket.seq[way], socket.seq[1 - way]);
