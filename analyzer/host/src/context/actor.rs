@@ -48,6 +48,8 @@ const MAX_WOKEN: usize = 4;
 const MAX_OPEN: usize = 8;
 /// Requests that came with one event and are told apart.
 const MAX_NODES: usize = 64;
+/// Futexes that are closer than this belong to one condition variable, or to those of one thread's parking place.
+pub(crate) const SAME_WAIT: u64 = 128;
 /// Timers are set in milliseconds, and loops look at the clock a moment before they wait.
 const TIMER_SLACK_NS: u64 = 2_000_000;
 
@@ -156,7 +158,7 @@ impl Actor {
     /// Another made it go on.
     pub(crate) fn wakes(&mut self, nodes: Nodes, futex: u64) {
         // Who waits for the same thing again is done with what it was woken for before.
-        self.woken.retain(|woken| !woken.used && (futex == 0 || woken.futex != futex));
+        self.woken.retain(|woken| !woken.used && woken.futex.abs_diff(futex) >= SAME_WAIT);
         if self.woken.len() == MAX_WOKEN {
             self.woken.remove(0);
         }

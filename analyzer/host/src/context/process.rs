@@ -1,6 +1,6 @@
 //! One process: its threads, its connections, and the requests that it answers and makes.
 
-use super::actor::{Actor, ActorId};
+use super::actor::{Actor, ActorId, SAME_WAIT};
 use super::evidence::{Class, Evidence, Node, Nodes, Trust};
 use super::happening::{Happening, Moment};
 use super::{ContextConfig, Decision};
@@ -56,11 +56,18 @@ struct Conn {
     open: SmallVec<[u64; 2]>,
 }
 
+/// So many threads do not wait for each other's work by chance.
+const MANY: usize = 3;
+/// Locks that are told from handoffs.
+const MAX_LOCKS: usize = 64;
+
 /// Who waited for a futex.
 #[derive(Debug, Default)]
 struct Futex {
     timed: bool,
-    threads: SmallVec<[u32; 2]>,
+    threads: SmallVec<[u32; MANY]>,
+    /// Those of them that answer requests.
+    serving: SmallVec<[u32; MANY]>,
 }
 
 /// How often something was done in the turn of what it was done for, and how often with nothing before it in its turn.
@@ -96,10 +103,14 @@ pub(super) struct ProcessState {
     pub(super) clients: HashMap<u64, Client>,
     /// Servers that are open or just closed, by the time that they were heard.
     since: BTreeSet<(u64, u64)>,
+    /// Servers that are left, by the time that they were closed: what was sent before may still speak of them.
+    left: BTreeSet<(u64, u64)>,
     /// Clients that are remembered, by the time that they were sent.
     sent: BTreeSet<(u64, u64)>,
     checks: BinaryHeap<Reverse<(u64, Check)>>,
     futexes: HashMap<u64, Futex>,
+    /// Addresses of locks that threads wait for in turn.
+    locks: Vec<u64>,
     pub(super) peers: HashMap<u64, Starts>,
     pub(super) answers: Starts,
     /// How many requests were made for what came with one event.
@@ -199,7 +210,7 @@ impl ProcessState {
             self.forget_client(span, decisions);
         }
         while self.servers.len() > config.max_requests {
-            let Some((_, span)) = self.since.pop_first() else { break };
+            let Some((_, span)) = self.left.pop_first().or_else(|| self.since.pop_first()) else { break };
             if let Some(server) = self.servers.remove(&span)
                 && let Some(actor) = self.actors.get_mut(&server.actor)
             {
@@ -489,12 +500,20 @@ impl ProcessState {
         if address == 0 {
             return false;
         }
+        let serves = self.actors.get(&ActorId::Thread(tid)).is_some_and(|actor| actor.serves);
         let futex = self.futexes.entry(address).or_default();
         futex.timed |= timed;
-        if futex.threads.len() < 2 && !futex.threads.contains(&tid) {
-            futex.threads.push(tid);
+        for (counts, threads) in [(true, &mut futex.threads), (serves, &mut futex.serving)] {
+            if counts && threads.len() < MANY && !threads.contains(&tid) {
+                threads.push(tid);
+            }
         }
-        futex.timed && futex.threads.len() > 1
+        // A pool's workers may all wait for one lock, but they wait until there is work, and answer nothing themselves.
+        let lock = futex.timed && futex.threads.len() > 1 || futex.serving.len() >= MANY;
+        if lock && !self.locks.contains(&address) && self.locks.len() < MAX_LOCKS {
+            self.locks.push(address);
+        }
+        self.locks.iter().any(|lock| lock.abs_diff(address) < SAME_WAIT)
     }
 
     fn wake(&mut self, at: &Moment, id: ActorId, futex: u64) {
@@ -531,7 +550,7 @@ impl ProcessState {
     /// Decides on what was made for a server request, and on all that can have been made for no other.
     fn leave_server(&mut self, span: u64, decisions: &mut Vec<Decision>) {
         let Some(server) = self.servers.get_mut(&span) else { return };
-        let heard_ns = server.heard_ns;
+        let (heard_ns, closed_ns) = (server.heard_ns, server.closed_ns.unwrap_or(server.heard_ns));
         for client in std::mem::take(&mut server.clients) {
             if self.verdict(client).is_some_and(|verdict| verdict.server == span) {
                 self.decide(client, decisions);
@@ -544,7 +563,14 @@ impl ProcessState {
         for client in past {
             self.forget_client(client, decisions);
         }
-        self.servers.remove(&span);
+        self.left.insert((closed_ns, span));
+        let oldest_ns = self.sent.first().map_or(u64::MAX, |&(sent_ns, _)| sent_ns);
+        while let Some(&(closed_ns, span)) = self.left.first()
+            && closed_ns < oldest_ns
+        {
+            self.left.pop_first();
+            self.servers.remove(&span);
+        }
     }
 
     fn decide(&mut self, span: u64, decisions: &mut Vec<Decision>) {
