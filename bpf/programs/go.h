@@ -10,6 +10,7 @@
 struct go_program {
 	__s32 g;    /* where the pointer to the running g is, from the thread pointer; 0 when that is unknown */
 	__u32 goid; /* where in a g its number is */
+	__u32 self; /* where in it the thread pointer is, as in the state of a thread of Python; 0 when it is not there */
 };
 
 /* By process. */
@@ -39,7 +40,7 @@ static __always_inline __u64 go_coroutine(__u32 tgid)
 #if defined(__TARGET_ARCH_x86)
 	struct go_program *program = bpf_map_lookup_elem(&go_programs, &tgid);
 	unsigned long base;
-	__u64 g = 0;
+	__u64 g = 0, self = 0;
 
 	if (!program || !program->g)
 		return 0;
@@ -48,6 +49,8 @@ static __always_inline __u64 go_coroutine(__u32 tgid)
 	else
 		base = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), thread.fsbase);
 	if (bpf_probe_read_user(&g, sizeof(g), (void *)(base + program->g)))
+		return 0;
+	if (program->self && (bpf_probe_read_user(&self, sizeof(self), (void *)(g + program->self)) || self != base))
 		return 0;
 	return goid_of(program, g);
 #else

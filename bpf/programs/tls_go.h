@@ -195,6 +195,21 @@ int go_newproc_return(struct pt_regs *regs)
 	return 0;
 }
 
+/* Returns of PyContext_CopyCurrent, and of what it ends in: the current context was copied, for another task. */
+SEC("uprobe")
+int python_context(struct pt_regs *regs)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u64 parent;
+
+	if (is_left_out(tgid))
+		return 0;
+	parent = go_coroutine(tgid);
+	if (parent && regs->ax && regs->ax < GOID_MAX)
+		tell_handoff(EVENT_FORK, parent, regs->ax);
+	return 0;
+}
+
 #endif
 
 #endif

@@ -1,4 +1,4 @@
-//! Which processes are programs of Go.
+//! Which processes are programs of Go or Python, whose coroutines are told.
 
 use aya::Pod;
 use aya::maps::{HashMap, MapData, MapError};
@@ -14,6 +14,8 @@ pub struct GoProgram {
     pub g: i32,
     /// Where in a `g` its number is, bytes.
     pub goid: u32,
+    /// Where in it the thread pointer is, bytes; 0 when it is not there.
+    pub self_at: u32,
 }
 
 // SAFETY: integers without padding.

@@ -217,6 +217,18 @@ impl<'a> Image<'a> {
         })
     }
 
+    /// The address of an exported variable.
+    ///
+    /// # Errors
+    /// [`ElfError`].
+    pub fn object(&self, name: &str) -> Result<Option<u64>, ElfError> {
+        let mut found = None;
+        for table in self.sections.iter().filter(|section| section.kind == SHT_DYNSYM) {
+            self.named(table, &[name], |_, symbol| found = Some(symbol.st_value.get(LE)))?;
+        }
+        Ok(found)
+    }
+
     /// Where a variable is in the program's own thread-local storage.
     ///
     /// # Errors

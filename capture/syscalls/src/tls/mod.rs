@@ -14,6 +14,7 @@
 //! | [`go`] | programs of Go: version, functions, goroutine numbers |
 //! | [`maps`] | the files whose code a process has in memory |
 //! | [`plan`] | what to probe in a file |
+//! | [`python`] | interpreters of Python: version, contexts of tasks |
 //! | [`returns`] | where functions return |
 
 mod attached;
@@ -21,6 +22,7 @@ pub mod elf;
 pub mod go;
 pub mod maps;
 pub mod plan;
+pub mod python;
 pub mod returns;
 
 use std::cmp::Reverse;
@@ -303,6 +305,6 @@ impl Libraries {
 
 impl From<&GoProgram> for wirespan_bpf::tracer::GoProgram {
     fn from(program: &GoProgram) -> Self {
-        Self { g: program.g.unwrap_or(0), goid: program.goid }
+        Self { g: program.g.unwrap_or(0), goid: program.goid, self_at: program.self_at.unwrap_or(0) }
     }
 }

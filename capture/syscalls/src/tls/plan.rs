@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::elf::{ElfError, Function, Image, ReadAt};
 use super::go;
+use super::python::{self, Python};
 use super::returns::{self, ReturnsError};
 
 /// A TLS implementation whose calls are probed.
@@ -55,21 +56,23 @@ pub struct Plan {
     pub functions: Vec<(&'static str, Vec<Probe>)>,
     /// How the ends of calls are seen.
     pub ends: Ends,
-    /// For programs of Go.
+    /// For programs of Go, and for Python.
     pub go: Option<GoProgram>,
     /// What is missing, and why.
     pub missing: Vec<String>,
 }
 
-/// A Go program: its version, and where goroutine numbers are.
+/// A program whose coroutines are known, of Go or Python: its version, and where the running one's number is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GoProgram {
     /// As it says itself, `go1.19.8`.
     pub version: String,
-    /// Where the pointer to the running `g` is from the thread pointer, bytes; `None` when that is unknown.
+    /// Where the pointer to the running `g`, or to the state of a thread of Python, is from the thread pointer, bytes; `None` when that is unknown.
     pub g: Option<i32>,
-    /// Where in a `g` its number is, bytes.
+    /// Where in that the number is, or the pointer that is taken for one, bytes.
     pub goid: u32,
+    /// Where in that the thread pointer is, bytes: tells whether it is one at all.
+    pub self_at: Option<u32>,
 }
 
 /// Which return probes of the kernel may be used.
@@ -133,7 +136,8 @@ pub fn plan(file: &dyn ReadAt, return_probes: ReturnProbes) -> Result<Option<Pla
     for (library, calls) in [(Library::OpenSsl, &OPENSSL[..]), (Library::GnuTls, &GNUTLS[..])] {
         plan.add_c_library(&image, library, calls, return_probes)?;
     }
-    Ok((plan.library.is_some() || !plan.missing.is_empty()).then_some(plan))
+    plan.add_python(&image)?;
+    Ok((plan.library.is_some() || plan.go.is_some() || !plan.missing.is_empty()).then_some(plan))
 }
 
 fn go_plan(image: &Image<'_>, version: String) -> Result<Plan, ElfError> {
@@ -149,7 +153,7 @@ fn go_plan(image: &Image<'_>, version: String) -> Result<Plan, ElfError> {
     if g.is_none() {
         plan.missing.push("goroutine numbers of system calls: linked with C, and stripped".to_owned());
     }
-    plan.go = Some(GoProgram { version, g, goid: go::goid_offset(numbers) });
+    plan.go = Some(GoProgram { version, g, goid: go::goid_offset(numbers), self_at: None });
     let [names, work] = [GO_TLS.map(|(name, ..)| name).to_vec(), GO_WORK.map(|(name, ..)| name).to_vec()];
     let names: [&str; 7] =
         std::array::from_fn(|at| names.iter().chain(&work).nth(at).copied().unwrap_or_default());
@@ -217,6 +221,28 @@ impl Plan {
                 }
             }
             self.library = Some(library);
+        }
+        Ok(())
+    }
+
+    fn add_python(&mut self, image: &Image<'_>) -> Result<(), ElfError> {
+        match python::interpreter(image)? {
+            None => {}
+            Some(Python::Unknown(version)) => self.missing.push(format!("tasks of {version}")),
+            Some(Python::Known(program)) => {
+                let [function] = image.functions(&[python::COPY])?;
+                let Some(function) = function else { return Ok(()) };
+                match returns::reachable(image, function.address) {
+                    Ok(ends) => {
+                        let probes = ends.iter().filter_map(|address| {
+                            Some(Probe { program: "python_context", offset: image.file_offset(*address)? })
+                        });
+                        self.functions.push((python::COPY, probes.collect()));
+                        self.go = Some(program);
+                    }
+                    Err(error) => self.missing.push(format!("{}: {error}", python::COPY)),
+                }
+            }
         }
         Ok(())
     }
