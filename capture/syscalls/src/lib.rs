@@ -6,9 +6,13 @@
 //! |---|---|
 //! | [`guard`] | keeps the tracer from slowing the host |
 //! | [`processes`] | who the processes are: program, command line, container, pod |
+//! | [`source`] | where events come from: the tracer, or an event log |
+//! | [`tls`] | plaintext of TLS libraries, and goroutines |
 
 pub mod guard;
 pub mod processes;
+pub mod source;
 pub mod tls;
 
 pub use processes::{ProcessStats, Processes};
+pub use source::{EventSource, Live, LiveOptions, LogFile, SourceError};

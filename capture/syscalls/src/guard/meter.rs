@@ -2,37 +2,32 @@
 
 use super::{Limits, Load};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Measures from one call to the next. Belongs to the thread that reads events: it measures that thread.
 pub struct Meter {
     at: Instant,
     thread_ns: u64,
-    programs_ns: u64,
     host: Option<HostTicks>,
 }
 
+impl Default for Meter {
+    /// Begins to measure.
+    fn default() -> Self {
+        Self { at: Instant::now(), thread_ns: thread_ns(), host: HostTicks::read() }
+    }
+}
+
 impl Meter {
-    /// Begins to measure. The programs have run for `programs_ns` so far.
-    pub fn new(programs_ns: u64) -> Self {
-        Self { at: Instant::now(), thread_ns: thread_ns(), programs_ns, host: HostTicks::read() }
-    }
-
-    /// Time since the last measurement.
-    pub fn elapsed(&self) -> Duration {
-        self.at.elapsed()
-    }
-
-    /// What there was since the last measurement. The programs have run for `programs_ns` so far; fewer than before when they
-    /// were loaded anew.
-    pub fn load(&mut self, programs_ns: u64) -> Load {
-        let before = std::mem::replace(self, Self::new(programs_ns));
+    /// What there was since the last measurement, beside what the programs in the kernel took.
+    pub fn load(&mut self, program_cores: f64) -> Load {
+        let before = std::mem::take(self);
         let elapsed = self.at.duration_since(before.at);
-        let cores = |ns: u64| ns as f64 / elapsed.as_nanos().max(1) as f64;
+        let thread_ns = self.thread_ns.saturating_sub(before.thread_ns);
         Load {
             elapsed,
-            agent_cores: cores(self.thread_ns.saturating_sub(before.thread_ns)),
-            program_cores: cores(programs_ns.checked_sub(before.programs_ns).unwrap_or(programs_ns)),
+            agent_cores: thread_ns as f64 / elapsed.as_nanos().max(1) as f64,
+            program_cores,
             memory_bytes: memory_bytes(),
             idle: self.host.zip(before.host).and_then(|(now, before)| now.idle_since(before)),
             waiting: waiting(),
@@ -137,19 +132,17 @@ mod tests {
 
     #[test]
     fn this_thread_is_measured() {
-        let mut meter = Meter::new(5);
+        let mut meter = Meter::default();
         let busy_until = thread_ns() + 20_000_000;
         let mut memory = vec![0u8; 64 << 20];
         while thread_ns() < busy_until {
             memory.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
         }
-        let load = meter.load(10_000_005);
+        let load = meter.load(0.25);
         assert!(load.agent_cores * load.elapsed.as_secs_f64() >= 0.02, "{load:?}");
-        assert!((load.program_cores * load.elapsed.as_secs_f64() - 0.01).abs() < 1e-6, "{load:?}");
+        assert!(load.cores() >= load.agent_cores + 0.25, "{load:?}");
         assert!(load.memory_bytes >= 64 << 20, "{load:?}");
         assert!(load.idle.is_none_or(|idle| (0.0..=1.0).contains(&idle)), "{load:?}");
-        // Programs that were loaded anew begin at 0.
-        assert!(meter.load(3).program_cores > 0.0);
     }
 
     #[test]

@@ -1,0 +1,59 @@
+//! What of the events was lost or left out, over restarts of the tracer.
+
+use wirespan_bpf::tracer::Stats;
+
+/// Since the source was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events that came out of the ring.
+    pub events: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Events of wirespan's own connections, which are not handed on.
+    pub own: u64,
+    lost: [u64; Self::LOST.len()],
+    left_out: [u64; Self::LEFT_OUT.len()],
+}
+
+impl Counts {
+    const LOST: [&str; 6] =
+        ["ring_full", "threads_full", "sockets_full", "messages_over", "malformed", "recursion"];
+    const LEFT_OUT: [&str; 4] = ["muted", "unreadable", "peeked", "compat"];
+
+    pub(super) fn of(stats: &Stats) -> Self {
+        Self {
+            events: stats.events,
+            bytes: stats.bytes,
+            own: 0,
+            lost: [
+                stats.ring_full,
+                stats.threads_full,
+                stats.sockets_full,
+                stats.messages_over,
+                stats.malformed,
+                stats.recursion_misses,
+            ],
+            left_out: [stats.muted, stats.unreadable, stats.peeked, stats.compat],
+        }
+    }
+
+    pub(super) fn plus(self, other: Self) -> Self {
+        let mut sum = self;
+        sum.events += other.events;
+        sum.bytes += other.bytes;
+        sum.own += other.own;
+        sum.lost.iter_mut().zip(other.lost).for_each(|(sum, other)| *sum += other);
+        sum.left_out.iter_mut().zip(other.left_out).for_each(|(sum, other)| *sum += other);
+        sum
+    }
+
+    /// Events that should have been and are not, by reason.
+    pub fn lost(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Self::LOST.into_iter().zip(self.lost)
+    }
+
+    /// Calls that made no event, or one without payload, as was asked for or could not be otherwise; by reason.
+    pub fn left_out(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Self::LEFT_OUT.into_iter().zip(self.left_out)
+    }
+}

@@ -1,0 +1,350 @@
+//! The running tracer: its events, the processes that they are of, and the guard that holds it to its limits.
+
+use super::clock::{ClockWatch, boot_ns};
+use super::cost::Cost;
+use super::recording::Recording;
+use super::{Counts, EventSource, SourceError};
+use crate::guard::meter::Meter;
+use crate::guard::{Guard, Level, Limits};
+use crate::processes::{ProcessStats, Processes};
+use crate::tls::Libraries;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use wirespan_bpf::tracer::{Feature, Snap, Tracer, TracerOptions};
+use wirespan_event::{Entry, Event, Header, Kind, Source};
+use wirespan_records::Endpoint;
+
+/// How often cost, clock and recording are looked after.
+const TICK: Duration = Duration::from_secs(1);
+/// At start, processes are looked into for so long between two reads of the ring.
+const LOOK_INTO: Duration = Duration::from_millis(5);
+/// Processes that spoke TLS, between two reads of the ring.
+const SUSPECTS_MAX: usize = 64;
+/// At [`Level::Sampled`], one of so many connections is traced.
+const SAMPLE: u32 = 8;
+/// The inode of the initial pid namespace.
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// What a live source is asked for.
+#[derive(Clone, Debug)]
+pub struct LiveOptions {
+    /// For the tracer.
+    pub tracer: TracerOptions,
+    /// Trace what goes through TLS libraries.
+    pub tls: bool,
+    /// What the tracer may cost; without limits it does everything, whatever that costs.
+    pub limits: Option<Limits>,
+    /// Connections with one of these ends are wirespan's own; their events are not handed on.
+    pub own: Vec<Endpoint>,
+    /// Write everything that is handed on to this event log.
+    pub record: Option<PathBuf>,
+}
+
+/// Traces this host.
+pub struct Live {
+    options: LiveOptions,
+    /// `None` while the guard has it off.
+    running: Option<Running>,
+    features: Vec<Feature>,
+    processes: Processes,
+    clock: ClockWatch,
+    clock_told: bool,
+    guard: Option<Guard>,
+    /// Of the thread that reads; made by it.
+    meter: Option<Meter>,
+    recording: Recording,
+    due: Instant,
+    /// Processes that were there at the start, or were executed, and that TLS libraries are to be looked for in.
+    begun: VecDeque<u32>,
+    notes: Vec<String>,
+    /// Of tracers that were ended, and events left out here.
+    counts: Counts,
+}
+
+struct Running {
+    tracer: Tracer,
+    libraries: Option<Libraries>,
+    cost: Cost,
+}
+
+impl Running {
+    fn start(options: &LiveOptions) -> Result<Self, SourceError> {
+        let mut tracer = Tracer::start(&options.tracer)?;
+        let libraries = options.tls.then(|| Libraries::new(&mut tracer));
+        Ok(Self { tracer, libraries, cost: Cost::new() })
+    }
+}
+
+/// What events say beside what they are handed on for.
+#[derive(Default)]
+struct Noticed {
+    executed: Vec<u32>,
+    ended: Vec<u32>,
+    speak_tls: Vec<u32>,
+}
+
+impl Live {
+    /// Starts the tracer. Says what cannot be traced in [`Self::features`]; fails when nothing can.
+    pub fn start(options: LiveOptions) -> Result<Self, SourceError> {
+        let recording =
+            options.record.as_deref().map_or_else(|| Ok(Recording::default()), Recording::begin)?;
+        let clock = ClockWatch::new();
+        let running = Running::start(&options)?;
+        let mut processes = Processes::new(clock.now());
+        let begun = processes.scan().into();
+        Ok(Self {
+            features: running.tracer.features().to_vec(),
+            running: Some(running),
+            guard: options.limits.map(Guard::new),
+            meter: None,
+            clock_told: false,
+            due: Instant::now() + TICK,
+            notes: Vec::new(),
+            counts: Counts::default(),
+            options,
+            processes,
+            clock,
+            recording,
+            begun,
+        })
+    }
+
+    /// What is traced, and what is not and why.
+    pub fn features(&self) -> Vec<Feature> {
+        let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        let names = Feature {
+            name: "names of processes",
+            off: (namespace != Path::new(INITIAL_PID_NAMESPACE)).then(|| {
+                "wirespan sees other pids than the kernel; run its container in the host's pid namespace"
+                    .to_owned()
+            }),
+        };
+        let tls = Feature {
+            name: "plaintext of TLS libraries",
+            off: (!self.options.tls).then(|| "switched off".to_owned()),
+        };
+        [&self.features[..], &[names, tls]].concat()
+    }
+
+    /// The TLS libraries and Go programs that are probed, one line each; then those that could not be, and why.
+    pub fn libraries(&self) -> Vec<String> {
+        let Some(libraries) = self.running.as_ref().and_then(|running| running.libraries.as_ref()) else {
+            return Vec::new();
+        };
+        let unprobed = libraries.unprobed().map(|file| {
+            format!("{}: no probe is known for its TLS; handshakes and sizes only", file.display())
+        });
+        let probed = libraries.reports().map(ToString::to_string);
+        probed.chain(libraries.failures().map(str::to_owned)).chain(unprobed).collect()
+    }
+
+    /// What the operator should know, since the last call.
+    pub fn notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Events so far, and what was lost or left out.
+    pub fn counts(&self) -> Counts {
+        let running = self.running.as_ref().and_then(|running| running.tracer.stats().ok());
+        running.map_or(self.counts, |stats| self.counts.plus(Counts::of(&stats)))
+    }
+
+    /// What is known of processes.
+    pub fn processes(&self) -> ProcessStats {
+        self.processes.stats()
+    }
+
+    /// The guard, if there are limits.
+    pub fn guard(&self) -> Option<&Guard> {
+        self.guard.as_ref()
+    }
+
+    /// Everything that comes once a second.
+    fn tick(&mut self, each: &mut dyn FnMut(Entry<'_>)) -> Result<(), SourceError> {
+        self.due = Instant::now() + TICK;
+        if let Some(change) = self.clock.look() {
+            self.processes.set_clock(change.clock);
+            if let Some(step) = change.step_ns {
+                self.notes.push(format!("the time of day was set by {} ms", step / 1_000_000));
+            }
+            self.recording.write(Entry::Clock(change.clock));
+            each(Entry::Clock(change.clock));
+        }
+        if let Some(error) = self.recording.flush() {
+            self.notes.push(format!("the recording of events ended: {error}"));
+        }
+        let programs = self.running.as_ref().map_or(0.0, |running| running.cost.cores());
+        let (Some(guard), Some(meter)) = (&mut self.guard, &mut self.meter) else { return Ok(()) };
+        let Some(step) = guard.sample(&meter.load(programs)) else { return Ok(()) };
+        self.notes.push(format!("overhead guard: {step}"));
+        self.set_level(step.level)
+    }
+
+    fn set_level(&mut self, level: Level) -> Result<(), SourceError> {
+        if level == Level::Off {
+            self.counts = self.counts();
+            self.running = None;
+            return Ok(());
+        }
+        if self.running.is_none() {
+            self.running = Some(Running::start(&self.options)?);
+            self.begun = self.processes.scan().into();
+        }
+        let Some(Running { tracer, .. }) = &mut self.running else { return Ok(()) };
+        let snap = if level == Level::Full { self.options.tracer.snap } else { Snap::new(0, 0) };
+        let one_of = if level == Level::Sampled { SAMPLE } else { 1 };
+        Ok(tracer.set_default(snap, one_of)?)
+    }
+
+    /// Hands on what is in the ring.
+    fn drain(&mut self, each: &mut dyn FnMut(Entry<'_>)) -> Noticed {
+        let Self { running, processes, recording, options, counts, .. } = self;
+        let mut noticed = Noticed::default();
+        let Some(Running { tracer, .. }) = running else { return noticed };
+        let mut hand_on = |entry: Entry<'_>| {
+            recording.write(entry);
+            each(entry);
+        };
+        tracer.drain(&mut |event| {
+            if is_own(event.header, &options.own) {
+                counts.own += 1;
+                return;
+            }
+            noticed.look_at(&event, processes);
+            if speaks(event.header)
+                && let Some(process) = processes.news(event.header)
+            {
+                hand_on(Entry::Process(event.header.process(), &process));
+            }
+            hand_on(Entry::Event(event));
+        });
+        noticed
+    }
+
+    /// Looks for TLS libraries where events say that it is time to.
+    fn look_into(&mut self, noticed: Noticed) {
+        let Some(Running { tracer, libraries: Some(libraries), .. }) = &mut self.running else { return };
+        for tgid in noticed.executed {
+            libraries.process_started(tgid, tracer);
+        }
+        for tgid in noticed.speak_tls {
+            libraries.suspect(tgid, tracer);
+        }
+        for tgid in noticed.ended {
+            libraries.process_ended(tgid, tracer);
+        }
+        let until = Instant::now() + LOOK_INTO;
+        while let Some(tgid) = self.begun.pop_front() {
+            libraries.process_started(tgid, tracer);
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        libraries.advance(tracer);
+    }
+}
+
+impl EventSource for Live {
+    fn next(
+        &mut self,
+        patience: Duration,
+        each: &mut dyn FnMut(Entry<'_>),
+    ) -> Result<Option<u64>, SourceError> {
+        if !std::mem::replace(&mut self.clock_told, true) {
+            self.recording.write(Entry::Clock(self.clock.now()));
+            each(Entry::Clock(self.clock.now()));
+            self.meter = Some(Meter::default());
+        }
+        match &mut self.running {
+            Some(running) => {
+                running.tracer.wait(patience)?;
+                running.cost.look(&running.tracer);
+            }
+            None => std::thread::sleep(patience),
+        }
+        // What happens from here on may be in the ring after what is drained now.
+        let now_ns = boot_ns();
+        let noticed = self.drain(each);
+        self.look_into(noticed);
+        if Instant::now() >= self.due {
+            self.tick(each)?;
+        }
+        Ok(Some(now_ns))
+    }
+}
+
+impl Noticed {
+    fn look_at(&mut self, event: &Event<'_>, processes: &mut Processes) {
+        let header = event.header;
+        match header.kind() {
+            Some(Kind::Data) if speaks_tls(event) => self.suspect(header.tgid),
+            Some(Kind::Exec) => {
+                processes.observe(event);
+                self.executed.push(header.tgid);
+            }
+            Some(Kind::Fork) => processes.observe(event),
+            Some(Kind::Exit) if header.tid == header.tgid => self.ended.push(header.tgid),
+            _ => {}
+        }
+    }
+
+    fn suspect(&mut self, tgid: u32) {
+        if self.speak_tls.len() < SUSPECTS_MAX && !self.speak_tls.contains(&tgid) {
+            self.speak_tls.push(tgid);
+        }
+    }
+}
+
+/// Requests are found in events of this kind, and it matters whose they are.
+fn speaks(header: &Header) -> bool {
+    matches!(header.kind(), Some(Kind::Data | Kind::Open | Kind::Socket))
+}
+
+/// A record of TLS begins here: handshake, alert, change of cipher or data, of any version since SSL 3.
+fn speaks_tls(event: &Event<'_>) -> bool {
+    let Some(&[kind, major, minor]) = event.payload.first_chunk() else { return false };
+    event.header.source() == Some(Source::Syscall) && matches!((kind, major, minor), (20..=23, 3, 0..=4))
+}
+
+fn is_own(header: &Header, own: &[Endpoint]) -> bool {
+    header.family != 0
+        && own.iter().any(|end| {
+            (end.port == header.local_port && end.ip == header.local().ip)
+                || (end.port == header.remote_port && end.ip == header.remote().ip)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_is_recognised_by_its_records() {
+        let header = Header::default();
+        let says = |payload: &[u8]| speaks_tls(&Event { header: &header, payload });
+        assert!(says(b"\x16\x03\x01\x02\x00\x01"));
+        assert!(says(b"\x17\x03\x03"));
+        assert!(!says(b"GET / HTTP/1.1"));
+        assert!(!says(b"\x16\x03"));
+        let decrypted = Header { source: Source::OpenSsl as u8, ..header };
+        assert!(!speaks_tls(&Event { header: &decrypted, payload: b"\x16\x03\x01" }));
+    }
+
+    #[test]
+    fn own_connections_are_known_by_either_end() {
+        let own = [Endpoint { ip: [127, 0, 0, 1].into(), port: 7700 }];
+        let mut address = [0; 16];
+        address[..4].copy_from_slice(&[127, 0, 0, 1]);
+        let header = Header {
+            family: wirespan_event::header::AF_INET,
+            local: address,
+            remote: address,
+            ..Header::default()
+        };
+        assert!(is_own(&Header { local_port: 7700, remote_port: 40_000, ..header }, &own));
+        assert!(is_own(&Header { local_port: 40_000, remote_port: 7700, ..header }, &own));
+        assert!(!is_own(&Header { local_port: 40_000, remote_port: 80, ..header }, &own));
+        assert!(!is_own(&Header { local_port: 7700, local: [9; 16], ..header }, &own));
+    }
+}

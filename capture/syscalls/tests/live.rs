@@ -1,0 +1,273 @@
+//! The live source against real processes of this machine.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::{HashMap, HashSet};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wirespan_event::{Entry, Header, Kind, ProcessKey};
+use wirespan_records::Process;
+use wirespan_syscalls::source::TracerOptions;
+use wirespan_syscalls::{EventSource, Live, LiveOptions, LogFile, SourceError};
+
+/// A test that waits longer has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(5);
+
+fn options() -> LiveOptions {
+    let tracer = TracerOptions { left_out: None, ..TracerOptions::default() };
+    LiveOptions { tracer, tls: false, limits: None, own: Vec::new(), record: None }
+}
+
+/// `None`, after saying why, where nothing can be traced and nothing need be.
+fn start(options: LiveOptions) -> Option<Live> {
+    match Live::start(options) {
+        Ok(live) => Some(live),
+        Err(error) => {
+            assert!(std::env::var_os("CI").is_none(), "{error}");
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+/// What was said, as far as these tests look at it.
+#[derive(Default)]
+struct Said {
+    clocks: usize,
+    processes: HashMap<ProcessKey, Vec<Arc<Process>>>,
+    events: Vec<(Header, Vec<u8>)>,
+    /// Events of processes that were not told of before.
+    early: usize,
+}
+
+impl Said {
+    fn take(&mut self, entry: Entry<'_>) {
+        match entry {
+            Entry::Clock(_) => self.clocks += 1,
+            Entry::Process(key, process) => {
+                self.processes.entry(key).or_default().push(Arc::clone(process));
+            }
+            Entry::Event(event) => {
+                assert!(self.clocks > 0, "the clock comes first");
+                let has_bytes = matches!(event.header.kind(), Some(Kind::Data | Kind::Open));
+                let is_told = self.processes.contains_key(&event.header.process());
+                self.early += usize::from(has_bytes && !is_told);
+                self.events.push((*event.header, event.payload.to_vec()));
+            }
+        }
+    }
+
+    fn of(&self, tgid: u32, kind: Kind) -> usize {
+        self.events.iter().filter(|(header, _)| header.tgid == tgid && header.kind() == Some(kind)).count()
+    }
+}
+
+fn until(source: &mut dyn EventSource, said: &mut Said, done: impl Fn(&Said) -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !done(said) {
+        assert!(Instant::now() < end, "{} events", said.events.len());
+        source.next(LOOK, &mut |entry| said.take(entry)).unwrap();
+    }
+}
+
+#[test]
+fn processes_are_told_before_their_events_and_a_recording_says_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("shell.events");
+    let Some(mut live) = start(LiveOptions { record: Some(file.clone()), ..options() }) else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // A shell that becomes another program: both speak over the same connection.
+    let script = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/{port}; echo from bash >&3; exec perl -e 'syswrite(STDOUT, \"from perl\\n\")' >&3"
+    );
+    let mut child = Command::new("bash").args(["-c", &script]).spawn().unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "from bash\nfrom perl\n");
+    child.wait().unwrap();
+    let tgid = child.id();
+    let mut said = Said::default();
+    until(&mut live, &mut said, |said| said.of(tgid, Kind::Exit) > 0);
+
+    assert_eq!(said.early, 0);
+    let (_, told) = said.processes.iter().find(|(key, _)| key.tgid == tgid).unwrap();
+    let names: Vec<&str> = told.iter().map(|process| process.name.as_str()).collect();
+    assert_eq!(names.last(), Some(&"perl"), "{told:?}");
+    assert!(said.of(tgid, Kind::Data) >= 2);
+
+    drop(live);
+    let mut log = LogFile::open(&file).unwrap();
+    let mut again = Said::default();
+    while log.next(Duration::ZERO, &mut |entry| again.take(entry)).unwrap().is_some() {}
+    assert_eq!(again.events, said.events);
+    assert_eq!(again.processes, said.processes);
+    assert_eq!((again.clocks, log.stats().cut, log.stats().damaged), (said.clocks, 0, 0));
+}
+
+#[test]
+fn own_connections_are_left_out_and_counted() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let own = vec![wirespan_records::Endpoint { ip: address.ip(), port: address.port() }];
+    let Some(mut live) = start(LiveOptions { own, ..options() }) else { return };
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    for to in [address, other.local_addr().unwrap()] {
+        TcpStream::connect(to).unwrap().write_all(b"hello").unwrap();
+    }
+    let tgid = std::process::id();
+    let of_port = |said: &Said, port| {
+        let of =
+            |header: &Header| header.tgid == tgid && [header.local_port, header.remote_port].contains(&port);
+        said.events.iter().filter(|(header, _)| of(header)).count()
+    };
+    let mut said = Said::default();
+    let port = other.local_addr().unwrap().port();
+    until(&mut live, &mut said, |said| of_port(said, port) >= 2);
+    assert_eq!(of_port(&said, address.port()), 0);
+    assert!(live.counts().own >= 2);
+}
+
+/// A thousand processes a second, that is: as fast as a shell makes them.
+#[test]
+fn short_lived_processes_are_all_told() {
+    const PROCESSES: usize = 2000;
+    let Some(mut live) = start(options()) else { return };
+    let script = format!("i=0; while [ $i -lt {PROCESSES} ]; do /bin/true; i=$((i+1)); done");
+    let started = Instant::now();
+    let mut shell = Command::new("sh").args(["-c", &script]).spawn().unwrap();
+    let mut said = Said::default();
+    let (mut children, mut execs, mut exits) = (HashSet::new(), 0, 0);
+    let end = Instant::now() + PATIENCE;
+    while exits < PROCESSES && Instant::now() < end {
+        live.next(LOOK, &mut |entry| said.take(entry)).unwrap();
+        for (header, payload) in said.events.drain(..) {
+            match header.kind() {
+                Some(Kind::Fork) if header.tgid == shell.id() => {
+                    children.insert(header.other_tgid);
+                }
+                Some(Kind::Exec) if children.contains(&header.tgid) => {
+                    assert!(payload.starts_with(b"/bin/true"), "{payload:?}");
+                    execs += 1;
+                }
+                Some(Kind::Exit) if children.remove(&header.tgid) => exits += 1,
+                _ => {}
+            }
+        }
+    }
+    let took = started.elapsed();
+    shell.wait().unwrap();
+    let lost: u64 = live.counts().lost().map(|(_, count)| count).sum();
+    assert_eq!((execs, exits, lost), (PROCESSES, PROCESSES, 0), "{:?}", live.counts());
+    let stats = live.processes();
+    // None of them touched a socket: only those that the budget allows are read.
+    assert!(stats.known <= 16_384 && stats.from_events < 500, "{stats:?}");
+    eprintln!("{:.0} processes a second; {stats:?}", PROCESSES as f64 / took.as_secs_f64());
+}
+
+#[test]
+fn a_full_ring_is_counted_and_survived() {
+    let tracer = TracerOptions { ring_bytes: 4096, left_out: None, ..TracerOptions::default() };
+    let Some(mut live) = start(LiveOptions { tracer, ..options() }) else { return };
+    let (mut left, mut right) = UnixStream::pair().unwrap();
+    for _ in 0..200 {
+        left.write_all(&[7; 400]).unwrap();
+        right.read_exact(&mut [0; 400]).unwrap();
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    for _ in 0..200 {
+        client.write_all(&[7; 400]).unwrap();
+        server.read_exact(&mut [0; 400]).unwrap();
+    }
+    let lost = |live: &Live| live.counts().lost().find(|(reason, _)| *reason == "ring_full").unwrap().1;
+    let mut said = Said::default();
+    until(&mut live, &mut said, |said| said.events.len() > 5);
+    assert!(lost(&live) > 100, "{:?}", live.counts());
+    // What comes after there is room again is seen.
+    let port = listener.local_addr().unwrap().port();
+    let of_port = |header: &Header| [header.local_port, header.remote_port].contains(&port);
+    let mut seen = 0;
+    let end = Instant::now() + PATIENCE;
+    while seen == 0 && Instant::now() < end {
+        client.write_all(b"after").unwrap();
+        server.read_exact(&mut [0; 5]).unwrap();
+        live.next(LOOK, &mut |entry| said.take(entry)).unwrap();
+        seen = said.events.iter().filter(|(header, _)| header.length == 5 && of_port(header)).count();
+    }
+    assert!(seen > 0);
+}
+
+#[test]
+fn connections_that_were_open_before_are_traced() {
+    const CONNECTIONS: usize = 2000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut ends = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let client = match TcpStream::connect(address) {
+            Ok(client) => client,
+            Err(error) if error.raw_os_error() == Some(libc::EMFILE) => break,
+            Err(error) => panic!("{error}"),
+        };
+        ends.push((client, listener.accept().unwrap().0));
+    }
+    let Some(mut live) = start(options()) else { return };
+    let mut said = Said::default();
+    let tgid = std::process::id();
+    let mut conns = HashSet::new();
+    for (client, server) in &mut ends {
+        client.write_all(b"ping").unwrap();
+        server.read_exact(&mut [0; 4]).unwrap();
+    }
+    let end = Instant::now() + PATIENCE;
+    while conns.len() < 2 * ends.len() && Instant::now() < end {
+        live.next(LOOK, &mut |entry| said.take(entry)).unwrap();
+        for (header, payload) in said.events.drain(..) {
+            if header.tgid == tgid && header.kind() == Some(Kind::Data) && payload == b"ping" {
+                assert!([header.local_port, header.remote_port].contains(&address.port()));
+                conns.insert(header.conn);
+            }
+        }
+    }
+    assert_eq!(conns.len(), 2 * ends.len());
+    assert_eq!(live.counts().lost().map(|(_, count)| count).sum::<u64>(), 0);
+}
+
+#[test]
+fn a_kernel_without_type_information_is_one_sentence() {
+    let tracer = TracerOptions { btf: Some("/nowhere/btf".into()), ..TracerOptions::default() };
+    match Live::start(LiveOptions { tracer, ..options() }) {
+        Err(SourceError::Tracer(error)) => {
+            let text = error.to_string();
+            assert!(!text.contains('\n') && text.contains("BTF"), "{text}");
+        }
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it started without type information"),
+    }
+}
+
+#[test]
+fn a_recording_that_cannot_be_made_is_told_at_the_start() {
+    let record = Some("/proc/nowhere/x.events".into());
+    let error = Live::start(LiveOptions { record, ..options() }).err().unwrap().to_string();
+    assert!(error.starts_with("cannot open /proc/nowhere/x.events"), "{error}");
+    assert!(!LogFile::recognises("/proc/nowhere".as_ref()));
+}
+
+#[test]
+fn shells_are_there() {
+    // The tests above say little when these are missing.
+    for program in ["bash", "perl"] {
+        let found =
+            Command::new(program).arg("-e").arg("").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(found.is_ok(), "{program} is missing");
+    }
+}
