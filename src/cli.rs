@@ -15,7 +15,7 @@ pub struct Args {
 enum Command {
     /// Watch interfaces: agent, server, embedded store and web page in one process
     Up(Box<up::UpArgs>),
-    /// Read capture files and print what was in them
+    /// Read capture files and event logs, and print what was in them
     Replay(replay::ReplayArgs),
     /// Ask a running wirespan in SQL
     Query(query::QueryArgs),
@@ -23,7 +23,7 @@ enum Command {
     Top(top::TopArgs),
     /// Recent traces, or one as a flame graph with hops and where the time went
     Trace(trace::TraceArgs),
-    /// Show what NICs, kernel and machine can do for capture, and what `--offload` would change
+    /// Show what NICs, kernel and machine can do for capture, what `--offload` would change, and what can be traced
     Probe(probe::ProbeArgs),
     /// Run the embedded ClickHouse by itself (`up` does so on its own)
     Store(store::StoreArgs),

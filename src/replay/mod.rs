@@ -1,5 +1,6 @@
-//! `wirespan replay`: capture files in, spans, flows and totals out.
+//! `wirespan replay`: capture files and event logs in, spans, flows and totals out.
 
+mod events;
 mod output;
 mod recorder;
 
@@ -18,6 +19,7 @@ use wirespan_dataplane::worker::{Worker, WorkerStats};
 use wirespan_dataplane::{RecordSink, Taps};
 use wirespan_l7::SpanSink;
 use wirespan_records::{Flow, FlowTick, L7Protocol, Records, Span};
+use wirespan_syscalls::LogFile;
 
 /// Records are printed and stored when there are so many.
 const HAND_ON_RECORDS: usize = 1024;
@@ -25,7 +27,7 @@ const HAND_ON_RECORDS: usize = 1024;
 /// What `wirespan replay` is asked for.
 #[derive(clap::Args)]
 pub struct ReplayArgs {
-    /// Capture files, pcap or pcapng, gzip too; `-` is standard input
+    /// Capture files, pcap or pcapng, gzip too, `-` is standard input; and event logs of `wirespan up --record-events`
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -78,15 +80,24 @@ struct Totals {
     worker: WorkerStats,
     source: SourceStats,
     spans: [u64; L7Protocol::ALL.len()],
+    /// Events of event logs.
+    events: u64,
+    /// Records of event logs that could not be read.
+    events_unreadable: u64,
 }
 
 /// Runs the command.
 pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     // What cannot be opened or written is told before hours of work. Standard input can be opened only once.
-    let (streams, files): (Vec<_>, Vec<_>) = args.files.iter().partition(|file| file.as_os_str() == "-");
+    let (logs, captures): (Vec<_>, Vec<_>) =
+        args.files.iter().cloned().partition(|file| LogFile::recognises(file));
+    let (streams, files): (Vec<_>, Vec<_>) = captures.iter().partition(|file| file.as_os_str() == "-");
     for file in files {
         PcapFile::open(file)?;
+    }
+    for log in &logs {
+        LogFile::open(log)?;
     }
     ensure!(
         streams.is_empty() || (streams.len() == 1 && args.workers == 1),
@@ -94,7 +105,7 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     );
     let taps = args.analysis.taps()?;
     ensure!(
-        args.workers == 1 || args.files.len() == 1 || !taps.ask_for_interfaces(),
+        args.workers == 1 || captures.len() <= 1 || !taps.ask_for_interfaces(),
         "taps that ask for an interface, which is the file's name here, need --workers 1 with more than one file"
     );
     let parquet = args.format == Format::Parquet;
@@ -103,11 +114,19 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let data = args.data.as_deref().or(scratch.as_ref().map(|dir| dir.path()));
     let recorder = data.map(|data| Recorder::open(data, args.libchdb.clone(), &taps)).transpose()?;
     let output = Mutex::new(Output::new(args.format == Format::Jsonl, &args.emit, taps.clone()));
-    let totals = analyse_all(&args, &taps, &output, recorder.as_ref());
+    let totals = analyse_all(&args, &captures, &taps, &output, recorder.as_ref()).and_then(|mut totals| {
+        for log in &logs {
+            totals.add(events::replay(log, &args, &output, printed(&args), recorder.as_ref())?);
+        }
+        Ok(totals)
+    });
     let stored = recorder.map(|recorder| recorder.finish(&exports)).transpose();
     let totals = totals?;
     for (reason, count) in &totals.source.unreadable {
         eprintln!("wirespan: {count} x {reason}");
+    }
+    if totals.events_unreadable > 0 {
+        eprintln!("wirespan: {} x record of an event log that is cut or damaged", totals.events_unreadable);
     }
     if let Some(counters) = stored? {
         eprintln!("wirespan: {} rows stored", counters.rows_stored);
@@ -126,17 +145,26 @@ fn exports(args: &ReplayArgs) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
     Ok(wanted.map(|(_, table, file)| (table, directory.join(file))).collect())
 }
 
+/// What is printed while it is found.
+fn printed(args: &ReplayArgs) -> &[Emit] {
+    if args.format == Format::Parquet { &[] } else { &args.emit }
+}
+
 fn analyse_all(
     args: &ReplayArgs,
+    captures: &[PathBuf],
     taps: &Taps,
     output: &Mutex<Output>,
     recorder: Option<&Recorder>,
 ) -> anyhow::Result<Totals> {
-    let analysis = |index| Analysis::new(args, index, taps, output, recorder);
-    if args.workers == 1 {
-        return analysis(0).all(&args.files);
+    let analysis = |index| Analysis::new(args, captures, index, taps, output, recorder);
+    if captures.is_empty() {
+        return Ok(Totals::default());
     }
-    let ends = spread::files(&args.files, args.workers as usize);
+    if args.workers == 1 {
+        return analysis(0).all(captures);
+    }
+    let ends = spread::files(captures, args.workers as usize);
     std::thread::scope(|scope| {
         let start = |(index, end)| scope.spawn(move || analysis(index).part(end));
         let workers: Vec<_> = (0..).zip(ends).map(start).collect();
@@ -170,6 +198,7 @@ struct Analysis<'a> {
 impl<'a> Analysis<'a> {
     fn new(
         args: &'a ReplayArgs,
+        captures: &[PathBuf],
         index: u16,
         taps: &Taps,
         output: &'a Mutex<Output>,
@@ -180,11 +209,9 @@ impl<'a> Analysis<'a> {
         config.l7.obfuscate = args.obfuscate;
         config.decode.mirror.taps = taps.clone();
         config.decode.mirror.interfaces =
-            args.files.first().map(|file| interface_of(file)).into_iter().collect();
-        let printed = if args.format == Format::Parquet { &[] } else { &args.emit[..] };
-        let kept = |what| recorder.is_some() || printed.contains(&what);
-        let keep = (kept(Emit::Spans), kept(Emit::Flows));
-        let sink = Sink { keep, pending: Records::default(), spans: [0; L7Protocol::ALL.len()] };
+            captures.first().map(|file| interface_of(file)).into_iter().collect();
+        let printed = printed(args);
+        let sink = Sink::new(recorder, printed);
         Self { worker: Worker::new(config), sink, output, printed, recorder }
     }
 
@@ -223,7 +250,8 @@ impl<'a> Analysis<'a> {
     fn finish(mut self, source: SourceStats) -> anyhow::Result<Totals> {
         self.worker.finish(&mut self.sink);
         self.hand_on()?;
-        Ok(Totals { worker: self.worker.stats(), source, spans: self.sink.spans })
+        let (worker, spans) = (self.worker.stats(), self.sink.spans);
+        Ok(Totals { worker, source, spans, ..Totals::default() })
     }
 
     fn hand_on(&mut self) -> anyhow::Result<()> {
@@ -254,6 +282,8 @@ impl Totals {
         for (mine, theirs) in self.spans.iter_mut().zip(other.spans) {
             *mine += theirs;
         }
+        self.events += other.events;
+        self.events_unreadable += other.events_unreadable;
     }
 }
 
@@ -263,6 +293,14 @@ struct Sink {
     keep: (bool, bool),
     pending: Records,
     spans: [u64; L7Protocol::ALL.len()],
+}
+
+impl Sink {
+    fn new(recorder: Option<&Recorder>, printed: &[Emit]) -> Self {
+        let kept = |what| recorder.is_some() || printed.contains(&what);
+        let keep = (kept(Emit::Spans), kept(Emit::Flows));
+        Self { keep, pending: Records::default(), spans: [0; L7Protocol::ALL.len()] }
+    }
 }
 
 fn print(records: &Records, output: &Mutex<Output>, emit: &[Emit]) -> anyhow::Result<()> {

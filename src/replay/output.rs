@@ -102,6 +102,8 @@ impl Output {
             "decoded": worker.packets,
             "undecoded": worker.drops,
             "unreadable": totals.source.unreadable.iter().map(|(_, count)| count).sum::<u64>(),
+            "events": totals.events,
+            "events_unreadable": totals.events_unreadable,
             "flows": worker.flow.flows,
             "flows_evicted": worker.flow.evicted,
             "spans": spans,

@@ -312,7 +312,7 @@ fn up_shows_live_requests_and_keeps_them() {
     let server = format!("http://{page}");
     let mut up = Command::new(env!("CARGO_BIN_EXE_wirespan"))
         .args(["up", "-i", &namespace.veth, "--data", data.to_str().unwrap(), "--listen", &page])
-        .args(["--clickhouse-listen", &clickhouse])
+        .args(["--clickhouse-listen", &clickhouse, "--tracer", "off"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

@@ -5,6 +5,8 @@ mod counters;
 mod filter;
 mod shunt;
 mod sources;
+mod tracer;
+mod tracer_counters;
 
 use crate::analysis::AnalysisArgs;
 use crate::database::{Database, Place};
@@ -19,11 +21,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracer::{TracerArgs, TracerThread};
 use wirespan_analyzer::{Ingest, IngestOptions, Registry, Server, ServerOptions, push_names, push_taps};
 use wirespan_controller::Names;
 use wirespan_dataplane::decode::MirrorConfig;
 use wirespan_dataplane::flow::ShuntPolicy;
 use wirespan_dataplane::{Taps, WorkerConfig};
+use wirespan_host::HostConfig;
+use wirespan_l7::Config;
 use wirespan_offload::Applied;
 use wirespan_records::Endpoint;
 use wirespan_store::{Writer, WriterOptions};
@@ -83,6 +88,9 @@ pub struct UpArgs {
     show_values: bool,
 
     #[command(flatten)]
+    tracer: TracerArgs,
+
+    #[command(flatten)]
     analysis: AnalysisArgs,
 }
 
@@ -117,6 +125,7 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
         filter: args.filter.is_some().then(|| filter.now()),
         sample: args.sample,
         shunt: args.shunt_after.is_some(),
+        without_interfaces: args.tracer.is_enough(),
     };
     let sources = args.sources.open(&wanted)?;
     for note in &sources.notes {
@@ -158,6 +167,8 @@ async fn watch(
         Some(server.address()),
         database.client.url().trim_start_matches("http://").parse().ok(),
     ]);
+    // Before capture begins: where it must be had and cannot, nothing starts.
+    let traced = args.tracer.open(args.sources.mode(), &own)?;
     let Sources { workers, names: interfaces, nics, .. } = sources;
     let sample_seed = seed();
     let mut threads = Vec::new();
@@ -170,9 +181,18 @@ async fn watch(
         let (sink, stop) = (ingest.sink(), Arc::clone(&stop));
         threads.push(CaptureThread::start(source, config, filter.clone(), sink, &registry, stop)?);
     }
+    let mut watched = interfaces.clone();
+    let tracer = match traced {
+        Some(source) => {
+            watched.push("the processes of this host".to_owned());
+            let (sink, stop) = (ingest.sink(), Arc::clone(&stop));
+            Some(TracerThread::start(source, host_config(args), sink, &registry, stop)?)
+        }
+        None => None,
+    };
     eprintln!(
         "wirespan watches {}; the page is at http://{}/, ClickHouse's interface at {}; Ctrl-C stores what was seen and ends",
-        interfaces.join(", "),
+        watched.join(", "),
         server.address(),
         database.client.url(),
     );
@@ -186,8 +206,11 @@ async fn watch(
         }
     }
     stop.store(true, Ordering::Relaxed);
-    let joined =
-        tokio::task::spawn_blocking(move || threads.into_iter().map(CaptureThread::join).collect::<Vec<_>>());
+    let join = move || {
+        let captures = threads.into_iter().map(CaptureThread::join);
+        captures.chain(tracer.map(TracerThread::join)).collect::<Vec<_>>()
+    };
+    let joined = tokio::task::spawn_blocking(join);
     let results = joined.await.context("the end of the capture threads was not seen")?;
     for note in nics.into_iter().flat_map(Applied::restore) {
         eprintln!("wirespan: {note}");
@@ -228,4 +251,9 @@ fn worker_config(args: &UpArgs, index: u16, local: &[IpAddr], own: &[Endpoint]) 
     config.shunt = args.shunt_after.map(|bytes_min| ShuntPolicy { bytes_min, ..ShuntPolicy::default() });
     config.l7.obfuscate = !args.show_values;
     config
+}
+
+fn host_config(args: &UpArgs) -> HostConfig {
+    let l7 = Config { obfuscate: !args.show_values, ..args.analysis.worker_config(0).l7 };
+    HostConfig { l7, ..HostConfig::default() }
 }

@@ -120,6 +120,8 @@ pub struct Wanted {
     pub sample: Option<f64>,
     /// Keep flows back.
     pub shunt: bool,
+    /// To watch no interface is enough.
+    pub without_interfaces: bool,
 }
 
 /// Everything that is watched.
@@ -135,6 +137,11 @@ pub struct Sources {
 }
 
 impl SourceArgs {
+    /// What the interfaces are for.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// Opens everything, or nothing and says why.
     pub fn open(&self, wanted: &Wanted) -> anyhow::Result<Sources> {
         let mut sources = Sources::default();
@@ -147,7 +154,7 @@ impl SourceArgs {
             return Ok(sources);
         }
         ensure!(
-            !self.interface.is_empty(),
+            !self.interface.is_empty() || wanted.without_interfaces,
             "give the interfaces to watch, such as -i eth0; `wirespan probe` lists them"
         );
         ensure!(
