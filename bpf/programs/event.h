@@ -58,6 +58,13 @@ enum traced_call {
 	CALL_CLOSE
 };
 
+/* How long a thread's last wait (epoll, poll) was to last at most. */
+enum wait_limit {
+	WAIT_UNKNOWN = 0,
+	WAIT_ENDLESS = 1,
+	WAIT_SOME = 2 /* plus milliseconds */
+};
+
 struct event {
 	__u32 size; /* of this header and the payload behind it */
 	__u8 kind;
@@ -71,16 +78,16 @@ struct event {
 	__u64 coroutine;	/* goroutine id; 0 for none */
 	__u64 cgroup;		/* id of the cgroup v2 */
 	__u64 conn;		/* of this socket, never used twice in a run; 0 for none */
-	__u64 tls;		/* address of the TLS session's structure; 0 for none */
+	__u64 tls;		/* address of the TLS session's structure; 0 for none. WAKE: futex that the other waits for; 0 for none */
 	__u32 turn;		/* waits (epoll, poll, select, io_uring) of this thread so far */
 	__u32 thread_event;	/* events of this thread so far */
 	__u32 conn_event;	/* data events of this socket so far, sent ones before 1 as well */
 	__u32 tcp_seq;		/* of the first byte; 0 for other protocols */
 	__u32 opposite_seq;	/* sent: next byte to read; received: next byte to write, at the same instant */
-	__u32 length;		/* bytes that the call moved */
+	__u32 length;		/* bytes that the call moved. WAKE: not 0 when the other waits for a lock, or for a limited time */
 	__u32 captured;		/* bytes of payload behind this header */
 	__s32 fd;
-	__u32 other_tgid;
+	__u32 other_tgid; /* DATA, OPEN: enum wait_limit of this thread */
 	__u32 other_tid;
 	__u32 netns; /* inode */
 	__u32 ifindex; /* SO_BINDTODEVICE; 0 for none */

@@ -45,8 +45,12 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 	case CALL_WAIT:
 		tid = (__u32)pid_tgid;
 		thread = bpf_map_lookup_elem(&threads, &tid);
-		if (thread)
+		if (thread) {
+			__s32 ms = WAIT_MS(nr, regs);
+
 			thread->turn++;
+			thread->wait = ms == NO_WAIT_MS ? WAIT_UNKNOWN : ms < 0 ? WAIT_ENDLESS : WAIT_SOME + ms;
+		}
 		return 0;
 	case CALL_ACCEPT:
 		remember_accept(regs, nr);

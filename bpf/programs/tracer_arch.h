@@ -5,6 +5,9 @@
 
 #include "tracer_kernel.h"
 
+/* Not told: the time is in memory. */
+#define NO_WAIT_MS (-0x7fffffff)
+
 #if defined(__TARGET_ARCH_x86)
 
 #define TS_COMPAT 2
@@ -16,6 +19,10 @@
 #define ARG4(regs) ((regs)->r8)
 #define ARG5(regs) ((regs)->r9)
 #define SYSCALL(regs) ((long)(regs)->orig_ax)
+#define NR_FUTEX 202
+
+/* For how long a system call waits for events at most, ms; NO_WAIT_MS when that is not an argument. */
+#define WAIT_MS(nr, regs) ((nr) == 232 || (nr) == 281 ? (__s32)ARG3(regs) : (nr) == 7 ? (__s32)ARG2(regs) : NO_WAIT_MS)
 
 /* A 32-bit system call: its numbers are others. */
 static __always_inline bool is_compat(struct pt_regs *regs)
@@ -36,6 +43,9 @@ static __always_inline bool is_compat(struct pt_regs *regs)
 #define ARG4(regs) ((regs)->regs[4])
 #define ARG5(regs) ((regs)->regs[5])
 #define SYSCALL(regs) ((long)(regs)->syscallno)
+#define NR_FUTEX 98
+
+#define WAIT_MS(nr, regs) ((nr) == 22 ? (__s32)ARG3(regs) : NO_WAIT_MS)
 
 static __always_inline bool is_compat(struct pt_regs *regs)
 {

@@ -77,6 +77,7 @@ static __always_inline void begin_event(struct event *event, __u8 kind, __u8 sou
 		event->cgroup = bpf_get_current_cgroup_id();
 		event->coroutine = go_coroutine(event->tgid);
 		event->turn = thread->turn;
+		event->other_tgid = thread->wait;
 		event->thread_event = thread->events++;
 	}
 }

@@ -56,7 +56,9 @@ struct thread {
 	__u32 copied_seq;
 
 	__u32 turn;
+	__u32 wait; /* the last of them: enum wait_limit */
 	__u32 events;
+	__u32 unused;
 	__u64 process_start_ns;
 
 	/* The socket call that ended last and moved bytes: what TLS probes bind a session to. */

@@ -7,6 +7,29 @@
 #include "tracer_arch.h"
 #include "tracer_event.h"
 
+#define FUTEX_OP 0x7f
+#define FUTEX_OP_WAIT 0
+#define FUTEX_OP_LOCK_PI 6
+#define FUTEX_OP_WAIT_BITSET 9
+/* What a mutex of the C libraries holds while somebody waits for it. */
+#define MUTEX_CONTENDED 2
+
+/* What the woken thread waits for: it still is in its system call. */
+static __always_inline void put_futex(struct event *event, struct pt_regs *regs)
+{
+	__u32 op = ARG1(regs) & FUTEX_OP;
+
+	if (SYSCALL(regs) != NR_FUTEX)
+		return;
+	if (op == FUTEX_OP_LOCK_PI)
+		event->length = 1;
+	else if (op == FUTEX_OP_WAIT || op == FUTEX_OP_WAIT_BITSET)
+		event->length = ARG3(regs) || (op == FUTEX_OP_WAIT && (__u32)ARG2(regs) == MUTEX_CONTENDED);
+	else
+		return;
+	event->tls = ARG0(regs);
+}
+
 SEC("tp_btf/sched_waking")
 int BPF_PROG(waking, struct task_struct *woken)
 {
@@ -36,6 +59,7 @@ int BPF_PROG(waking, struct task_struct *woken)
 	begin_event(event, EVENT_WAKE, SOURCE_KERNEL, thread);
 	event->other_tgid = woken->tgid;
 	event->other_tid = other;
+	put_futex(event, (struct pt_regs *)bpf_task_pt_regs(woken));
 	submit(event);
 	return 0;
 }

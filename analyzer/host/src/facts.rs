@@ -2,7 +2,7 @@
 
 use crate::context::{Moment, ProcessKey, Wait};
 use std::collections::VecDeque;
-use wirespan_event::Header;
+use wirespan_event::{Header, Kind};
 
 /// Events of one direction that are remembered.
 const MAX_FACTS: usize = 32;
@@ -44,10 +44,23 @@ pub(crate) fn moment(header: &Header) -> Moment {
         process: ProcessKey { tgid: header.tgid, start_ns: header.process_start_ns },
         tid: header.tid,
         turn: header.turn,
-        wait: Wait::Unknown,
+        wait: wait(header),
         coroutine: header.coroutine,
         time_ns: header.time_ns(),
         thread_event: header.thread_event,
+    }
+}
+
+/// How long the thread's last wait was to last: `enum wait_limit`.
+fn wait(header: &Header) -> Wait {
+    if !matches!(header.kind(), Some(Kind::Data | Kind::Open)) {
+        return Wait::Unknown;
+    }
+    match header.other_tgid {
+        0 => Wait::Unknown,
+        1 => Wait::Forever,
+        2 => Wait::Look,
+        ms => Wait::Until(ms - 2),
     }
 }
 

@@ -62,11 +62,14 @@ impl Tracker {
             Kind::Close => self.close(header.conn),
             Kind::TlsFree => {}
             Kind::Wake => {
-                let wake = Happening::Wake { tid: header.other_tid, coroutine: 0, futex: 0, timed: false };
-                self.shared.happen(&at, wake);
+                let coroutine = header.other_coroutine().unwrap_or_default();
+                let (tid, timed) = (header.other_tid, header.length != 0);
+                let futex = if coroutine == 0 { header.tls } else { 0 };
+                self.shared.happen(&at, Happening::Wake { tid, coroutine, futex, timed });
             }
             Kind::Fork if header.other_tgid == header.tgid => {
-                self.shared.happen(&at, Happening::Fork { tid: header.other_tid, coroutine: 0 });
+                let coroutine = header.other_coroutine().unwrap_or_default();
+                self.shared.happen(&at, Happening::Fork { tid: header.other_tid, coroutine });
             }
             Kind::Fork => {}
             Kind::Exec => self.shared.happen(&at, Happening::Exec),

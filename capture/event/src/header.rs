@@ -186,7 +186,8 @@ pub struct Header {
     pub cgroup: u64,
     /// Socket, never used twice in a run; 0 for none.
     pub conn: u64,
-    /// Address of the TLS session's structure; 0 for none. With [`Source::Go`] see [`Self::other_coroutine`].
+    /// Address of the TLS session's structure; 0 for none.
+    /// [`Kind::Wake`]: the futex that the other thread waits for. With [`Source::Go`] see [`Self::other_coroutine`].
     pub tls: u64,
     /// Waits (epoll, poll, select, io_uring) of this thread so far.
     pub turn: u32,
@@ -199,12 +200,14 @@ pub struct Header {
     /// At the same instant, of the other direction: the next byte to read of a sent event, to write of a received one.
     pub opposite_seq: u32,
     /// Bytes that the call moved.
+    /// [`Kind::Wake`]: not 0 when the other thread waits for a lock, or for a limited time.
     pub length: u32,
     /// Bytes of payload behind this header.
     pub captured: u32,
     /// File descriptor.
     pub fd: i32,
-    /// The other process of a fork.
+    /// The other process of a fork; for [`Kind::Data`] and [`Kind::Open`] how long the last wait of this thread was to last at most: 0 is
+    /// unknown, 1 for ever, others 2 more than the milliseconds.
     pub other_tgid: u32,
     /// The other thread of a fork or wake-up.
     pub other_tid: u32,

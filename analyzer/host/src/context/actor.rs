@@ -38,6 +38,8 @@ pub(crate) struct Current {
 pub(crate) struct Woken {
     pub nodes: Nodes,
     pub futex: u64,
+    /// By a coroutine that lets this one work for it.
+    coroutine: bool,
     /// The thread has done something since.
     used: bool,
 }
@@ -56,7 +58,7 @@ const TIMER_SLACK_NS: u64 = 2_000_000;
 /// What is known of a thread or coroutine.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Actor {
-    current: Option<Current>,
+    pub current: Option<Current>,
     /// Requests that came in on it and are not answered, with their connection.
     pub open: SmallVec<[(u64, u64); 2]>,
     /// More were open at some time than `open` can tell of, or one whose bytes were lost.
@@ -67,10 +69,12 @@ pub(crate) struct Actor {
     pub several: bool,
     /// Time of its last event, ns; 0 for none.
     pub last_ns: u64,
-    turn: u32,
+    /// The coroutine that made this one; 0 for none.
+    pub maker: u64,
+    pub turn: u32,
     /// Not earlier than this did the wait begin that the present turn ended, ns.
-    wait_began_ns: u64,
-    woken: SmallVec<[Woken; 2]>,
+    pub wait_began_ns: u64,
+    pub woken: SmallVec<[Woken; 2]>,
 }
 
 impl Actor {
@@ -156,7 +160,7 @@ impl Actor {
     }
 
     /// Another made it go on.
-    pub(crate) fn wakes(&mut self, nodes: Nodes, futex: u64) {
+    pub(crate) fn wakes(&mut self, nodes: Nodes, futex: u64, coroutine: bool) {
         // Who waits for the same thing again is done with what it was woken for before.
         self.woken.retain(|woken| !woken.used && woken.futex.abs_diff(futex) >= SAME_WAIT);
         if self.woken.len() == MAX_WOKEN {
@@ -165,7 +169,7 @@ impl Actor {
         if !self.serves {
             self.current = None;
         }
-        self.woken.push(Woken { nodes, futex, used: false });
+        self.woken.push(Woken { nodes, futex, coroutine, used: false });
     }
 
     /// What the bytes belong to that came in last, if it still is at that.
@@ -240,7 +244,11 @@ impl Actor {
 
     fn woken_piece(&self) -> Option<Evidence> {
         let nodes = self.woken_nodes();
-        let piece = Evidence { nodes, class: Class::Woken, rule: Rule::Handoff, position: 0, group: 0 };
+        let (class, rule) = match self.woken.iter().all(|woken| woken.coroutine) {
+            true => (Class::Coroutine, Rule::Coroutine),
+            false => (Class::Woken, Rule::Handoff),
+        };
+        let piece = Evidence { nodes, class, rule, position: 0, group: 0 };
         (!piece.nodes.is_empty()).then_some(piece)
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Client {
     pub conn: u64,
     pub peer: u64,
     pub sent_ns: u64,
+    /// The coroutine that began it; 0 for none.
+    pub coroutine: u64,
     pub heard_ns: Option<u64>,
     pub evidence: Pieces,
     /// Client requests that were made in the context of this one's response.
@@ -45,6 +47,8 @@ pub(super) struct Client {
 struct Conn {
     /// What it was opened for, until its first request.
     opened: Pieces,
+    /// The coroutine that opened it; 0 for none.
+    opener: u64,
     fresh: bool,
     /// What spoke for the last sends, by thread and its event: a request may take several.
     sends: SmallVec<[((u32, u32), Pieces); 2]>,
@@ -56,6 +60,8 @@ struct Conn {
     open: SmallVec<[u64; 2]>,
 }
 
+/// Coroutines that are followed from one to its maker.
+const MAX_GENERATIONS: usize = 8;
 /// So many threads do not wait for each other's work by chance.
 const MANY: usize = 3;
 /// Locks that are told from handoffs.
@@ -117,6 +123,8 @@ pub(super) struct ProcessState {
     pub(super) made: HashMap<u64, u32>,
     pub(super) trust: Trust,
     groups: u64,
+    coroutines: u64,
+    serials: HashMap<u64, u64>,
     /// Goroutines wake each other; what threads do then says nothing.
     goroutines: bool,
     pub(super) last_ns: u64,
@@ -133,6 +141,7 @@ impl ProcessState {
     ) {
         self.last_ns = at.time_ns;
         self.bound(config, decisions);
+        let at = &Moment { coroutine: self.serial(at.coroutine), ..*at };
         match what {
             Happening::Data { conn, ingress: true } => self.received(at, conn),
             Happening::Data { conn, ingress: false } => self.sent(config, at, conn),
@@ -141,6 +150,7 @@ impl ProcessState {
                 self.server_request(at, span, conn, ids);
             }
             Happening::ClientRequest { span, conn, peer, began, trace_id, x_request_id } => {
+                let began = Moment { coroutine: self.serial(began.coroutine), ..began };
                 self.client_request(config, at, span, conn, peer, &began);
                 self.same_ids(config, span, trace_id, x_request_id, decisions);
             }
@@ -151,7 +161,8 @@ impl ProcessState {
                 let mut opened = self.actor(at).pieces(at);
                 self.allow(config, &mut opened);
                 self.actor(at).acts(at);
-                self.conns.insert(conn, Conn { opened, fresh: true, ..Conn::default() });
+                self.conns
+                    .insert(conn, Conn { opened, opener: at.coroutine, fresh: true, ..Conn::default() });
             }
             Happening::Accept { conn } => {
                 self.actor(at).acts(at);
@@ -162,16 +173,20 @@ impl ProcessState {
             Happening::Wake { tid, coroutine, futex, timed } => {
                 self.goroutines |= coroutine != 0;
                 if coroutine != 0 {
-                    self.wake(at, ActorId::Coroutine(coroutine), 0);
+                    let id = ActorId::Coroutine(self.serial(coroutine));
+                    self.wake(at, id, 0);
                 } else if !self.goroutines && !self.wakes_anyone(tid, futex, timed) {
                     self.wake(at, ActorId::Thread(tid), futex);
                 }
             }
             Happening::Fork { tid, coroutine } => {
                 let nodes = self.actor(at).hands_on(at);
-                let id = if coroutine == 0 { ActorId::Thread(tid) } else { ActorId::Coroutine(coroutine) };
-                let mut actor = Actor::default();
-                actor.wakes(nodes, 0);
+                let id = match coroutine {
+                    0 => ActorId::Thread(tid),
+                    _ => ActorId::Coroutine(self.new_serial(coroutine)),
+                };
+                let mut actor = Actor { maker: at.coroutine, last_ns: at.time_ns, ..Actor::default() };
+                actor.wakes(nodes, 0, coroutine != 0);
                 self.actors.insert(id, actor);
             }
             Happening::Lost => {
@@ -187,6 +202,21 @@ impl ProcessState {
                 *self = Self { last_ns: at.time_ns, ..Self::default() };
             }
         }
+    }
+
+    /// The number of a coroutine here. Its own, which may be an address, can be another's later.
+    fn serial(&mut self, coroutine: u64) -> u64 {
+        match self.serials.get(&coroutine) {
+            _ if coroutine == 0 => 0,
+            Some(serial) => *serial,
+            None => self.new_serial(coroutine),
+        }
+    }
+
+    fn new_serial(&mut self, coroutine: u64) -> u64 {
+        self.coroutines += 1;
+        self.serials.insert(coroutine, self.coroutines);
+        self.coroutines
     }
 
     fn actor(&mut self, at: &Moment) -> &mut Actor {
@@ -232,6 +262,9 @@ impl ProcessState {
             if self.conns.len() > config.max_actors {
                 self.conns.clear();
             }
+        }
+        if self.serials.len() > config.max_actors {
+            self.serials.clear();
         }
         if self.futexes.len() > config.max_actors {
             self.futexes.clear();
@@ -305,6 +338,8 @@ impl ProcessState {
         let sent = conn.sends.iter().rev().find(|(sent, _)| *sent == event).map(|(_, pieces)| pieces.clone());
         let opened = std::mem::take(&mut conn.opened);
         let fresh = std::mem::take(&mut conn.fresh);
+        // A loop's callback for a connection that is open belongs to no task.
+        let coroutine = if fresh && conn.opener != 0 { conn.opener } else { began.coroutine };
         conn.asked.push_back(span);
         let several = self.actor(began).several;
         let now = match sent {
@@ -335,6 +370,7 @@ impl ProcessState {
                 conn: id,
                 peer,
                 sent_ns: began.time_ns,
+                coroutine,
                 heard_ns: None,
                 evidence: Pieces::new(),
                 after: SmallVec::new(),
@@ -445,8 +481,41 @@ impl ProcessState {
             let nodes = Nodes::from_iter([Node::Server(span)]);
             self.connect(*client, Evidence { nodes, class, rule, position: 0, group: 0 });
         }
+        if at.coroutine != 0 && config.rules.coroutine {
+            self.answering_coroutine(at, span);
+        }
         self.close_server(config, at, span);
         self.actor(at).closes(span);
+    }
+
+    /// What the coroutine that answers, and those that it made, asked others since the request came, they asked for it. Where
+    /// a loop reads for all coroutines, this alone tells which of them a request is for.
+    fn answering_coroutine(&mut self, at: &Moment, span: u64) {
+        let Some(heard_ns) = self.servers.get(&span).map(|server| server.heard_ns) else { return };
+        let theirs: Vec<u64> = self
+            .sent
+            .range((heard_ns, 0)..)
+            .map(|&(_, client)| client)
+            .filter(|client| {
+                self.clients.get(client).is_some_and(|client| self.descends(client.coroutine, at.coroutine))
+            })
+            .collect();
+        for client in theirs {
+            let nodes = Nodes::from_iter([Node::Server(span)]);
+            let (class, rule) = (Class::Coroutine, Rule::Coroutine);
+            self.connect(client, Evidence { nodes, class, rule, position: 0, group: 0 });
+        }
+    }
+
+    /// A coroutine is `ancestor`, or was made by it or by one that was.
+    fn descends(&self, mut coroutine: u64, ancestor: u64) -> bool {
+        for _ in 0..MAX_GENERATIONS {
+            if coroutine == 0 || coroutine == ancestor {
+                break;
+            }
+            coroutine = self.actors.get(&ActorId::Coroutine(coroutine)).map_or(0, |actor| actor.maker);
+        }
+        coroutine != 0 && coroutine == ancestor
     }
 
     fn close_server(&mut self, config: &ContextConfig, at: &Moment, span: u64) {
@@ -530,7 +599,7 @@ impl ProcessState {
             self.connect(*span, Evidence { nodes, class, rule, position: 0, group: 0 });
             self.actor(at).finishes();
         } else {
-            woken.wakes(nodes, futex);
+            woken.wakes(nodes, futex, matches!(id, ActorId::Coroutine(_)));
         }
     }
 
