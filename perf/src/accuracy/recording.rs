@@ -144,7 +144,7 @@ pub fn spans_of(events: &Path, rules: Rules) -> anyhow::Result<Vec<Span>> {
         match entry {
             Entry::Clock(clock) => host.set_clock(clock),
             Entry::Process(key, process) => host.process(
-                wirespan_host::context::ProcessKey { tgid: key.tgid, start_ns: key.start_ns },
+                key,
                 process.clone(),
             ),
             Entry::Event(event) => {
