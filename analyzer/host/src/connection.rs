@@ -4,11 +4,13 @@
 use crate::facts::{Fact, moment};
 use crate::shared::Shared;
 use crate::talk::{HERE, Positions, THERE, Talk};
+use crate::tls::SessionKey;
+use crate::tls::records::Records;
 use std::collections::VecDeque;
 use wirespan_event::header::AF_UNIX;
 use wirespan_event::{Flags, Header};
 use wirespan_l7::Side;
-use wirespan_records::{Endpoint, L4Protocol};
+use wirespan_records::{Endpoint, L4Protocol, L7Protocol};
 
 const IPPROTO_TCP: u8 = 6;
 /// Bytes that one connection holds back; beyond, what is missing is lost.
@@ -20,6 +22,12 @@ pub(crate) struct Connection {
     held: Option<Box<Held>>,
     /// Number of the next event, where positions are counted.
     next_event: Option<u32>,
+    /// Its opening was told of.
+    opened: bool,
+    /// The TLS records in its bytes, if there are any: sent, received.
+    pub records: Option<Box<[Records; 2]>>,
+    /// The TLS session that it carries.
+    pub session: Option<SessionKey>,
 }
 
 /// Events that wait for one that comes before them on the stream.
@@ -68,7 +76,8 @@ impl Connection {
             let inode = |bytes: &[u8; 16]| bytes.first_chunk().map_or(0, |inode| u64::from_ne_bytes(*inode));
             talk.unix = Some([inode(&header.local), inode(&header.remote)]);
         }
-        let mut connection = Self { talk, held: None, next_event: None };
+        let mut connection =
+            Self { talk, held: None, next_event: None, opened: false, records: None, session: None };
         connection.role(header);
         connection
     }
@@ -81,7 +90,13 @@ impl Connection {
         }
         self.next_event = self.next_event.or(Some(header.conn_event));
         self.role(header);
+        self.opened = true;
         self.talk.last = moment(header);
+    }
+
+    /// It is told of from its beginning on.
+    pub(crate) fn is_from_start(&self) -> bool {
+        self.opened
     }
 
     /// Takes over what an event says of who opened the connection.
@@ -100,6 +115,12 @@ impl Connection {
 
     /// The next event by time.
     pub(crate) fn data(&mut self, shared: &mut Shared, header: &Header, payload: &[u8]) {
+        if header.flags.has(Flags::KTLS) && self.talk.positions == Positions::Tcp {
+            // The kernel encrypts, or will: sequence numbers are not those of the bytes.
+            self.give_up(shared);
+            self.talk.positions = Positions::Counted;
+            self.next_event = Some(header.conn_event);
+        }
         match self.awaited() {
             None if !matches!(self.place(header), Place::Ahead(_)) => self.deliver(shared, header, payload),
             None => {
@@ -254,6 +275,12 @@ impl Connection {
             self.talk.assume_next(side.other(), header.opposite_seq);
         }
         self.talk.data(shared, &fact, side, payload);
+        if self.records.is_none() && self.talk.protocol() == Some(L7Protocol::Tls) {
+            self.records = Some(Box::default());
+        }
+        if let Some(records) = &mut self.records {
+            records[side as usize].walk(&fact, payload);
+        }
     }
 
     /// Nothing will follow.

@@ -10,6 +10,7 @@
 //! | `tracker` | gives each event to its connection |
 //! | `connection` | a socket's events in order of its bytes; what is missing |
 //! | `talk` | what was said on it: bytes to messages and spans |
+//! | `tls` | what went through TLS libraries, and the sockets below |
 //! | `facts` | by which event each byte came |
 //! | [`context`] | for which request a request was made |
 //! | `shared` | the engines, time |
@@ -24,6 +25,7 @@ mod facts;
 mod order;
 mod shared;
 mod talk;
+mod tls;
 mod tracker;
 
 pub use host::{Host, HostConfig, Stats};

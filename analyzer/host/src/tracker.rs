@@ -6,6 +6,7 @@ use crate::facts::{Fact, moment};
 use crate::host::HostConfig;
 use crate::shared::Shared;
 use crate::talk::{Positions, Talk};
+use crate::tls::Tls;
 use std::collections::VecDeque;
 use wirespan_event::header::AF_UNIX;
 use wirespan_event::{Event, Flags, Header, Kind};
@@ -26,6 +27,7 @@ pub(crate) struct Tracker {
     streams: Map<u64, Box<Connection>>,
     /// By socket and peer.
     datagrams: Map<(u64, Endpoint), Box<Talk>>,
+    tls: Tls,
     /// Sockets with events that wait for one before them, and since when.
     holding: VecDeque<(u64, u64)>,
     swept_ns: u64,
@@ -39,6 +41,7 @@ impl Tracker {
             shared: Shared::new(config),
             streams: Map::default(),
             datagrams: Map::default(),
+            tls: Tls::default(),
             holding: VecDeque::new(),
             swept_ns: 0,
             watermark_ns: config.watermark_ns,
@@ -56,11 +59,11 @@ impl Tracker {
             return;
         };
         match kind {
-            Kind::Data if source.is_tls() => {}
+            Kind::Data if source.is_tls() => self.tls_data(&at, event),
             Kind::Data | Kind::Socket => self.data(&at, event),
             Kind::Open => self.open(&at, header),
             Kind::Close => self.close(header.conn),
-            Kind::TlsFree => {}
+            Kind::TlsFree => self.tls.end(&mut self.shared, &mut self.streams, (header.tls, at.process)),
             Kind::Wake => {
                 let coroutine = header.other_coroutine().unwrap_or_default();
                 let (tid, timed) = (header.other_tid, header.length != 0);
@@ -90,13 +93,27 @@ impl Tracker {
             self.datagram(header, payload);
             return;
         }
-        let Self { shared, streams, holding, .. } = self;
+        let Self { shared, streams, holding, tls, .. } = self;
         let connection = streams.entry(header.conn).or_insert_with(|| Box::new(Connection::new(header)));
         let was_holding = connection.held_since_ns().is_some();
         connection.data(shared, header, payload);
         if !was_holding && connection.held_since_ns().is_some() {
             holding.push_back((shared.now_ns, header.conn));
         }
+        if connection.records.is_some() {
+            tls.socket(shared, streams, at, header);
+        }
+        self.limit();
+    }
+
+    fn tls_data(&mut self, at: &Moment, event: &Event<'_>) {
+        let header = event.header;
+        if header.tls == 0 {
+            return;
+        }
+        self.shared.stats.bytes += u64::from(header.length);
+        let payload = if header.flags.has(Flags::NO_DATA) { &[] } else { event.payload };
+        self.tls.data(&mut self.shared, &mut self.streams, at, header, payload, self.watermark_ns);
         self.limit();
     }
 
@@ -131,6 +148,13 @@ impl Tracker {
 
     fn close(&mut self, conn: u64) {
         let mut last = None;
+        let session = self.streams.get_mut(&conn).and_then(|connection| {
+            connection.give_up(&mut self.shared);
+            connection.session
+        });
+        if let Some(session) = session {
+            self.tls.end(&mut self.shared, &mut self.streams, session);
+        }
         if let Some(mut connection) = self.streams.remove(&conn) {
             connection.close(&mut self.shared);
             last = Some(connection.talk.last);
@@ -146,6 +170,7 @@ impl Tracker {
 
     fn exit(&mut self, at: &Moment) {
         self.shared.happen(at, Happening::Exit);
+        self.tls.exit(at.tid);
         if at.tid == at.process.tgid {
             self.shared.desk.ended(at.process, self.shared.now_ns);
         }
@@ -166,6 +191,7 @@ impl Tracker {
                 self.holding.push_back((since_ns, conn));
             }
         }
+        self.tls.advance(&mut self.shared, &mut self.streams);
         if now_ns >= self.swept_ns + SWEEP_NS {
             self.swept_ns = now_ns;
             self.sweep();
@@ -177,6 +203,7 @@ impl Tracker {
         for connection in streams.values_mut() {
             connection.talk.sweep(shared);
         }
+        self.tls.sweep(shared);
         let now_ns = shared.now_ns;
         datagrams.retain(|_, talk| {
             talk.sweep(shared);
@@ -191,9 +218,12 @@ impl Tracker {
 
     /// Forgets the sixteenth of all that was silent for the longest time, when there are too many.
     fn limit(&mut self) {
-        if self.streams.len() + self.datagrams.len() <= self.max_connections {
+        if self.streams.len() + self.datagrams.len() <= self.max_connections
+            && self.tls.len() <= self.max_connections
+        {
             return;
         }
+        self.tls.forget_unbound(&mut self.shared, self.max_connections);
         let times = self.streams.values().map(|connection| connection.talk.last.time_ns);
         let mut times: Vec<u64> =
             times.chain(self.datagrams.values().map(|talk| talk.last.time_ns)).collect();
@@ -201,9 +231,12 @@ impl Tracker {
         let (_, oldest_ns, _) = times.select_nth_unstable(rank);
         let oldest_ns = *oldest_ns;
         let Self { shared, streams, datagrams, .. } = self;
-        for (_, mut connection) in
-            streams.extract_if(|_, connection| connection.talk.last.time_ns <= oldest_ns)
-        {
+        let old = streams.extract_if(|_, connection| connection.talk.last.time_ns <= oldest_ns);
+        let old: Vec<_> = old.map(|(_, connection)| connection).collect();
+        for mut connection in old {
+            if let Some(session) = connection.session {
+                self.tls.end(shared, streams, session);
+            }
             connection.close(shared);
             shared.stats.evicted_connections += 1;
         }
@@ -215,6 +248,8 @@ impl Tracker {
 
     /// Nothing will follow.
     pub(crate) fn finish(&mut self) {
+        self.streams.values_mut().for_each(|connection| connection.give_up(&mut self.shared));
+        self.tls.finish(&mut self.shared, &mut self.streams);
         for (_, mut connection) in self.streams.drain() {
             connection.close(&mut self.shared);
         }

@@ -1,0 +1,247 @@
+//! In which record the bytes of a TLS session went: plaintext and records are put side by side, in order, by their lengths and by
+//! the time of the calls.
+
+use super::records::{Actor, Record, Records};
+use std::collections::VecDeque;
+
+/// What encryption adds to a record: a tag of 16 bytes and, with TLS 1.3, the type, or, with GCM of TLS 1.2, a nonce.
+const OVERHEADS: [u32; 3] = [17, 24, 16];
+/// The most that one record holds.
+const MAX_PLAIN: u32 = 1 << 14;
+/// Calls that are remembered of one direction.
+const MAX_CALLS: usize = 64;
+
+/// A call of a TLS library that moved bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    /// Position of its first byte in the plaintext.
+    pub pos: u32,
+    /// Bytes that have no record yet.
+    pub len: u32,
+    pub enter_ns: u64,
+    pub exit_ns: u64,
+    pub tid: u32,
+    pub actor: Actor,
+    pub turn: u32,
+    pub thread_event: u32,
+}
+
+impl Call {
+    /// The record was sent within the call.
+    fn made(&self, record: &Record) -> bool {
+        record.actor == self.actor && (self.enter_ns..=self.exit_ns).contains(&record.time_ns)
+    }
+}
+
+/// Bytes whose record is known, or will not be.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    pos: u32,
+    len: u32,
+    seq: Option<u32>,
+}
+
+/// What is known of the record of a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Find {
+    /// Sequence number of the record's head.
+    Record(u32),
+    /// It may be found yet.
+    Later,
+    Never,
+}
+
+/// One direction of a session.
+#[derive(Default)]
+pub(crate) struct Way {
+    calls: VecDeque<Call>,
+    placed: VecDeque<Placed>,
+    /// A record that was read in part: its head, and how much of its body is left.
+    open: Option<(u32, u32)>,
+}
+
+impl Way {
+    /// The record that the byte at `pos` went in.
+    pub(crate) fn find(&self, pos: u32) -> Find {
+        if let Some(placed) = self.placed.iter().rfind(|placed| pos.wrapping_sub(placed.pos) < placed.len) {
+            return placed.seq.map_or(Find::Never, Find::Record);
+        }
+        match self.calls.iter().any(|call| pos.wrapping_sub(call.pos) < call.len) {
+            true => Find::Later,
+            false => Find::Never,
+        }
+    }
+
+    /// A call took bytes out of the session: they came in records that were received before.
+    /// With `nested`, the last of them may have been received within the call.
+    pub(crate) fn received(
+        &mut self,
+        call: Call,
+        records: Option<&mut Records>,
+        overhead: &mut Option<u32>,
+        nested: bool,
+    ) {
+        let seq = records.and_then(|records| self.record_of(&call, records, overhead, nested));
+        self.put(Placed { pos: call.pos, len: call.len, seq });
+    }
+
+    fn record_of(
+        &mut self,
+        call: &Call,
+        records: &mut Records,
+        overhead: &mut Option<u32>,
+        nested: bool,
+    ) -> Option<u32> {
+        let open = self.open.take().filter(|_| !std::mem::take(&mut records.hole));
+        if let Some((seq, left)) = open
+            && let Some(rest) = left.checked_sub(call.len)
+            && rest >= least(*overhead)
+        {
+            self.go_on(seq, rest, overhead);
+            return Some(seq);
+        }
+        let is_same_turn = |record: &Record| (record.actor, record.turn) == (call.actor, call.turn);
+        let fits = |record: &Record| {
+            let is_before = record.time_ns <= call.exit_ns;
+            fit(record.body, call.len, *overhead).is_some() && is_before && (nested || is_same_turn(record))
+        };
+        let is_within = |record: &Record| record.time_ns >= call.enter_ns;
+        let recent = &records.recent;
+        // Of what was received within the call, a library that does not read ahead wanted the last.
+        let last = recent.iter().rposition(|record| is_within(record) && fits(record));
+        let same = |last: usize| recent.get(last).map(|record| record.time_ns);
+        let index = match last {
+            Some(last) => recent.iter().position(|record| Some(record.time_ns) == same(last) && fits(record)),
+            // What came before the first plaintext was the handshake.
+            None if overhead.is_none() => recent.iter().rposition(fits),
+            None => recent.iter().position(fits),
+        };
+        // Or less was asked for than there is in the record, which is then the last one, if nothing was missed.
+        let index = index.or_else(|| {
+            let is_longer =
+                |record: &Record| record.body > call.len + least(*overhead) && record.time_ns <= call.exit_ns;
+            let is_adjacent = records.newest == Some((call.tid, call.thread_event.wrapping_sub(1)));
+            (nested && is_adjacent && records.is_in_step() && recent.back().is_some_and(is_longer))
+                .then(|| recent.len() - 1)
+        });
+        let record = records.recent.drain(..=index?).next_back()?;
+        self.go_on(record.seq, record.body - call.len, overhead);
+        Some(record.seq)
+    }
+
+    /// `rest` of the body of a record is left behind the bytes that were taken.
+    fn go_on(&mut self, seq: u32, rest: u32, overhead: &mut Option<u32>) {
+        match overhead {
+            None if OVERHEADS.contains(&rest) => *overhead = Some(rest),
+            None => self.open = Some((seq, rest)),
+            Some(overhead) if rest > *overhead => self.open = Some((seq, rest)),
+            Some(_) => {}
+        }
+    }
+
+    /// A call gave bytes to the session: they go in records that are sent within the call or after it.
+    pub(crate) fn sent(&mut self, call: Call) {
+        if self.calls.len() >= MAX_CALLS {
+            self.give_up();
+        }
+        self.calls.push_back(call);
+    }
+
+    /// Finds records of the bytes that were sent. With `nested`, they are sent within the calls only.
+    pub(crate) fn match_sent(&mut self, records: &mut Records, overhead: &mut Option<u32>, nested: bool) {
+        if std::mem::take(&mut records.hole) {
+            self.expire(u64::MAX);
+        }
+        while let Some(call) = self.calls.front().copied() {
+            while records.recent.pop_front_if(|record| record.time_ns < call.enter_ns).is_some() {}
+            let expected = call.len.min(MAX_PLAIN);
+            let fits = |record: &Record| fit(record.body, expected, *overhead).is_some();
+            let within = records.recent.iter().take_while(|record| call.made(record)).count();
+            let index = match within {
+                0 if nested => None,
+                // After the call, from where only the length tells.
+                0 => records.recent.iter().position(fits),
+                _ => records.recent.iter().take(within).position(fits).or(Some(0)),
+            };
+            let Some(record) = index.and_then(|index| records.recent.drain(..=index).next_back()) else {
+                if nested || std::mem::take(&mut records.cut) {
+                    self.give_up();
+                    continue;
+                }
+                return;
+            };
+            let part = match fit(record.body, expected, *overhead) {
+                Some(found) => {
+                    *overhead = Some(found);
+                    expected
+                }
+                // A short record of a long call.
+                None => {
+                    overhead.map_or(call.len, |overhead| record.body.saturating_sub(overhead)).min(call.len)
+                }
+            };
+            self.put(Placed { pos: call.pos, len: part, seq: Some(record.seq) });
+            let Some(front) = self.calls.front_mut() else { return };
+            front.pos = front.pos.wrapping_add(part);
+            front.len -= part;
+            if front.len == 0 || part == 0 {
+                self.calls.pop_front();
+            }
+        }
+        records.cut = false;
+    }
+
+    /// Calls were lost.
+    pub(crate) fn lose(&mut self) {
+        self.open = None;
+        self.expire(u64::MAX);
+    }
+
+    /// Would the next bytes that were sent fit one of these records?
+    pub(crate) fn fits_sent(&self, records: &Records, overhead: Option<u32>) -> bool {
+        let Some(call) = self.calls.front() else { return false };
+        let expected = call.len.min(MAX_PLAIN);
+        let mut after = records.recent.iter().filter(|record| record.time_ns >= call.enter_ns);
+        after.any(|record| fit(record.body, expected, overhead).is_some())
+    }
+
+    /// The record of the oldest call will not be found.
+    fn give_up(&mut self) {
+        if let Some(Call { pos, len, .. }) = self.calls.pop_front() {
+            self.put(Placed { pos, len, seq: None });
+        }
+    }
+
+    /// Nor will those of calls that ended before `before_ns`.
+    pub(crate) fn expire(&mut self, before_ns: u64) {
+        while self.calls.front().is_some_and(|call| call.exit_ns < before_ns) {
+            self.give_up();
+        }
+    }
+
+    fn put(&mut self, placed: Placed) {
+        if self.placed.len() >= MAX_CALLS {
+            self.placed.pop_front();
+        }
+        self.placed.push_back(placed);
+    }
+}
+
+/// Would bytes that were received fit one of these records?
+pub(crate) fn fits_received(len: u32, records: &Records, overhead: Option<u32>) -> bool {
+    records.recent.iter().any(|record| fit(record.body, len, overhead).is_some())
+}
+
+/// What encryption adds, if a body of this length holds `plain` bytes.
+fn fit(body: u32, plain: u32, overhead: Option<u32>) -> Option<u32> {
+    let added = body.checked_sub(plain)?;
+    match overhead {
+        Some(overhead) => (added == overhead).then_some(added),
+        None => OVERHEADS.contains(&added).then_some(added),
+    }
+}
+
+/// The least that encryption adds.
+fn least(overhead: Option<u32>) -> u32 {
+    overhead.unwrap_or(16)
+}

@@ -1,0 +1,198 @@
+//! One TLS session of a process: a stream of plaintext of its own, and the socket below it.
+
+use super::place::{Call, Find, Way};
+use super::records::{Actor, Records};
+use crate::connection::{Connection, side};
+use crate::context::{Happening, ProcessKey};
+use crate::facts::{Fact, moment};
+use crate::shared::Shared;
+use crate::talk::{HERE, Made, Positions, THERE, Talk};
+use std::collections::VecDeque;
+use wirespan_event::Header;
+use wirespan_l7::Side;
+use wirespan_records::{Endpoint, L4Protocol};
+
+/// Spans wait this long for their records, ns.
+const PATIENCE_NS: u64 = 200_000_000;
+
+/// Address of the session's structure, and whose memory it is in.
+pub(crate) type SessionKey = (u64, ProcessKey);
+
+pub(crate) struct Session {
+    pub talk: Talk,
+    /// The socket, once it is known.
+    pub conn: Option<u64>,
+    /// The library reads and writes the socket itself.
+    pub nested: bool,
+    /// Sockets that fit so far, while several do.
+    pub candidates: Vec<u64>,
+    /// Events that wait for the socket to be known: headers, payloads, and since when.
+    pub held: Vec<(Header, Box<[u8]>)>,
+    ways: [Way; 2],
+    /// What encryption adds to each record, once known.
+    overhead: Option<u32>,
+    /// Number of the next event.
+    next_event: Option<u32>,
+    /// Spans whose records are looked for, and until when.
+    waiting: VecDeque<(u64, Made)>,
+}
+
+impl Session {
+    /// `nickname` stands for the socket while that is not known.
+    pub(crate) fn new(nickname: u64) -> Self {
+        let endpoints = [Endpoint::default(); 2];
+        Self {
+            talk: Talk::new(nickname, endpoints, L4Protocol::Tcp, Positions::InTls),
+            conn: None,
+            nested: false,
+            candidates: Vec::new(),
+            held: Vec::new(),
+            ways: Default::default(),
+            overhead: None,
+            next_event: None,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// The socket is known now.
+    pub(crate) fn bind(&mut self, connection: &Connection) {
+        let flow = &connection.talk.flow;
+        self.conn = Some(flow.flow_id);
+        self.talk.flow.flow_id = flow.flow_id;
+        self.talk.flow.endpoints = flow.endpoints;
+        self.talk.flow.client = flow.client;
+        self.candidates = Vec::new();
+        if self.next_event.is_none() && connection.is_from_start() {
+            self.talk.begin(HERE, None);
+            self.talk.begin(THERE, None);
+        }
+    }
+
+    /// Would this event's bytes fit into records of the socket?
+    pub(crate) fn fits(&self, header: &Header, records: &[Records; 2]) -> bool {
+        let records = &records[side(header) as usize];
+        let call = call(header, 0);
+        match header.is_ingress() {
+            true => super::place::fits_received(header.length, records, self.overhead),
+            false => {
+                let mut way = Way::default();
+                way.sent(call);
+                way.fits_sent(records, self.overhead)
+            }
+        }
+    }
+
+    /// The next event by time.
+    pub(crate) fn data(
+        &mut self,
+        shared: &mut Shared,
+        header: &Header,
+        payload: &[u8],
+        records: Option<&mut [Records; 2]>,
+    ) {
+        let is_lost = match self.next_event {
+            Some(next) => header.conn_event > next,
+            None => header.conn_event > 0,
+        };
+        let mut records = records;
+        if is_lost {
+            self.talk.lost_unknown(shared, &moment(header));
+            self.ways.iter_mut().for_each(Way::lose);
+            records
+                .iter_mut()
+                .flat_map(|records| records.iter_mut())
+                .for_each(|records| records.recent.clear());
+        }
+        if self.next_event.is_none()
+            && !header.is_ingress()
+            && let Some(records) = &mut records
+        {
+            // The handshake.
+            records[THERE as usize].recent.clear();
+        }
+        self.next_event = Some(header.conn_event.wrapping_add(1));
+        let side = side(header);
+        let pos = self.talk.next(side).unwrap_or_default();
+        let (call, overhead) = (call(header, pos), &mut self.overhead);
+        let way = &mut self.ways[side as usize];
+        if header.is_ingress() {
+            way.received(call, records.map(|records| &mut records[THERE as usize]), overhead, self.nested);
+        } else {
+            way.sent(call);
+            if let Some(records) = records {
+                way.match_sent(&mut records[HERE as usize], overhead, self.nested);
+            }
+        }
+        let fact = Fact::new(header, pos, header.length);
+        shared.happen(
+            &fact.moment,
+            Happening::Data { conn: self.talk.flow.flow_id, ingress: header.is_ingress() },
+        );
+        self.talk.data(shared, &fact, side, payload);
+        self.settle(shared, false);
+    }
+
+    /// More was sent on the socket.
+    pub(crate) fn was_sent(&mut self, shared: &mut Shared, records: &mut [Records; 2]) {
+        self.ways[HERE as usize].match_sent(&mut records[HERE as usize], &mut self.overhead, self.nested);
+        self.settle(shared, false);
+    }
+
+    /// Gives up on requests and records that do not come.
+    pub(crate) fn sweep(&mut self, shared: &mut Shared) {
+        self.talk.sweep(shared);
+        self.ways[HERE as usize].expire(shared.now_ns.saturating_sub(PATIENCE_NS));
+        self.settle(shared, false);
+    }
+
+    /// Nothing will follow.
+    pub(crate) fn close(&mut self, shared: &mut Shared) {
+        self.talk.close(shared);
+        self.settle(shared, true);
+        shared.stats.tls_unbound += u64::from(self.conn.is_none());
+    }
+
+    /// Hands on the spans whose records are known, or will not be; with `all`, every one.
+    fn settle(&mut self, shared: &mut Shared, all: bool) {
+        let due_ns = shared.now_ns.saturating_add(PATIENCE_NS);
+        self.waiting.extend(self.talk.in_tls.drain(..).map(|made| (due_ns, made)));
+        while let Some((due_ns, made)) = self.waiting.front() {
+            let is_last = all || *due_ns <= shared.now_ns;
+            let (request, response) = self.sides(made.is_client);
+            let places = [
+                made.span.req_tcp_seq.map(|pos| self.ways[request as usize].find(pos)),
+                made.span.resp_tcp_seq.map(|pos| self.ways[response as usize].find(pos)),
+            ];
+            let waits = places.contains(&Some(Find::Later)) || self.conn.is_none();
+            if waits && !is_last {
+                return;
+            }
+            let Some((_, mut made)) = self.waiting.pop_front() else { return };
+            let mut seq = |place: Option<Find>| match place {
+                Some(Find::Record(seq)) => Some(seq),
+                Some(_) => {
+                    shared.stats.tls_messages_without_record += 1;
+                    None
+                }
+                None => None,
+            };
+            made.span.req_tcp_seq = seq(places[0]);
+            made.span.resp_tcp_seq = seq(places[1]);
+            made.span.flow_id = self.talk.flow.flow_id;
+            let [here, there] = self.talk.flow.endpoints;
+            (made.span.client, made.span.server) = if made.is_client { (here, there) } else { (there, here) };
+            shared.desk.complete(made, shared.now_ns);
+        }
+    }
+
+    /// The sides that send requests and responses.
+    fn sides(&self, is_client: bool) -> (Side, Side) {
+        if is_client { (HERE, THERE) } else { (THERE, HERE) }
+    }
+}
+
+fn call(header: &Header, pos: u32) -> Call {
+    let Header { length: len, enter_ns, exit_ns, tid, turn, thread_event, .. } = *header;
+    let actor = Actor::new(tid, header.coroutine);
+    Call { pos, len, enter_ns, exit_ns, tid, actor, turn, thread_event }
+}

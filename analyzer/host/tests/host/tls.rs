@@ -1,0 +1,288 @@
+//! Plaintext of TLS libraries, bound to sockets. The handshake is a recorded one; the records behind it have the right lengths and
+//! made-up bodies.
+
+use crate::common::*;
+use proptest::prelude::*;
+use wirespan_event::{Flags, Header, Kind};
+use wirespan_records::{L7Protocol, ObservationPoint, Session, Signal, Span};
+
+const HANDSHAKE: &str = include_str!("../../../l7/tests/fixtures/tls/tls13.hex");
+/// What TLS 1.3 adds to a record, behind its head.
+const ADDED: usize = 17;
+
+/// One end: who, its socket, its session, and how its library does I/O.
+struct End {
+    thread: Thread,
+    socket: Socket,
+    session: u64,
+    calls: u32,
+    in_memory: bool,
+    /// Bytes that were received and not read by the library.
+    unread: Vec<u8>,
+}
+
+impl End {
+    fn new(thread: Thread, socket: Socket, session: u64, in_memory: bool) -> Self {
+        Self { thread, socket, session, calls: 0, in_memory, unread: Vec::new() }
+    }
+
+    /// The event of a library call that began with the event at `first` of the log.
+    fn call(&mut self, script: &mut Script, data: &[u8], ingress: bool, first: Option<usize>) {
+        let enter_ns = first.map_or(script.now_ns + 5_000, |first| script.log[first].0.enter_ns - 1_000);
+        let mut header = script.header(&mut self.thread, &self.socket, Kind::Data);
+        tls(&mut header, self.session);
+        header.enter_ns = enter_ns;
+        header.conn_event = self.calls;
+        self.calls += 1;
+        header.length = data.len() as u32;
+        if ingress {
+            header.flags = header.flags.with(Flags::INGRESS);
+        }
+        if self.in_memory {
+            header = Header { conn: 0, family: 0, protocol: 0, flags: Flags(header.flags.0 & 1), ..header };
+        }
+        script.push(header, data);
+    }
+
+    fn write(&mut self, script: &mut Script, data: &[u8]) -> Vec<u8> {
+        let records: Vec<Vec<u8>> = data.chunks(1 << 14).map(record).collect();
+        if self.in_memory {
+            self.call(script, data, false, None);
+            script.cut(&mut self.thread, &mut self.socket, &records.concat(), false, 1024);
+        } else {
+            let first = script.log.len();
+            for record in &records {
+                script.cut(&mut self.thread, &mut self.socket, record, false, 5);
+            }
+            self.call(script, data, false, Some(first));
+        }
+        records.concat()
+    }
+
+    /// Receives records with these plaintexts, the last of them wanted, the others of the handshake.
+    fn read(&mut self, script: &mut Script, records: &[u8], data: &[u8]) {
+        let first = script.log.len();
+        if self.in_memory {
+            script.cut(&mut self.thread, &mut self.socket, records, true, 1024);
+            self.unread.clear();
+            for piece in data.chunks(1 << 14) {
+                self.call(script, piece, true, None);
+            }
+            return;
+        }
+        let (mut rest, mut plain) = (records, data);
+        let mut first = Some(first);
+        while let [_, _, _, high, low, ..] = *rest {
+            let body = usize::from(u16::from_be_bytes([high, low]));
+            let start = script.log.len();
+            script.cut(&mut self.thread, &mut self.socket, &rest[..5], true, 5);
+            script.cut(&mut self.thread, &mut self.socket, &rest[5..5 + body], true, 5);
+            rest = &rest[5 + body..];
+            if body - ADDED <= plain.len() && (rest.is_empty() || body - ADDED == 1 << 14) {
+                let (piece, after) = plain.split_at(body - ADDED);
+                self.call(script, piece, true, Some(first.take().unwrap_or(start)));
+                plain = after;
+            }
+        }
+    }
+}
+
+fn record(plain: &[u8]) -> Vec<u8> {
+    let body = plain.len() + ADDED;
+    [&[23, 3, 3][..], &(body as u16).to_be_bytes(), &vec![0x5a; body]].concat()
+}
+
+/// Both ends, after the handshake.
+fn connected(script: &mut Script, conn: u64, in_memory: [bool; 2]) -> [End; 2] {
+    let [client, server] = Socket::pair(conn);
+    let mut ends = [
+        End::new(Thread::new(100, 100), client, 0x7000 + conn, in_memory[0]),
+        End::new(Thread::new(200, 200), server, 0x7000 + conn, in_memory[1]),
+    ];
+    for end in &mut ends {
+        script.open(&mut end.thread, &end.socket);
+    }
+    for line in HANDSHAKE.lines() {
+        let (from, to) = if line.starts_with('>') { (0, 1) } else { (1, 0) };
+        let hex: Vec<u8> = line[2..].bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let bytes: Vec<u8> = hex.chunks(2).map(byte).collect();
+        let sender = &mut ends[from];
+        script.send(&mut sender.thread, &mut sender.socket, &bytes);
+        let receiver = &mut ends[to];
+        script.receive(&mut receiver.thread, &mut receiver.socket, &bytes);
+    }
+    for end in &mut ends {
+        end.thread.turn += 1;
+    }
+    ends
+}
+
+/// Asks and answers; gives the sequence numbers of both records.
+fn exchange(
+    script: &mut Script,
+    [client, server]: &mut [End; 2],
+    request: &[u8],
+    response: &[u8],
+    tickets: usize,
+) -> [u32; 2] {
+    let asked = client.socket.seq[0];
+    let records = client.write(script, request);
+    server.read(script, &records, request);
+    let tickets: Vec<u8> = (0..tickets).flat_map(|_| record(&[0; 261])).collect();
+    if !tickets.is_empty() {
+        script.cut(&mut server.thread, &mut server.socket, &tickets, false, 512);
+    }
+    let answered = server.socket.seq[0];
+    let records = server.write(script, response);
+    client.read(script, &[tickets, records].concat(), response);
+    for end in [client, server] {
+        end.thread.turn += 1;
+    }
+    [asked, answered]
+}
+
+fn plain(spans: &[Span]) -> Vec<&Span> {
+    spans.iter().filter(|span| span.signal == Signal::Tls).collect()
+}
+
+#[test]
+fn both_ends_name_the_records_whatever_their_libraries_do() {
+    for in_memory in [[false, false], [true, false], [false, true], [true, true]] {
+        let mut script = Script::default();
+        let mut ends = connected(&mut script, 10, in_memory);
+        let mut expected = Vec::new();
+        for n in 0..3 {
+            let tickets = if n == 0 { 2 } else { 0 };
+            expected.push(exchange(
+                &mut script,
+                &mut ends,
+                &get(&format!("/{n}")),
+                &ok(&"y".repeat(40 * n)),
+                tickets,
+            ));
+        }
+        let (spans, host) = run_with(config(), &script.log);
+        let stats = host.stats();
+        let found = plain(&spans);
+        assert_eq!(found.len(), 6, "{in_memory:?} {:?}", shown(&spans));
+        for (n, [asked, answered]) in expected.iter().enumerate() {
+            for span in &found[2 * n..][..2] {
+                assert_eq!(span.request_resource.as_deref(), Some(&*format!("/{n}")));
+                assert_eq!(
+                    (span.req_tcp_seq, span.resp_tcp_seq),
+                    (Some(*asked), Some(*answered)),
+                    "{in_memory:?} {n}"
+                );
+                assert_eq!((span.client.port, span.server.port), (40_010, 80));
+                let pid = if span.observation_point == ObservationPoint::ClientProcess { 100 } else { 200 };
+                assert_eq!(span.process.as_ref().map(|process| process.pid), Some(pid));
+            }
+        }
+        let nested = in_memory.iter().filter(|in_memory| !**in_memory).count() as u64;
+        assert_eq!(
+            (stats.tls_sessions, stats.tls_bound_by_nesting, stats.tls_bound_by_records),
+            (2, nested, 2 - nested)
+        );
+        assert_eq!((stats.tls_unbound, stats.tls_messages_without_record), (0, 0));
+        // The handshake, seen by both ends, and nothing else of the ciphertext.
+        let rest: Vec<_> = spans.iter().filter(|span| span.signal == Signal::Syscall).collect();
+        assert!(
+            rest.iter().all(|span| span.l7_protocol == L7Protocol::Tls && span.session == Session::Complete)
+        );
+        assert_eq!(rest.len(), 2);
+    }
+}
+
+#[test]
+fn long_messages_have_the_record_that_held_their_first_byte() {
+    for in_memory in [false, true] {
+        let mut script = Script::default();
+        let mut ends = connected(&mut script, 10, [in_memory, in_memory]);
+        let long = "z".repeat(40_000);
+        let first = exchange(&mut script, &mut ends, &get("/long"), &ok(&long), 0);
+        let second = exchange(&mut script, &mut ends, &get("/short"), &ok("s"), 0);
+        let spans = run(&script.log);
+        for (span, [asked, answered]) in plain(&spans).iter().zip([first, first, second, second]) {
+            assert_eq!((span.req_tcp_seq, span.resp_tcp_seq), (Some(asked), Some(answered)), "{in_memory}");
+        }
+        assert_eq!(plain(&spans).len(), 4);
+    }
+}
+
+#[test]
+fn a_session_that_fits_two_sockets_is_bound_to_none() {
+    let mut script = Script::default();
+    let mut one = connected(&mut script, 10, [false, true]);
+    let mut two = connected(&mut script, 20, [false, true]);
+    // One thread reads from both sockets before it decrypts what came from either.
+    let records = [&mut one, &mut two].map(|[client, _]| client.write(&mut script, &get("/same")));
+    for ([_, server], records) in [&mut one, &mut two].into_iter().zip(&records) {
+        server.thread = Thread::new(200, 200);
+        script.cut(&mut server.thread, &mut server.socket, records, true, 512);
+    }
+    for [_, server] in [&mut one, &mut two] {
+        server.call(&mut script, &get("/same"), true, None);
+    }
+    let (spans, host) = run_with(config(), &script.log);
+    assert!(host.stats().tls_ambiguous >= 1);
+    assert_eq!(host.stats().tls_bound_by_records, 0);
+    let found: Vec<_> = plain(&spans).into_iter().filter(|span| span.server.port == 0).collect();
+    assert_eq!(found.len(), 2, "{:?}", shown(&spans));
+    assert!(
+        found
+            .iter()
+            .all(|span| span.req_tcp_seq.is_none() && span.request_resource.as_deref() == Some("/same"))
+    );
+}
+
+#[test]
+fn the_address_of_a_session_can_be_used_again() {
+    let mut script = Script::default();
+    for conn in [10, 20] {
+        let mut ends = connected(&mut script, conn, [true, true]);
+        for end in &mut ends {
+            end.session = 0x9000;
+        }
+        exchange(&mut script, &mut ends, &get("/"), &ok(""), 0);
+        for end in &mut ends {
+            let mut header = script.header(&mut end.thread, &end.socket, Kind::TlsFree);
+            tls(&mut header, end.session);
+            script.push(header, &[]);
+            script.close(&end.socket);
+        }
+    }
+    let (spans, host) = run_with(config(), &script.log);
+    let ports: Vec<_> =
+        plain(&spans).iter().map(|span| (span.client.port, span.req_tcp_seq.is_some())).collect();
+    assert_eq!(ports, [(40_010, true), (40_010, true), (40_020, true), (40_020, true)]);
+    assert_eq!(host.stats().tls_sessions, 4);
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_lost_no_record_is_named_that_is_not_the_right_one(
+        in_memory in any::<[bool; 2]>(),
+        sizes in prop::collection::vec((0..200usize, 0..200usize), 1..6),
+        lost in prop::collection::vec(prop::bool::weighted(0.08), 20..90),
+    ) {
+        let mut script = Script::default();
+        let mut ends = connected(&mut script, 10, in_memory);
+        let mut truth = Vec::new();
+        for (n, (asked, answered)) in sizes.iter().enumerate() {
+            let request = get(&format!("/{n}/{}", "q".repeat(*asked)));
+            truth.push(exchange(&mut script, &mut ends, &request, &ok(&"a".repeat(*answered)), usize::from(n == 0)));
+        }
+        let kept: Log =
+            script.log.iter().zip(lost.iter().cycle()).filter(|(_, lost)| !**lost).map(|(event, _)| event.clone()).collect();
+        for span in plain(&run(&kept)) {
+            let Some(name) = &span.request_resource else { continue };
+            let n: usize = name[1..].split('/').next().unwrap_or_default().parse().unwrap();
+            let [asked, answered] = truth[n];
+            prop_assert!(span.req_tcp_seq.is_none_or(|seq| seq == asked), "{}: {:?} is not {}", name, span.req_tcp_seq, asked);
+            if span.session == Session::Complete {
+                prop_assert!(span.resp_tcp_seq.is_none_or(|seq| seq == answered), "{}: {:?} is not {}", name, span.resp_tcp_seq, answered);
+            }
+        }
+    }
+}
