@@ -1,5 +1,9 @@
 //! Puts the questions of [`crate::query`] to the store.
 
+mod traces;
+
+pub use traces::Traces;
+
 use crate::query::{BadQuestion, Query, Range, flows, map, services, spans, taps};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -130,30 +134,6 @@ impl Answers {
     /// The taps, and what came from each.
     pub async fn taps(&self, range: Range) -> Result<taps::Taps, AnswerError> {
         Ok(taps::answer(self.rows(&taps::query(range)).await?, range))
-    }
-
-    /// The requests with a trace id, in the order they began.
-    pub async fn trace(&self, trace_id: &str) -> Result<spans::Spans, AnswerError> {
-        let rows = self.rows(&spans::trace_query(trace_id)).await?;
-        if rows.is_empty() {
-            let hint = "it is not in the store (any more); /api/spans lists requests with their trace_id";
-            return Err(AnswerError::NotFound(format!("no request has the trace id {trace_id}: {hint}")));
-        }
-        Ok(spans::Spans { spans: spans::named(rows, &self.names()), next: None })
-    }
-
-    /// The requests of the trace that a row is part of; the row alone when it has no trace id.
-    pub async fn trace_of_span(&self, id: u64) -> Result<spans::Spans, AnswerError> {
-        let rows: Vec<spans::SpanRow> = self.rows(&spans::row_query(id)).await?;
-        let Some(row) = rows.first() else {
-            return Err(AnswerError::NotFound(format!(
-                "no request has the row id {id}: take `id` of a row of /api/spans"
-            )));
-        };
-        match row.trace_id() {
-            Some(trace_id) => self.trace(trace_id).await,
-            None => Ok(spans::Spans { spans: spans::named(rows, &self.names()), next: None }),
-        }
     }
 
     async fn rows<T: DeserializeOwned>(&self, query: &Query) -> Result<Vec<T>, AnswerError> {

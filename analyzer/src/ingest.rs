@@ -1,17 +1,18 @@
 //! From worker threads to the store.
 //!
 //! Workers hand over batches through a [`Sink`] and never wait: when as many records wait as are allowed, the newest batch
-//! is dropped and counted. One exporter thread sums ticks and hands rows to the store's writer, which sends them until they
-//! are acknowledged. Every record is stored or counted as dropped, and [`Ingest::stop`] returns when that is so for all.
+//! is dropped and counted. One exporter thread sums ticks, gives spans the keys of their traces and hands rows to the store's
+//! writer, which sends them until they are acknowledged. Every record is stored or counted as dropped, and [`Ingest::stop`] returns when that is so for all.
 
 use crate::metrics::NetAggregator;
 use crate::registry::{Counter, Registry};
+use crate::traces::{Stitching, TraceCounters};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, UNIX_EPOCH};
-use wirespan_records::{Flow, Records, Span};
+use wirespan_records::{Flow, Merge, Records, Span, TraceKey};
 use wirespan_store::{NetMetrics, Stat, Writer, WriterCounters};
 
 /// Batches that wait at most, whatever their size.
@@ -56,7 +57,7 @@ pub struct IngestReport {
     pub flows: RecordCounts,
     /// Ticks of flows, many of which make one row.
     pub ticks: RecordCounts,
-    /// Rows made of ticks, and of the process's own counters.
+    /// Rows made of ticks, of traces that turned out to be one, and of the process's own counters.
     pub rows_made: u64,
     /// What became of the rows.
     pub writer: WriterCounters,
@@ -128,7 +129,7 @@ impl Counters {
             queued: registry.gauge("wirespan_ingest_queued", "Records that wait for the exporter.", &[]),
             rows_made: registry.counter(
                 "wirespan_ingest_rows_made_total",
-                "Rows made of ticks and counters.",
+                "Rows made of ticks, merged traces and counters.",
                 &[],
             ),
             rows_in: registry.counter("wirespan_store_rows_total", "Rows handed to the store's writer.", &[]),
@@ -197,7 +198,8 @@ impl Sink {
 
 /// Where the exporter puts rows; none of these waits.
 trait Rows: Send + 'static {
-    fn spans(&self, rows: &[Span]);
+    fn spans(&self, rows: &[Span], traces: &[TraceKey]);
+    fn merges(&self, rows: &[Merge]);
     fn flows(&self, rows: &[Flow]);
     fn net_metrics(&self, rows: &[NetMetrics]);
     fn stats(&self, rows: &[Stat]);
@@ -205,8 +207,11 @@ trait Rows: Send + 'static {
 }
 
 impl Rows for Writer {
-    fn spans(&self, rows: &[Span]) {
-        Self::spans(self, rows);
+    fn spans(&self, rows: &[Span], traces: &[TraceKey]) {
+        Self::spans(self, rows, traces);
+    }
+    fn merges(&self, rows: &[Merge]) {
+        Self::merges(self, rows);
     }
     fn flows(&self, rows: &[Flow]) {
         Self::flows(self, rows);
@@ -286,6 +291,8 @@ impl<W: Rows> Running<W> {
             registry: registry.clone(),
             shared: Arc::clone(&shared),
             net: NetAggregator::default(),
+            stitching: Stitching::new(Instant::now()),
+            traces: TraceCounters::new(registry),
         };
         let thread = std::thread::Builder::new()
             .name("exporter".into())
@@ -306,6 +313,8 @@ struct Exporter<W> {
     registry: Registry,
     shared: Arc<Shared>,
     net: NetAggregator,
+    stitching: Stitching,
+    traces: TraceCounters,
 }
 
 impl<W: Rows> Exporter<W> {
@@ -314,7 +323,7 @@ impl<W: Rows> Exporter<W> {
         let mut stats_at = Instant::now() + self.options.stats_every;
         while stopped.is_empty() {
             match batches.recv_deadline(flush_at) {
-                Ok(batch) => self.take(&batch),
+                Ok(batch) => self.take(batch),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -322,6 +331,8 @@ impl<W: Rows> Exporter<W> {
             if now >= flush_at {
                 let rows = self.net.drain_finished();
                 self.put_net(&rows);
+                self.put_spans(now);
+                self.traces.set(&self.stitching);
                 self.shared.counters.set_writer(&self.rows.counters());
                 flush_at = now + self.options.flush_every;
             }
@@ -333,18 +344,23 @@ impl<W: Rows> Exporter<W> {
         self.shared.closed.store(true, SeqCst);
         while self.shared.queued.load(SeqCst) > 0 {
             if let Ok(batch) = batches.recv_timeout(Duration::from_millis(1)) {
-                self.take(&batch);
+                self.take(batch);
             }
         }
         let rows = self.net.drain_all();
         self.put_net(&rows);
+        let merges = self.stitching.hand_on_all(|spans, traces| self.rows.spans(spans, traces));
+        self.put_merges(&merges);
+        self.traces.set(&self.stitching);
         self.put_stats();
         self.rows
     }
 
-    fn take(&mut self, batch: &Records) {
+    fn take(&mut self, batch: Records) {
         let records = batch.len();
-        self.rows.spans(&batch.spans);
+        let now = Instant::now();
+        self.stitching.take(batch.spans, now);
+        self.put_spans(now);
         self.rows.flows(&batch.flows);
         for tick in &batch.ticks {
             self.net.add(tick);
@@ -355,6 +371,18 @@ impl<W: Rows> Exporter<W> {
         }
         let left = self.shared.queued.fetch_sub(records, SeqCst).saturating_sub(records);
         self.shared.counters.queued.set(left as u64);
+    }
+
+    /// Hands on the spans whose traces are as well known as they will be.
+    fn put_spans(&mut self, now: Instant) {
+        let merges = self.stitching.hand_on(now, |spans, traces| self.rows.spans(spans, traces));
+        self.put_merges(&merges);
+    }
+
+    /// Each pair of keys makes two rows.
+    fn put_merges(&self, merges: &[Merge]) {
+        self.shared.counters.rows_made.add(2 * merges.len() as u64);
+        self.rows.merges(merges);
     }
 
     fn put_net(&self, rows: &[NetMetrics]) {
@@ -487,14 +515,18 @@ mod tests {
     }
 
     impl Rows for Fake {
-        fn spans(&self, rows: &[Span]) {
-            if let Some(gate) = &self.gate {
-                let _ = gate.recv();
-            }
+        fn spans(&self, rows: &[Span], traces: &[TraceKey]) {
+            assert_eq!(rows.len(), traces.len());
             *self.spans.lock().unwrap() += rows.len();
             self.count(rows.len());
         }
+        fn merges(&self, rows: &[Merge]) {
+            self.count(2 * rows.len());
+        }
         fn flows(&self, rows: &[Flow]) {
+            if let Some(gate) = &self.gate {
+                let _ = gate.recv();
+            }
             self.count(rows.len());
         }
         fn net_metrics(&self, rows: &[NetMetrics]) {

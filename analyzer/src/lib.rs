@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`ingest`] | bounded queues from workers, batches to the store, and what became of every record |
+//! | [`traces`] | spans wait for the key of their trace |
 //! | [`metrics`] | ticks of flows summed to one row per second and path |
 //! | [`query`] | services, map, spans and flows as SQL, and the shape of the answers |
 //! | [`answers`] | puts the questions to the store |
@@ -19,6 +20,7 @@ pub mod names;
 pub mod query;
 pub mod registry;
 pub mod taps;
+pub mod traces;
 
 pub use answers::{AnswerError, Answers};
 pub use http::{Server, ServerError, ServerOptions};

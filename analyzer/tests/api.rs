@@ -7,7 +7,11 @@ mod common;
 use common::server::Site;
 use common::{Exchange, endpoint};
 use serde_json::{Value, json};
-use wirespan_records::{L7Protocol, ObservationPoint, ResponseStatus, Session, Span};
+use wirespan_records::{
+    L7Protocol, Merge, ObservationPoint, Parent, Process, ResponseStatus, Rule, Session, Signal, Span,
+    TraceKey,
+};
+use wirespan_store::{Writer, WriterOptions};
 
 /// Where the known records begin, seconds since the epoch; a full minute.
 const BASE_S: u64 = 1_700_000_040;
@@ -196,10 +200,17 @@ async fn traces_flows_and_sql_are_answered() {
     let spans = trace["spans"].as_array().unwrap();
     assert_eq!(
         spans.iter().map(|s| s["l7_protocol"].as_str().unwrap()).collect::<Vec<_>>(),
-        ["HTTP", "Redis"]
+        ["HTTP", "HTTP", "Redis"],
+        "the exchange was seen twice"
     );
-    let by_row = site.get(&format!("/api/traces?span={}", spans[1]["id"].as_str().unwrap())).await;
-    assert_eq!(by_row, trace);
+    assert_eq!((&spans[1]["parent_id"], &spans[1]["parent_rule"]), (&spans[0]["id"], &json!("path")));
+    assert_eq!((&spans[1]["observation_point"], &spans[1]["depth"]), (&json!("s"), &json!(1)));
+    assert_eq!((&trace["truncated"], trace["paths"].as_array().unwrap().len()), (&Value::Null, 2));
+    for id in [&spans[1]["id"], &spans[2]["id"]] {
+        assert_eq!(site.get(&format!("/api/traces?span={}", id.as_str().unwrap())).await, trace);
+    }
+    let by_key = site.get(&format!("/api/traces/{}", trace["trace_key"].as_str().unwrap())).await;
+    assert_eq!(by_key, trace);
 
     let flows = site.get(&format!("/api/flows?{}&service=cache&limit=1000", range())).await;
     let flows = flows["flows"].as_array().unwrap();
@@ -285,6 +296,113 @@ async fn what_two_taps_see_is_shown_twice_and_counted_once() {
     assert_eq!(rows.as_array().map(Vec::len), Some(3), "{body}");
 }
 
+/// A call from process to process, its packets between, and the call that was made for it.
+fn calls() -> Vec<Span> {
+    let process = |pid, name: &str| {
+        let container_id = (pid == 20).then(|| "c0ffee".into());
+        Some(std::sync::Arc::new(Process {
+            pid,
+            start_ns: 5,
+            name: name.into(),
+            container_id,
+            ..Process::default()
+        }))
+    };
+    let seen = |id, point, process: Option<std::sync::Arc<Process>>, span: &Span| Span {
+        id,
+        observation_point: point,
+        signal: if process.is_some() { Signal::Syscall } else { Signal::Packet },
+        process,
+        ..span.clone()
+    };
+    let (outer, mut inner) = (http(99), http(10));
+    (inner.start_ns, inner.end_ns) = (outer.start_ns + 1_000_000, outer.end_ns - 1_000_000);
+    let parent = Parent { span: 3, rule: Rule::Socket, confidence: 0.9 };
+    vec![
+        seen(1, ObservationPoint::ClientProcess, process(10, "browser"), &outer),
+        seen(2, ObservationPoint::Rest, None, &outer),
+        seen(3, ObservationPoint::ServerProcess, process(20, "web"), &outer),
+        Span { parent: Some(parent), ..seen(4, ObservationPoint::ClientProcess, process(20, "web"), &inner) },
+        seen(5, ObservationPoint::ServerProcess, process(30, "db"), &inner),
+    ]
+}
+
+fn ids(trace: &Value) -> Vec<&str> {
+    trace["spans"].as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_and_what_requests_were_made_for_make_a_tree() {
+    let Some(site) = Site::start().await else { return };
+    let mut spans = calls();
+    spans.push(http(50));
+    site.ingest(spans).await;
+    let trace = site.get("/api/traces?span=5").await;
+    assert_eq!(ids(&trace), ["1", "2", "3", "4", "5"]);
+    let fourth = &trace["spans"][3];
+    assert_eq!(
+        (&fourth["parent_id"], &fourth["parent_rule"], &fourth["parent_confidence"]),
+        (&json!("3"), &json!("socket"), &json!(0.9))
+    );
+    assert_eq!(fourth["parent"], json!({"span": "3", "rule": "socket", "confidence": 0.9}));
+    assert_eq!(
+        fourth["process"],
+        json!({"pid": 20, "start_ns": 5, "name": "web", "executable": "", "command": "", "container_id": "c0ffee"})
+    );
+    assert_eq!(trace["spans"][1]["process"], Value::Null);
+    assert_eq!(trace["paths"][0]["spans"], json!(["1", "2", "3"]));
+    assert_eq!(trace["breakdown"]["server_process_us"], 2000 + 98_000);
+
+    let list = site.get(&format!("/api/traces?{}", range())).await;
+    let [listed] = list["traces"].as_array().unwrap().as_slice() else { panic!("{list}") };
+    assert_eq!((&listed["spans"], &listed["duration_us"]), (&json!(5), &json!(100_000)));
+    assert_eq!((&listed["trace_id"], &listed["services"]), (&trace["trace_id"], &json!(["web:80"])));
+    assert_eq!((&listed["root"]["id"], &listed["root"]["endpoint"]), (&json!("1"), &json!("/items/99")));
+    for (filter, count) in [
+        ("&service=web", 1),
+        ("&service=cache", 0),
+        ("&min_duration_us=99000", 1),
+        ("&min_duration_us=100001", 0),
+    ] {
+        let list = site.get(&format!("/api/traces?{}{filter}", range())).await;
+        assert_eq!(list["traces"].as_array().unwrap().len(), count, "{filter}");
+    }
+    let alone = site.get(&format!("/api/spans?{}&min_duration_us=51000&text=items/50", range())).await;
+    let (id, key) = (&alone["spans"][0]["id"], &alone["spans"][0]["trace_key"]);
+    let trace = site.get(&format!("/api/traces/{}", key.as_str().unwrap())).await;
+    assert_eq!(ids(&trace), [id.as_str().unwrap()]);
+}
+
+/// Rows were written under several keys, one of them when it was alone, before it was known that they are one trace.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_were_merged_lead_to_the_whole_trace() {
+    let Some(site) = Site::start().await else { return };
+    let writer = Writer::start(site.client.clone(), WriterOptions::default());
+    let key = |key, traced| TraceKey { key, traced };
+    writer.spans(&calls(), &[key(1, false), key(2, true), key(2, true), key(4, true), key(4, true)]);
+    writer.merges(&[Merge { from: 1, to: 2 }, Merge { from: 4, to: 2 }]);
+    let counters = writer.close(std::time::Duration::from_secs(30)).await;
+    assert_eq!((counters.rows_in, counters.rows_stored), (5 + 4, 9));
+    let trace = site.get("/api/traces/0000000000000002").await;
+    assert_eq!(ids(&trace), ["1", "2", "3", "4", "5"]);
+    for other in ["/0000000000000001", "/0000000000000004", "?span=1", "?span=3", "?span=5"] {
+        assert_eq!(site.get(&format!("/api/traces{other}")).await, trace, "{other}");
+    }
+    let list = site.get(&format!("/api/traces?{}", range())).await;
+    assert_eq!(list["traces"].as_array().unwrap().len(), 1, "{list}");
+}
+
+/// The parent came so late that its trace has another key and nothing says so but the row itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_is_completed_with_the_parents_that_its_rows_name() {
+    let Some(site) = Site::start().await else { return };
+    let mut spans = calls();
+    let late = spans.drain(..3).collect();
+    site.ingest(spans).await;
+    site.ingest(late).await;
+    assert_eq!(ids(&site.get("/api/traces?span=4").await), ["1", "2", "3", "4", "5"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_questions_are_answered_with_what_to_do() {
     let Some(site) = Site::start().await else { return };
@@ -295,7 +413,9 @@ async fn bad_questions_are_answered_with_what_to_do() {
         ("GET", "/api/spans?before=x", "", 400, "cursor"),
         ("GET", "/api/services?last=soon", "", 400, "last="),
         ("GET", "/api/map?from=9&to=3", "", 400, "must be before"),
-        ("GET", "/api/traces", "", 400, "/api/traces/TRACE_ID"),
+        ("GET", "/api/traces?span=x", "", 400, "span"),
+        ("GET", "/api/traces?service=nobody", "", 400, "IP:PORT"),
+        ("GET", "/api/traces/00000000000000ff", "", 404, "/api/spans"),
         ("GET", "/api/traces?span=1", "", 404, "row id 1"),
         ("GET", "/api/traces/none", "", 404, "/api/spans"),
         ("GET", "/api/sql", "", 405, "POST"),

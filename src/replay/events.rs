@@ -25,7 +25,7 @@ pub fn replay(
     let hand_on = |sink: &mut Sink| -> anyhow::Result<()> {
         print(&sink.pending, output, printed)?;
         if let Some(recorder) = recorder {
-            recorder.write(&sink.pending)?;
+            return recorder.write(std::mem::take(&mut sink.pending));
         }
         sink.pending.clear();
         Ok(())

@@ -258,7 +258,7 @@ impl<'a> Analysis<'a> {
         let records = &mut self.sink.pending;
         print(records, self.output, self.printed)?;
         if let Some(recorder) = self.recorder {
-            recorder.write(records)?;
+            return recorder.write(std::mem::take(records));
         }
         records.clear();
         Ok(())

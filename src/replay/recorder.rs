@@ -5,10 +5,11 @@ use anyhow::{Context, ensure};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use wirespan_analyzer::metrics::NetAggregator;
 use wirespan_analyzer::push_taps;
+use wirespan_analyzer::traces::Stitching;
 use wirespan_dataplane::Taps;
 use wirespan_records::Records;
 use wirespan_store::{Writer, WriterCounters, WriterOptions};
@@ -23,7 +24,13 @@ pub struct Recorder {
     runtime: Runtime,
     database: Database,
     writer: Writer,
-    net: Mutex<NetAggregator>,
+    open: Mutex<Open>,
+}
+
+/// What is not handed on yet.
+struct Open {
+    net: NetAggregator,
+    stitching: Stitching,
 }
 
 impl Recorder {
@@ -38,17 +45,21 @@ impl Recorder {
         }
         let writer =
             runtime.block_on(async { Writer::start(database.client.clone(), WriterOptions::default()) });
-        Ok(Self { runtime, database, writer, net: Mutex::default() })
+        let open = Open { net: NetAggregator::default(), stitching: Stitching::new(Instant::now()) };
+        Ok(Self { runtime, database, writer, open: Mutex::new(open) })
     }
 
     /// Takes records; waits while the store lags.
-    pub fn write(&self, records: &Records) -> anyhow::Result<()> {
-        self.writer.spans(&records.spans);
+    pub fn write(&self, records: Records) -> anyhow::Result<()> {
         self.writer.flows(&records.flows);
-        let mut net = self.net.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        records.ticks.iter().for_each(|tick| net.add(tick));
-        let rows = if net.is_full() { net.drain_all() } else { Vec::new() };
-        drop(net);
+        let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        records.ticks.iter().for_each(|tick| open.net.add(tick));
+        let rows = if open.net.is_full() { open.net.drain_all() } else { Vec::new() };
+        let now = Instant::now();
+        open.stitching.take(records.spans, now);
+        let merges = open.stitching.hand_on(now, |spans, traces| self.writer.spans(spans, traces));
+        drop(open);
+        self.writer.merges(&merges);
         self.writer.net_metrics(&rows);
         if self.writer.counters().rows_waiting > MAX_WAITING_ROWS {
             ensure!(
@@ -61,9 +72,10 @@ impl Recorder {
 
     /// Everything is stored; writes the tables that are asked for as Parquet files, and ends.
     pub fn finish(self, exports: &[(&str, PathBuf)]) -> anyhow::Result<WriterCounters> {
-        let Self { runtime, database, writer, net } = self;
-        let rows = net.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).drain_all();
-        writer.net_metrics(&rows);
+        let Self { runtime, database, writer, open } = self;
+        let mut open = open.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        writer.net_metrics(&open.net.drain_all());
+        writer.merges(&open.stitching.hand_on_all(|spans, traces| writer.spans(spans, traces)));
         runtime.block_on(async {
             let counters = writer.close(PATIENCE).await;
             let mut result = Ok(());

@@ -343,7 +343,13 @@ fn up_shows_live_requests_and_keeps_them() {
         answer.contains(&expected.replace('"', "")) && answer.contains("/no-such-file,404,1"),
         "{answer}"
     );
-    let top = text(&wirespan(&["top", "--once", "--server", &server]).stdout);
+    // The store sums requests after it has stored them.
+    let top = loop {
+        let top = text(&wirespan(&["top", "--once", "--server", &server]).stdout);
+        if top.contains("10.213.7.2:8000") || Instant::now() > deadline {
+            break top;
+        }
+    };
     assert!(top.contains("10.213.7.2:8000") && top.contains("HTTP"), "{top}");
 
     let mut rest = String::new();

@@ -5,10 +5,11 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`ids`] | ids of records: unique in a store, increasing
+//! | [`ids`] | ids of records: unique in a store, increasing |
 //! | [`net`] | endpoints, L4 protocols, tunnels, observation points, taps |
 //! | [`process`] | processes of a host, and what a span was done for |
 //! | [`span`] | one request/response exchange |
+//! | [`trace`] | which trace a span is part of |
 //! | [`flow`] | one bidirectional 5-tuple with its TCP metrics, and what it did in one second |
 //! | [`records`] | all three, handed over together |
 //! | [`drops`] | why something that was taken in was not handed on, each with a counter |
@@ -20,6 +21,7 @@ pub mod net;
 pub mod process;
 pub mod records;
 pub mod span;
+pub mod trace;
 
 pub use drops::{DropReason, Drops};
 pub use flow::{CloseType, Flow, FlowMetrics, FlowTick, L7Counts, Latency, PerDirection};
@@ -28,3 +30,4 @@ pub use net::{Endpoint, L4Protocol, NO_TAP, ObservationPoint, Signal, Tunnel, Tu
 pub use process::{Parent, Process, Rule};
 pub use records::Records;
 pub use span::{L7Protocol, ResponseStatus, Session, Span};
+pub use trace::{Merge, TraceKey};

@@ -2,15 +2,16 @@
 
 use super::AppState;
 use super::error::ApiError;
-use crate::answers::SqlAnswer;
-use crate::query::{RangeParams, flows, map, services, spans, taps};
+use crate::answers::{SqlAnswer, Traces};
+use crate::query::{RangeParams, flows, map, services, spans, taps, traces};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
+use wirespan_stitch::Trace;
 
 type Answer<T> = Result<Json<T>, ApiError>;
 type Params<T> = Result<Query<T>, QueryRejection>;
@@ -91,23 +92,26 @@ pub async fn taps(State(state): State<AppState>, asked: Params<RangeParams>) -> 
     Ok(Json(state.answers.taps(range(asked)?).await?))
 }
 
-pub async fn trace(State(state): State<AppState>, Path(id): Path<String>) -> Answer<spans::Spans> {
+pub async fn trace(State(state): State<AppState>, Path(id): Path<String>) -> Answer<Trace> {
     Ok(Json(state.answers.trace(&id).await?))
 }
 
-#[derive(Deserialize)]
-pub struct TraceParams {
-    span: Option<u64>,
+/// One trace, or a list of them.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum TraceOrList {
+    One(Box<Trace>),
+    List(Traces),
 }
 
-pub async fn trace_of_span(
+pub async fn traces(
     State(state): State<AppState>,
-    asked: Params<TraceParams>,
-) -> Answer<spans::Spans> {
-    let Some(id) = params(asked)?.span else {
-        let sentence =
-            "say which: /api/traces/TRACE_ID, or /api/traces?span=ID with `id` of a row of /api/spans";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, sentence));
-    };
-    Ok(Json(state.answers.trace_of_span(id).await?))
+    asked: Params<RangeParams>,
+    filter: Params<traces::TraceParams>,
+) -> Answer<TraceOrList> {
+    let filter = params(filter)?;
+    Ok(Json(match filter.span {
+        Some(id) => TraceOrList::One(Box::new(state.answers.trace_of_span(id).await?)),
+        None => TraceOrList::List(state.answers.traces(&filter, range(asked)?).await?),
+    }))
 }

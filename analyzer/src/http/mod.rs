@@ -140,7 +140,7 @@ fn router(state: AppState, allowed_hosts: AllowedHosts) -> Router {
         .route("/api/spans", get(api::spans))
         .route("/api/flows", get(api::flows))
         .route("/api/taps", get(api::taps))
-        .route("/api/traces", get(api::trace_of_span))
+        .route("/api/traces", get(api::traces))
         .route("/api/traces/{id}", get(api::trace))
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_path)

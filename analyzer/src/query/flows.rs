@@ -1,12 +1,13 @@
 //! Single flows, latest first.
 
-use super::spans::{TUNNEL_COLUMN, TunnelRow};
+use super::spans::TUNNEL_COLUMN;
 use super::{
     BadQuestion, Conditions, IS_TAP, Query, Range, ServerFilter, TAP_COLUMNS, name_of, parse_cursor,
     row_limit,
 };
 use serde::{Deserialize, Serialize};
 use wirespan_controller::Names;
+use wirespan_stitch::TunnelRow;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -11,12 +11,14 @@
 //! | [`spans`] | single requests, latest first |
 //! | [`flows`] | single flows, latest first |
 //! | [`taps`] | the taps, and what came from each |
+//! | [`traces`] | one trace, and the traces of a time |
 
 pub mod flows;
 pub mod map;
 pub mod services;
 pub mod spans;
 pub mod taps;
+pub mod traces;
 
 use serde::Deserialize;
 use std::net::IpAddr;

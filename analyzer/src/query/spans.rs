@@ -1,15 +1,12 @@
-//! Single requests, latest first, and the requests of one trace.
+//! Single requests, latest first.
 
 use super::{
     BadQuestion, Conditions, IS_TAP, Query, Range, ServerFilter, TAP_COLUMNS, name_of, parse_cursor,
     row_limit,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use wirespan_controller::Names;
-
-/// Requests of one trace in an answer at most.
-const MAX_TRACE_SPANS: u32 = 10_000;
+use wirespan_stitch::SpanRow;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -34,66 +31,10 @@ pub struct SpanParams {
     pub before: Option<String>,
 }
 
-/// A request with its response; the fields are those of `wirespan replay`, and the id of the row.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct SpanRow {
-    /// Row id, unique in the store; as text, because it does not fit the numbers of JavaScript.
-    pub id: String,
-    signal: String,
-    observation_point: String,
-    start_ns: u64,
-    end_ns: u64,
-    duration_us: u64,
-    client_ip: String,
-    #[serde(default)]
-    client_name: Option<String>,
-    client_port: u16,
-    server_ip: String,
-    #[serde(default)]
-    server_name: Option<String>,
-    server_port: u16,
-    protocol: String,
-    tunnel: Option<TunnelRow>,
-    tap_id: Option<u16>,
-    tap: Option<String>,
-    l7_protocol: String,
-    version: Option<String>,
-    request_type: Option<String>,
-    request_domain: Option<String>,
-    request_resource: Option<String>,
-    endpoint: Option<String>,
-    request_id: Option<u64>,
-    response_status: String,
-    response_code: Option<i32>,
-    response_exception: Option<String>,
-    response_result: Option<String>,
-    request_bytes: u64,
-    response_bytes: u64,
-    affected_rows: Option<u64>,
-    trace_id: Option<String>,
-    span_id: Option<String>,
-    x_request_id: Option<String>,
-    req_tcp_seq: Option<u32>,
-    resp_tcp_seq: Option<u32>,
-    session: String,
-    truncated: bool,
-    attributes: BTreeMap<String, String>,
-}
-
-/// The innermost tunnel.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct TunnelRow {
-    #[serde(rename = "type")]
-    kind: String,
-    id: u32,
-    outer_src: String,
-    outer_dst: String,
-}
-
 /// A page of requests.
 #[derive(Clone, Debug, Serialize)]
 pub struct Spans {
-    /// Latest first; those of a trace in the order they began.
+    /// Latest first.
     pub spans: Vec<SpanRow>,
     /// `before` for the next page; absent on the last.
     pub next: Option<String>,
@@ -113,13 +54,27 @@ const COLUMNS: &str = "toString(id) AS id, toString(signal) AS signal, observati
      nullIf(response_exception, '') AS response_exception, nullIf(response_result, '') AS response_result, \
      request_bytes, response_bytes, affected_rows, nullIf(trace_id, '') AS trace_id, nullIf(span_id, '') AS span_id, \
      nullIf(x_request_id, '') AS x_request_id, req_tcp_seq, resp_tcp_seq, toString(session) AS session, truncated, \
-     attributes";
+     attributes, agent_id, leftPad(lower(hex(if(l.trace_key = 0, l.id, l.trace_key))), 16, '0') AS trace_key, \
+     if(l.pid = 0, NULL, CAST((l.pid, toUnixTimestamp64Nano(process_start), process_name, executable, command, \
+     nullIf(container_id, ''), nullIf(pod_uid, '')), 'Tuple(pid UInt32, start_ns UInt64, name String, executable String, \
+     command String, container_id Nullable(String), pod_uid Nullable(String))')) AS process, \
+     if(l.parent_id = 0, NULL, CAST((toString(parent_id), parent_rule, parent_confidence), \
+     'Tuple(span String, rule String, confidence Float32)')) AS parent";
+
+/// Where the tap is and what it mirrors: its place on a path.
+const TAP_PLACE: &str = "nullIf(dictGet('wirespan.taps', 'kind', toUInt64(l.tap_id)), '') AS tap_kind, \
+     nullIf(dictGet('wirespan.taps', 'site', toUInt64(l.tap_id)), '') AS tap_site";
+
+/// All columns of a row of table `l` that is shown.
+pub(super) fn columns() -> String {
+    format!("{COLUMNS}, {TUNNEL_COLUMN}, {TAP_COLUMNS}, {TAP_PLACE}")
+}
 
 fn select(conditions: Conditions, order_and_limit: &str) -> Query {
     // The rows are chosen on the table's own columns first; the text that is shown is made of the chosen ones only.
     let sql = format!(
-        "SELECT {COLUMNS}, {TUNNEL_COLUMN}, {TAP_COLUMNS} FROM (SELECT *, client, server FROM l7_log AS l WHERE {} {order_and_limit}) \
-         AS l {}",
+        "SELECT {} FROM (SELECT *, client, server FROM l7_log AS l WHERE {} {order_and_limit}) AS l {}",
+        columns(),
         conditions.sql.join(" AND "),
         order_and_limit.split(" LIMIT").next().unwrap_or_default()
     );
@@ -175,20 +130,6 @@ pub fn query(params: &SpanParams, range: Range, names: &Names) -> Result<(Query,
     Ok((select(conditions, &order), limit))
 }
 
-/// The question for the requests of one trace.
-pub fn trace_query(trace_id: &str) -> Query {
-    let mut conditions = Conditions::default();
-    conditions.add("l.trace_id = {trace_id:String}", &[("trace_id", trace_id.into())]);
-    select(conditions, &format!("ORDER BY l.start_time, l.id LIMIT {MAX_TRACE_SPANS}"))
-}
-
-/// The question for one row; with a trace id, the rest of its trace is found by [`trace_query`].
-pub fn row_query(id: u64) -> Query {
-    let mut conditions = Conditions::default();
-    conditions.add("l.id = {id:UInt64}", &[("id", id.to_string())]);
-    select(conditions, "ORDER BY l.start_time LIMIT 1")
-}
-
 /// The answer to [`query`].
 pub fn answer(rows: Vec<SpanRow>, limit: u32, names: &Names) -> Spans {
     let next = rows.last().filter(|_| rows.len() as u32 == limit).map(|r| format!("{}.{}", r.start_ns, r.id));
@@ -202,13 +143,6 @@ pub fn named(mut rows: Vec<SpanRow>, names: &Names) -> Vec<SpanRow> {
         row.server_name = name_of(names, &row.server_ip);
     }
     rows
-}
-
-impl SpanRow {
-    /// The trace it is part of.
-    pub fn trace_id(&self) -> Option<&str> {
-        self.trace_id.as_deref()
-    }
 }
 
 #[cfg(test)]

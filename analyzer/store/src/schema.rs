@@ -24,12 +24,13 @@ const MIGRATIONS: &[Migration] = &[
     migration!(3, "app_metrics", "0003_app_metrics.sql"),
     migration!(4, "path_metrics", "0004_path_metrics.sql"),
     migration!(5, "taps", "0005_taps.sql"),
+    migration!(6, "traces", "0006_traces.sql"),
 ];
 
 /// How many days rows stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// `l7_log` and `flow_log`.
+    /// `l7_log`, `flow_log`, `trace_log` and `trace_merges`.
     pub logs_days: u16,
     /// `net_metrics_1s`, `app_metrics_1s` and `path_metrics_1s`.
     pub seconds_days: u16,
@@ -46,10 +47,12 @@ impl Default for Retention {
 }
 
 impl Retention {
-    fn tables(&self) -> [(&'static str, u16); 9] {
+    fn tables(&self) -> [(&'static str, u16); 11] {
         [
             ("l7_log", self.logs_days),
             ("flow_log", self.logs_days),
+            ("trace_log", self.logs_days),
+            ("trace_merges", self.logs_days),
             ("net_metrics_1s", self.seconds_days),
             ("app_metrics_1s", self.seconds_days),
             ("path_metrics_1s", self.seconds_days),

@@ -123,16 +123,16 @@ async fn migrations_run_once_and_a_newer_schema_is_refused() {
     // The last migration again, as after one that ended just before its end.
     store
         .client
-        .execute("ALTER TABLE schema_migrations DELETE WHERE version = 5 SETTINGS mutations_sync = 2")
+        .execute("ALTER TABLE schema_migrations DELETE WHERE version = 6 SETTINGS mutations_sync = 2")
         .await
         .unwrap();
     let retention = Retention { logs_days: 9, ..Retention::default() };
-    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 5);
+    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 6);
     assert_eq!(
         ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await,
         tables
     );
-    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "5");
+    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "6");
     let ttl = ask(&store.client, "SELECT engine_full FROM system.tables WHERE name = 'l7_log'").await;
     assert!(ttl.contains("toIntervalDay(9)"), "{ttl}");
     store
@@ -141,7 +141,7 @@ async fn migrations_run_once_and_a_newer_schema_is_refused() {
         .await
         .unwrap();
     let error = migrate(&store.client, &retention).await.unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 5 }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 6 }), "{error}");
     store.supervisor.stop().await;
 }
 
@@ -150,7 +150,7 @@ async fn every_field_arrives() {
     let store = store().await;
     let writer =
         Writer::start(store.client.clone(), WriterOptions { agent_id: 5, ..WriterOptions::default() });
-    writer.spans(&(0..1000).map(span).collect::<Vec<_>>());
+    writer.spans(&(0..1000).map(span).collect::<Vec<_>>(), &[]);
     writer.flows(&[flow(1), flow(2)]);
     let tick = FlowTick {
         second: 1_700_000_000,
@@ -203,6 +203,70 @@ async fn every_field_arrives() {
         "3\t3\t3\t3\t3\t4\t5\t5"
     );
     assert_eq!(ask(c, "SELECT name, labels, value FROM agent_stats").await, "drops\t{'reason':'arp'}\t3");
+    store.supervisor.stop().await;
+}
+
+#[tokio::test]
+async fn rows_of_a_trace_are_once_more_by_trace() {
+    let store = store().await;
+    let writer = Writer::start(store.client.clone(), WriterOptions::default());
+    let process = Process {
+        pid: 7,
+        start_ns: 5_000_000_000,
+        name: "nginx".into(),
+        executable: "/usr/sbin/nginx".into(),
+        command: "nginx: worker process".into(),
+        container_id: Some("c0ffee".into()),
+        pod_uid: None,
+    };
+    let in_process = Span {
+        id: 77,
+        signal: Signal::Syscall,
+        observation_point: ObservationPoint::ClientProcess,
+        process: Some(process.into()),
+        parent: Some(Parent { span: 76, rule: Rule::Turn, confidence: 0.75 }),
+        ..span(1)
+    };
+    let wire = (1 << 63) | 5;
+    let keys = [TraceKey { key: wire, traced: true }, TraceKey { key: wire, traced: true }];
+    writer.spans(&[in_process, span(2), span(3)], &keys);
+    writer.merges(&[Merge { from: 3, to: wire }]);
+    assert_eq!(writer.close(PATIENCE).await.rows_stored, 5);
+    let c = &store.client;
+    let columns = "pid, toUnixTimestamp(process_start), process_name, executable, command, container_id, pod_uid, parent_id, \
+                   parent_rule, parent_confidence, trace_key, traced";
+    let expected = format!(
+        "7\t5\tnginx\t/usr/sbin/nginx\tnginx: worker process\tc0ffee\t\t76\tturn\t0.75\t{wire}\ttrue"
+    );
+    for table in ["l7_log", "trace_log"] {
+        assert_eq!(
+            ask(c, &format!("SELECT {columns} FROM {table} WHERE id = 77")).await,
+            expected,
+            "{table}"
+        );
+    }
+    // What trace_log has is what l7_log has.
+    let rows = "SELECT sum(cityHash64(*)), count() FROM";
+    assert_eq!(
+        ask(c, &format!("{rows} trace_log")).await,
+        ask(c, &format!("{rows} l7_log WHERE traced")).await
+    );
+    assert_eq!(
+        ask(c, "SELECT flow_id, pid, parent_id, trace_key = id, traced FROM l7_log WHERE NOT traced").await,
+        "3\t0\t0\t1\tfalse"
+    );
+    assert_eq!(
+        ask(c, "SELECT trace_key, other FROM trace_merges ORDER BY trace_key").await,
+        format!("3\t{wire}\n{wire}\t3")
+    );
+    assert_eq!(
+        ask(c, "SELECT sorting_key, engine FROM system.tables WHERE name = 'trace_log'").await,
+        "trace_key, start_time\tMergeTree"
+    );
+    assert_eq!(
+        ask(c, "SELECT count() FROM system.data_skipping_indices WHERE table = 'trace_log'").await,
+        "0"
+    );
     store.supervisor.stop().await;
 }
 
@@ -265,7 +329,7 @@ async fn nothing_is_lost_or_doubled_when_the_engine_is_killed() {
     let options = WriterOptions { batch_rows: 500, queue_bytes: 1 << 30, ..WriterOptions::default() };
     let writer = Writer::start(store.client.clone(), options);
     for round in 0..20u64 {
-        writer.spans(&(round * 1000..(round + 1) * 1000).map(span).collect::<Vec<_>>());
+        writer.spans(&(round * 1000..(round + 1) * 1000).map(span).collect::<Vec<_>>(), &[]);
         if round % 8 == 4 {
             // 0 while the child is being started again, which `kill` would take for this test's own group.
             while store.supervisor.pid() == 0 {
@@ -289,7 +353,7 @@ async fn quantiles_of_a_minute_agree_with_the_raw_rows() {
     let store = store().await;
     let writer =
         Writer::start(store.client.clone(), WriterOptions { batch_rows: 700, ..WriterOptions::default() });
-    writer.spans(&(0..5000).map(span).collect::<Vec<_>>());
+    writer.spans(&(0..5000).map(span).collect::<Vec<_>>(), &[]);
     assert_eq!(writer.close(PATIENCE).await.rows_stored, 5000);
     let numbers = |text: String| -> Vec<f64> {
         text.trim_matches(['[', ']']).split(',').map(|n| n.parse().unwrap()).collect()
@@ -310,7 +374,7 @@ async fn a_full_queue_drops_the_newest_and_counts_them() {
     let nobody = Client::new(&format!("http://{}", free_address())).unwrap();
     let options = WriterOptions { batch_rows: 100, queue_bytes: 100_000, ..WriterOptions::default() };
     let writer = Writer::start(nobody, options);
-    writer.spans(&(0..5000).map(span).collect::<Vec<_>>());
+    writer.spans(&(0..5000).map(span).collect::<Vec<_>>(), &[]);
     assert!(!writer.flush(Duration::from_millis(200)).await);
     let c = writer.counters();
     assert!(c.rows_dropped_full > 0 && c.rows_waiting > 0, "{c:?}");

@@ -35,6 +35,8 @@ impl Exchange {
         let answered = self.status != ResponseStatus::Timeout;
         let is_http = self.l7_protocol == L7Protocol::Http;
         let udp = self.l7_protocol == L7Protocol::Dns;
+        // Each exchange has numbers of its own, as on the wire.
+        let seq = (self.start_ns / 1000) as u32 ^ (u32::from(self.client.port) << 16);
         Span {
             id: 0,
             signal: Signal::Packet,
@@ -64,8 +66,8 @@ impl Exchange {
             trace_id: None,
             span_id: None,
             x_request_id: None,
-            req_tcp_seq: Some(1),
-            resp_tcp_seq: answered.then_some(2),
+            req_tcp_seq: Some(seq),
+            resp_tcp_seq: answered.then_some(!seq),
             session: if answered { Session::Complete } else { Session::RequestOnly },
             truncated: false,
             attributes: vec![("user_agent", "curl/8".into())],

@@ -143,10 +143,7 @@ pub fn spans_of(events: &Path, rules: Rules) -> anyhow::Result<Vec<Span>> {
     while let Some(entry) = log.next_entry()? {
         match entry {
             Entry::Clock(clock) => host.set_clock(clock),
-            Entry::Process(key, process) => host.process(
-                key,
-                process.clone(),
-            ),
+            Entry::Process(key, process) => host.process(key, process.clone()),
             Entry::Event(event) => {
                 host.event(&event);
                 now_ns = event.header.exit_ns.max(now_ns);

@@ -20,13 +20,12 @@ pub use metrics::{NetMetrics, Stat};
 use crate::Client;
 use native::{Block, Day, RowMeta};
 use queue::{Batch, Queue};
-use rows::{FlowBlock, NetBlock, SpanBlock, StatBlock};
-use std::hash::{BuildHasher, RandomState};
+use rows::{FlowBlock, MergeBlock, NetBlock, SpanBlock, SpanRow, StatBlock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::task::JoinSet;
-use wirespan_records::{Flow, Span};
+use wirespan_records::{Flow, Merge, Span, TraceKey, next_id};
 
 /// How batches are cut and sent.
 #[derive(Clone, Debug)]
@@ -88,6 +87,7 @@ struct Shared {
     flows: Mutex<Open<FlowBlock>>,
     nets: Mutex<Open<NetBlock>>,
     stats: Mutex<Open<StatBlock>>,
+    merges: Mutex<Open<MergeBlock>>,
     cut: Cut,
     queue: Queue,
 }
@@ -111,26 +111,19 @@ struct Cut {
     options: WriterOptions,
     epoch: u64,
     sequence: AtomicU64,
-    next_id: AtomicU64,
 }
 
 impl Writer {
     /// Starts the sending tasks; needs a tokio runtime.
     pub fn start(client: Client, options: WriterOptions) -> Self {
         let now = UNIX_EPOCH.elapsed().unwrap_or_default();
-        // Row ids: the second of the start above, a random start of the count below.
-        let random = RandomState::new().hash_one(now) as u32;
-        let cut = Cut {
-            epoch: now.as_nanos() as u64,
-            sequence: AtomicU64::new(0),
-            next_id: AtomicU64::new((now.as_secs() << 32) | u64::from(random)),
-            options,
-        };
+        let cut = Cut { epoch: now.as_nanos() as u64, sequence: AtomicU64::new(0), options };
         let shared = Arc::new(Shared {
             spans: Mutex::default(),
             flows: Mutex::default(),
             nets: Mutex::default(),
             stats: Mutex::default(),
+            merges: Mutex::default(),
             queue: Queue::new(cut.options.queue_bytes),
             cut,
         });
@@ -151,24 +144,32 @@ impl Writer {
         Self { shared, tasks }
     }
 
-    /// Takes spans.
-    pub fn spans(&self, rows: &[Span]) {
-        self.shared.push(&self.shared.spans, rows);
+    /// Takes spans and, in the same order, the keys of their traces. A span without a key is a trace of its own.
+    pub fn spans(&self, rows: &[Span], traces: &[TraceKey]) {
+        let traces = traces.iter().copied().chain(std::iter::repeat(TraceKey::default()));
+        let traced = rows.iter().zip(traces).map(|(span, trace)| SpanRow { span, trace });
+        self.shared.push(&self.shared.spans, rows.len(), traced);
     }
 
     /// Takes flows.
     pub fn flows(&self, rows: &[Flow]) {
-        self.shared.push(&self.shared.flows, rows);
+        self.shared.push(&self.shared.flows, rows.len(), rows.iter());
     }
 
     /// Takes net metrics.
     pub fn net_metrics(&self, rows: &[NetMetrics]) {
-        self.shared.push(&self.shared.nets, rows);
+        self.shared.push(&self.shared.nets, rows.len(), rows.iter());
     }
 
     /// Takes counters.
     pub fn stats(&self, rows: &[Stat]) {
-        self.shared.push(&self.shared.stats, rows);
+        self.shared.push(&self.shared.stats, rows.len(), rows.iter());
+    }
+
+    /// Takes pairs of keys that are one trace; each makes two rows.
+    pub fn merges(&self, rows: &[Merge]) {
+        let both: Vec<_> = rows.iter().flat_map(|m| [(m.from, m.to), (m.to, m.from)]).collect();
+        self.shared.push(&self.shared.merges, both.len(), both.into_iter());
     }
 
     /// What became of the rows so far.
@@ -192,11 +193,16 @@ impl Writer {
 }
 
 impl Shared {
-    fn push<B: Block>(&self, open: &Mutex<Open<B>>, rows: &[B::Row]) {
-        if rows.is_empty() {
+    fn push<'a, B: Block>(
+        &self,
+        open: &Mutex<Open<B>>,
+        count: usize,
+        rows: impl Iterator<Item = B::Row<'a>>,
+    ) {
+        if count == 0 {
             return;
         }
-        self.queue.count_in(rows.len());
+        self.queue.count_in(count);
         let options = &self.cut.options;
         let mut open = lock(open);
         for row in rows {
@@ -204,11 +210,7 @@ impl Shared {
                 open.since = Some(Instant::now());
                 open.day = (UNIX_EPOCH.elapsed().unwrap_or_default().as_secs() / 86400) as u16;
             }
-            let meta = RowMeta {
-                day: Day(open.day),
-                id: self.cut.next_id.fetch_add(1, Ordering::Relaxed),
-                agent_id: options.agent_id,
-            };
+            let meta = RowMeta { day: Day(open.day), id: next_id(), agent_id: options.agent_id };
             open.block.push(row, &meta);
             open.rows += 1;
             // The size is a sum over all columns: not for each row.
@@ -237,6 +239,7 @@ impl Shared {
         self.cut_if_old(&self.flows, age);
         self.cut_if_old(&self.nets, age);
         self.cut_if_old(&self.stats, age);
+        self.cut_if_old(&self.merges, age);
     }
 
     fn cut_if_old<B: Block>(&self, open: &Mutex<Open<B>>, age: Duration) {

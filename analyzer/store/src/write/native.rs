@@ -44,7 +44,7 @@ macro_rules! fixed {
     };
 }
 
-fixed! { u8 = "UInt8", u16 = "UInt16", u32 = "UInt32", u64 = "UInt64", i8 = "Int8", i32 = "Int32", f64 = "Float64", }
+fixed! { u8 = "UInt8", u16 = "UInt16", u32 = "UInt32", u64 = "UInt64", i8 = "Int8", i32 = "Int32", f32 = "Float32", f64 = "Float64", }
 
 macro_rules! wrapped {
     ($($(#[doc = $doc:literal])* $wrapper:ident($inner:ty) = $name:literal,)*) => {
@@ -328,10 +328,10 @@ pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
 /// Rows of one table, as columns.
 pub(super) trait Block: Default + Send {
     /// The row as it comes.
-    type Row;
+    type Row<'a>;
     const TABLE: &'static str;
 
-    fn push(&mut self, row: &Self::Row, meta: &RowMeta);
+    fn push(&mut self, row: Self::Row<'_>, meta: &RowMeta);
 
     fn size(&self) -> usize;
 
@@ -348,16 +348,16 @@ pub(super) struct RowMeta {
 
 /// Defines the columns of a table and where their values come from.
 macro_rules! block {
-    ($name:ident: $table:literal, |$row:ident: &$type:ty, $meta:ident| { $($column:ident: $kind:ty = $value:expr,)* }) => {
+    ($name:ident: $table:literal, |$row:ident: $type:ty, $meta:ident| { $($column:ident: $kind:ty = $value:expr,)* }) => {
         #[derive(Default)]
         pub(in crate::write) struct $name { $($column: $kind,)* }
 
         impl Block for $name {
-            type Row = $type;
+            type Row<'a> = $type;
             const TABLE: &'static str = $table;
 
             #[inline]
-            fn push(&mut self, $row: &$type, $meta: &RowMeta) {
+            fn push(&mut self, $row: Self::Row<'_>, $meta: &RowMeta) {
                 $(self.$column.push($value);)*
             }
 

@@ -3,8 +3,8 @@
 use super::native::*;
 use super::{NetMetrics, Stat};
 use wirespan_records::{
-    CloseType, Flow, L4Protocol, L7Protocol, Latency, ResponseStatus, Session, Signal, Span, Tunnel,
-    TunnelKind,
+    CloseType, Flow, L4Protocol, L7Protocol, Latency, Process, ResponseStatus, Session, Signal, Span,
+    TraceKey, Tunnel, TunnelKind,
 };
 
 /// Numbers of the Enum8 `protocol` in the schema.
@@ -92,51 +92,87 @@ fn outer(ip: Option<std::net::IpAddr>) -> Ip {
     ip.map(Ip::from).unwrap_or_default()
 }
 
-block!(SpanBlock: "l7_log", |span: &Span, meta| {
+/// A span and its trace.
+pub(super) struct SpanRow<'a> {
+    pub(super) span: &'a Span,
+    pub(super) trace: TraceKey,
+}
+
+/// The id a span already has, or the row's.
+fn span_id(span: &Span, meta: &RowMeta) -> u64 {
+    if span.id == 0 { meta.id } else { span.id }
+}
+
+fn process(span: &Span) -> &Process {
+    static NONE: Process = Process {
+        pid: 0,
+        start_ns: 0,
+        name: String::new(),
+        executable: String::new(),
+        command: String::new(),
+        container_id: None,
+        pod_uid: None,
+    };
+    span.process.as_deref().unwrap_or(&NONE)
+}
+
+block!(SpanBlock: "l7_log", |row: SpanRow<'a>, meta| {
     ingested: Plain<Day> = meta.day,
-    id: Plain<u64> = meta.id,
+    id: Plain<u64> = span_id(row.span, meta),
     agent_id: Plain<u32> = meta.agent_id,
-    flow_id: Plain<u64> = span.flow_id,
-    start_time: Plain<Nanos> = span.start_ns.into(),
-    end_time: Plain<Nanos> = span.end_ns.into(),
-    duration_us: Plain<u64> = span.duration_us(),
-    signal: Plain<i8> = signal(span.signal),
-    observation_point: Dictionary = span.observation_point.as_str(),
-    client_ip: Plain<Ip> = span.client.ip.into(),
-    client_port: Plain<u16> = span.client.port,
-    server_ip: Plain<Ip> = span.server.ip.into(),
-    server_port: Plain<u16> = span.server.port,
-    protocol: Plain<i8> = protocol(span.protocol),
-    tunnel_type: Plain<i8> = tunnel_type(&span.tunnel),
-    tunnel_id: Plain<u32> = span.tunnel.map_or(0, |t| t.id),
-    tunnel_src: Plain<Ip> = outer(span.tunnel.map(|t| t.outer_src)),
-    tunnel_dst: Plain<Ip> = outer(span.tunnel.map(|t| t.outer_dst)),
-    tap_id: Plain<u16> = span.tap,
-    l7_protocol: Dictionary = span.l7_protocol.as_str(),
-    version: Dictionary = text(&span.version),
-    request_type: Dictionary = text(&span.request_type),
-    request_domain: Dictionary = text(&span.request_domain),
-    request_resource: Text = text(&span.request_resource),
-    endpoint: Dictionary = text(&span.endpoint),
-    request_id: Nullable<u64> = span.request_id,
-    response_status: Plain<i8> = response_status(span.response_status),
-    response_code: Nullable<i32> = span.response_code,
-    response_exception: Text = text(&span.response_exception),
-    response_result: Text = text(&span.response_result),
-    request_bytes: Plain<u64> = span.request_bytes,
-    response_bytes: Plain<u64> = span.response_bytes,
-    affected_rows: Nullable<u64> = span.affected_rows,
-    trace_id: Text = text(&span.trace_id),
-    span_id: Text = text(&span.span_id),
-    x_request_id: Text = text(&span.x_request_id),
-    req_tcp_seq: Nullable<u32> = span.req_tcp_seq,
-    resp_tcp_seq: Nullable<u32> = span.resp_tcp_seq,
-    session: Plain<i8> = session(span.session),
-    truncated: Plain<bool> = span.truncated,
-    attributes: Pairs = &span.attributes,
+    flow_id: Plain<u64> = row.span.flow_id,
+    start_time: Plain<Nanos> = row.span.start_ns.into(),
+    end_time: Plain<Nanos> = row.span.end_ns.into(),
+    duration_us: Plain<u64> = row.span.duration_us(),
+    signal: Plain<i8> = signal(row.span.signal),
+    observation_point: Dictionary = row.span.observation_point.as_str(),
+    client_ip: Plain<Ip> = row.span.client.ip.into(),
+    client_port: Plain<u16> = row.span.client.port,
+    server_ip: Plain<Ip> = row.span.server.ip.into(),
+    server_port: Plain<u16> = row.span.server.port,
+    protocol: Plain<i8> = protocol(row.span.protocol),
+    tunnel_type: Plain<i8> = tunnel_type(&row.span.tunnel),
+    tunnel_id: Plain<u32> = row.span.tunnel.map_or(0, |t| t.id),
+    tunnel_src: Plain<Ip> = outer(row.span.tunnel.map(|t| t.outer_src)),
+    tunnel_dst: Plain<Ip> = outer(row.span.tunnel.map(|t| t.outer_dst)),
+    tap_id: Plain<u16> = row.span.tap,
+    l7_protocol: Dictionary = row.span.l7_protocol.as_str(),
+    version: Dictionary = text(&row.span.version),
+    request_type: Dictionary = text(&row.span.request_type),
+    request_domain: Dictionary = text(&row.span.request_domain),
+    request_resource: Text = text(&row.span.request_resource),
+    endpoint: Dictionary = text(&row.span.endpoint),
+    request_id: Nullable<u64> = row.span.request_id,
+    response_status: Plain<i8> = response_status(row.span.response_status),
+    response_code: Nullable<i32> = row.span.response_code,
+    response_exception: Text = text(&row.span.response_exception),
+    response_result: Text = text(&row.span.response_result),
+    request_bytes: Plain<u64> = row.span.request_bytes,
+    response_bytes: Plain<u64> = row.span.response_bytes,
+    affected_rows: Nullable<u64> = row.span.affected_rows,
+    trace_id: Text = text(&row.span.trace_id),
+    span_id: Text = text(&row.span.span_id),
+    x_request_id: Text = text(&row.span.x_request_id),
+    req_tcp_seq: Nullable<u32> = row.span.req_tcp_seq,
+    resp_tcp_seq: Nullable<u32> = row.span.resp_tcp_seq,
+    session: Plain<i8> = session(row.span.session),
+    truncated: Plain<bool> = row.span.truncated,
+    attributes: Pairs = &row.span.attributes,
+    pid: Plain<u32> = process(row.span).pid,
+    process_start: Plain<Nanos> = process(row.span).start_ns.into(),
+    process_name: Dictionary = &process(row.span).name,
+    executable: Dictionary = &process(row.span).executable,
+    command: Dictionary = &process(row.span).command,
+    container_id: Dictionary = process(row.span).container_id.as_deref().unwrap_or_default(),
+    pod_uid: Dictionary = process(row.span).pod_uid.as_deref().unwrap_or_default(),
+    parent_id: Plain<u64> = row.span.parent.map_or(0, |p| p.span),
+    parent_rule: Dictionary = row.span.parent.map_or("", |p| p.rule.as_str()),
+    parent_confidence: Plain<f32> = row.span.parent.map_or(0.0, |p| p.confidence),
+    trace_key: Plain<u64> = if row.trace.key == 0 { span_id(row.span, meta) } else { row.trace.key },
+    traced: Plain<bool> = row.trace.traced,
 });
 
-block!(FlowBlock: "flow_log", |flow: &Flow, meta| {
+block!(FlowBlock: "flow_log", |flow: &'a Flow, meta| {
     ingested: Plain<Day> = meta.day,
     id: Plain<u64> = meta.id,
     agent_id: Plain<u32> = meta.agent_id,
@@ -202,7 +238,7 @@ block!(FlowBlock: "flow_log", |flow: &Flow, meta| {
     rrt_count: Plain<u32> = flow.metrics.l7.rrt.count,
 });
 
-block!(NetBlock: "net_metrics_1s", |net: &NetMetrics, meta| {
+block!(NetBlock: "net_metrics_1s", |net: &'a NetMetrics, meta| {
     ingested: Plain<Day> = meta.day,
     time: Plain<Seconds> = Seconds(net.second),
     agent_id: Plain<u32> = meta.agent_id,
@@ -275,11 +311,18 @@ block!(NetBlock: "net_metrics_1s", |net: &NetMetrics, meta| {
     rrt_us_max: Plain<u32> = net.metrics.l7.rrt.max_us,
 });
 
-block!(StatBlock: "agent_stats", |stat: &Stat, meta| {
+block!(StatBlock: "agent_stats", |stat: &'a Stat, meta| {
     ingested: Plain<Day> = meta.day,
     time: Plain<Millis> = Millis(i64::try_from(stat.time_ms).unwrap_or(i64::MAX)),
     agent_id: Plain<u32> = meta.agent_id,
     name: Dictionary = &stat.name,
     labels: Pairs = &stat.labels,
     value: Plain<f64> = stat.value,
+});
+
+// One of the two directions of a merge: either key leads to the other.
+block!(MergeBlock: "trace_merges", |merge: (u64, u64), meta| {
+    ingested: Plain<Day> = meta.day,
+    trace_key: Plain<u64> = merge.0,
+    other: Plain<u64> = merge.1,
 });

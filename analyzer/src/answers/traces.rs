@@ -1,0 +1,182 @@
+//! Traces: their rows are found by key, then put together.
+
+use super::{AnswerError, Answers};
+use crate::query::{Range, spans, traces};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use wirespan_stitch::assemble::MAX_SPANS;
+use wirespan_stitch::{SpanRow, Trace, TraceSummary, assemble, is_wire_key, wire_key};
+
+/// Keys of one trace at most.
+const MAX_KEYS: usize = 4096;
+/// Steps along merged keys: with each, the joined part of a trace doubles at least.
+const MAX_STEPS: usize = 16;
+/// How often a trace is completed with what its rows name and the keys do not lead to.
+const MAX_ROUNDS: usize = 4;
+
+/// The traces of a time.
+#[derive(Clone, Debug, Serialize)]
+pub struct Traces {
+    /// Latest first.
+    pub traces: Vec<TraceSummary>,
+}
+
+/// The rows of a trace, as they are found.
+#[derive(Default)]
+struct Found {
+    keys: BTreeSet<u64>,
+    rows: BTreeMap<String, SpanRow>,
+    /// Ids that were looked for already.
+    sought: BTreeSet<u64>,
+    cut: bool,
+}
+
+impl Answers {
+    /// The trace with an id: that of its headers, or its key in hex.
+    pub async fn trace(&self, id: &str) -> Result<Trace, AnswerError> {
+        let key = u64::from_str_radix(id, 16).ok().filter(|_| id.len() == 16);
+        let keys = BTreeSet::from_iter([Some(wire_key(id)), key].into_iter().flatten());
+        let mut found = self.find(keys).await?;
+        if found.rows.is_empty() {
+            found.add(self.rows(&traces::old_rows_query(id)).await?);
+        }
+        if found.rows.is_empty() {
+            let hint = "it is not in the store (any more); /api/spans lists requests with their trace_id and trace_key";
+            return Err(AnswerError::NotFound(format!("no request has the trace id {id}: {hint}")));
+        }
+        Ok(self.put_together(found))
+    }
+
+    /// The trace that a row is part of; the row alone when it is part of none.
+    pub async fn trace_of_span(&self, id: u64) -> Result<Trace, AnswerError> {
+        let rows: Vec<SpanRow> = self.rows(&traces::lone_rows_query(&BTreeSet::from([id]))).await?;
+        let Some(row) = rows.first() else {
+            return Err(AnswerError::NotFound(format!(
+                "no request has the row id {id}: take `id` of a row of /api/spans"
+            )));
+        };
+        let key = u64::from_str_radix(&row.trace_key, 16).unwrap_or(id);
+        let keys =
+            BTreeSet::from_iter([Some(key), row.trace_id.as_deref().map(wire_key)].into_iter().flatten());
+        let trace_id = row.trace_id.clone();
+        let mut found = self.find(keys).await?;
+        found.add(rows);
+        if let Some(trace_id) = trace_id.filter(|_| found.rows.len() == 1) {
+            found.add(self.rows(&traces::old_rows_query(&trace_id)).await?);
+        }
+        Ok(self.put_together(found))
+    }
+
+    /// The latest traces of a time.
+    pub async fn traces(&self, params: &traces::TraceParams, range: Range) -> Result<Traces, AnswerError> {
+        let names = self.names();
+        let latest: Vec<traces::KeyRow> = self.rows(&traces::latest_query(params, range, &names)?).await?;
+        let keys: BTreeSet<u64> = latest.iter().map(|row| row.trace_key).collect();
+        if keys.is_empty() {
+            return Ok(Traces { traces: Vec::new() });
+        }
+        let (keys, merges) = self.merged(keys).await?;
+        let rows = self.rows(&traces::summaries_query(&keys)).await?;
+        let least = least_keys(&merges);
+        let trace_of = |key| least.get(&key).copied().unwrap_or(key);
+        Ok(Traces { traces: traces::summaries(rows, trace_of, &names) })
+    }
+
+    /// All rows that a trace's keys lead to, and what those rows name.
+    async fn find(&self, keys: BTreeSet<u64>) -> Result<Found, AnswerError> {
+        let mut found = Found::default();
+        let mut new = keys;
+        for _ in 0..MAX_ROUNDS {
+            new = self.merged(new).await?.0;
+            new.retain(|key| !found.keys.contains(key));
+            if new.is_empty() || found.cut {
+                break;
+            }
+            found.add(self.rows(&traces::rows_query(&new)).await?);
+            found.keys.extend(&new);
+            // The row that gave a key its number may have been written when it was alone.
+            let lone: BTreeSet<u64> = new.iter().copied().filter(|&key| found.lacks(key)).collect();
+            if !lone.is_empty() {
+                found.sought.extend(&lone);
+                found.add(self.rows(&traces::lone_rows_query(&lone)).await?);
+            }
+            new = found.wire_keys();
+            let parents = found.missing_parents();
+            if !parents.is_empty() {
+                found.sought.extend(&parents);
+                let rows: Vec<traces::KeyRow> = self.rows(&traces::keys_query(&parents)).await?;
+                new.extend(rows.iter().map(|row| row.trace_key));
+            }
+            new.retain(|key| !found.keys.contains(key));
+            if new.is_empty() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The keys and those that they are merged with, and how.
+    async fn merged(
+        &self,
+        keys: BTreeSet<u64>,
+    ) -> Result<(BTreeSet<u64>, Vec<traces::MergeRow>), AnswerError> {
+        let (mut all, mut step, mut merges) = (keys.clone(), keys, Vec::new());
+        for _ in 0..MAX_STEPS {
+            if step.is_empty() || all.len() > MAX_KEYS {
+                break;
+            }
+            let rows: Vec<traces::MergeRow> = self.rows(&traces::merges_query(&step)).await?;
+            step = rows.iter().map(|row| row.other).filter(|other| all.insert(*other)).collect();
+            merges.extend(rows);
+        }
+        Ok((all, merges))
+    }
+
+    fn put_together(&self, found: Found) -> Trace {
+        // A trace has one name whichever of its keys it was asked for by: a trace id's goes first.
+        let keys = || found.rows.values().filter_map(|row| u64::from_str_radix(&row.trace_key, 16).ok());
+        let key = keys().filter(|key| is_wire_key(*key)).min().or_else(|| keys().min()).unwrap_or_default();
+        let left_out = found.cut.then(|| format!("spans beyond the first {MAX_SPANS}"));
+        let rows = spans::named(found.rows.into_values().collect(), &self.names());
+        assemble(rows, key, left_out)
+    }
+}
+
+impl Found {
+    fn add(&mut self, rows: Vec<SpanRow>) {
+        self.cut |= rows.len() > MAX_SPANS;
+        self.rows.extend(rows.into_iter().map(|row| (row.id.clone(), row)));
+    }
+
+    /// This id is not among the rows, and was not looked for.
+    fn lacks(&self, id: u64) -> bool {
+        !is_wire_key(id) && !self.sought.contains(&id) && !self.rows.contains_key(&id.to_string())
+    }
+
+    fn wire_keys(&self) -> BTreeSet<u64> {
+        self.rows.values().filter_map(|row| row.trace_id.as_deref()).map(wire_key).collect()
+    }
+
+    fn missing_parents(&self) -> BTreeSet<u64> {
+        let parents = self.rows.values().filter_map(|row| row.parent.as_ref()?.span.parse().ok());
+        parents.filter(|&id| self.lacks(id)).take(MAX_KEYS).collect()
+    }
+}
+
+/// For each key that is merged with others, the one that stands for all of them: the least.
+fn least_keys(merges: &[traces::MergeRow]) -> BTreeMap<u64, u64> {
+    let mut least: BTreeMap<u64, u64> = merges.iter().map(|m| (m.trace_key, m.trace_key)).collect();
+    loop {
+        let mut changed = false;
+        for merge in merges {
+            let key = |of| least.get(&of).copied().unwrap_or(of);
+            let both = key(merge.trace_key).min(key(merge.other));
+            for of in [merge.trace_key, merge.other] {
+                changed |= least.insert(of, both) != Some(both);
+            }
+        }
+        if !changed {
+            return least;
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! One trace, and the traces of a time.
+
+use super::{BadQuestion, Conditions, Query, Range, ServerFilter, name_of, row_limit, spans};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use wirespan_controller::Names;
+use wirespan_stitch::assemble::MAX_SPANS;
+use wirespan_stitch::{SummaryRoot, TraceSummary};
+
+/// The key of a row's trace, also of rows older than the column.
+const KEY: &str = "if(l.trace_key = 0, l.id, l.trace_key)";
+
+/// Which traces are asked for.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct TraceParams {
+    /// Row id of a span: its trace, instead of a list.
+    pub span: Option<u64>,
+    /// Server that is part of it: IP, IP:PORT, NAME or NAME:PORT.
+    pub service: Option<String>,
+    /// Least duration in microseconds of one of its requests.
+    pub min_duration_us: Option<u64>,
+    /// Traces at most.
+    pub limit: Option<u32>,
+}
+
+/// Two keys of one trace.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct MergeRow {
+    /// What was asked for.
+    pub trace_key: u64,
+    /// Where it leads.
+    pub other: u64,
+}
+
+/// A key.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct KeyRow {
+    /// Of a trace.
+    pub trace_key: u64,
+}
+
+fn list(numbers: impl IntoIterator<Item = u64>) -> String {
+    let texts: Vec<_> = numbers.into_iter().map(|n| n.to_string()).collect();
+    texts.join(",")
+}
+
+fn plain(sql: String) -> Query {
+    Query { sql, params: Vec::new() }
+}
+
+/// What keys are merged with.
+pub fn merges_query(keys: &BTreeSet<u64>) -> Query {
+    let keys = list(keys.iter().copied());
+    plain(format!("SELECT DISTINCT trace_key, other FROM trace_merges WHERE trace_key IN ({keys})"))
+}
+
+/// The rows with these keys, one more than a trace may have.
+pub fn rows_query(keys: &BTreeSet<u64>) -> Query {
+    let keys = list(keys.iter().copied());
+    let (columns, limit) = (spans::columns(), MAX_SPANS + 1);
+    plain(format!(
+        "SELECT {columns} FROM (SELECT *, client, server FROM trace_log AS l WHERE l.trace_key IN ({keys}) \
+         ORDER BY l.start_time LIMIT {limit}) AS l"
+    ))
+}
+
+/// Rows by their ids: those that were written before it was known that they are not alone.
+pub fn lone_rows_query(ids: &BTreeSet<u64>) -> Query {
+    let (columns, ids) = (spans::columns(), list(ids.iter().copied()));
+    plain(format!(
+        "SELECT {columns} FROM (SELECT *, client, server FROM l7_log AS l WHERE l.id IN ({ids})) AS l"
+    ))
+}
+
+/// The traces that rows are part of.
+pub fn keys_query(ids: &BTreeSet<u64>) -> Query {
+    let ids = list(ids.iter().copied());
+    plain(format!("SELECT DISTINCT {KEY} AS trace_key FROM l7_log AS l WHERE l.id IN ({ids})"))
+}
+
+/// Rows with a trace id that are older than keys of traces.
+pub fn old_rows_query(trace_id: &str) -> Query {
+    let sql = format!(
+        "SELECT {} FROM (SELECT *, client, server FROM l7_log AS l WHERE l.trace_id = {{trace_id:String}} \
+         AND l.trace_key = 0 ORDER BY l.start_time LIMIT {}) AS l",
+        spans::columns(),
+        MAX_SPANS + 1
+    );
+    Query { sql, params: vec![("trace_id".into(), trace_id.into())] }
+}
+
+/// The keys of the latest traces.
+pub fn latest_query(params: &TraceParams, range: Range, names: &Names) -> Result<Query, BadQuestion> {
+    let mut conditions = Conditions::range_of(
+        "l.traced AND l.start_time >= toDateTime64({from:UInt32}, 9) AND l.start_time < toDateTime64({to:UInt32}, 9)",
+        range,
+    );
+    if let Some(service) = params.service.as_deref().filter(|s| !s.is_empty()) {
+        ServerFilter::parse(service, names)?.add_to(&mut conditions);
+    }
+    if let Some(least) = params.min_duration_us {
+        conditions.add("l.duration_us >= {min_duration:UInt64}", &[("min_duration", least.to_string())]);
+    }
+    let sql = format!(
+        "SELECT l.trace_key AS trace_key FROM l7_log AS l WHERE {} ORDER BY l.start_time DESC LIMIT 1 BY l.trace_key LIMIT {}",
+        conditions.sql.join(" AND "),
+        row_limit(params.limit)
+    );
+    Ok(Query { sql, params: conditions.params })
+}
+
+/// What is listed of the rows with one key.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SummaryRow {
+    trace_key: u64,
+    start_ns: u64,
+    end_ns: u64,
+    spans: u64,
+    errors: u64,
+    trace_id: String,
+    root: RootRow,
+    servers: Vec<(String, u16)>,
+}
+
+/// The first of them.
+#[derive(Clone, Debug, Deserialize)]
+struct RootRow {
+    id: String,
+    l7_protocol: String,
+    request_type: String,
+    endpoint: String,
+    server_ip: String,
+    server_port: u16,
+    response_status: String,
+    response_code: Option<i32>,
+}
+
+/// What is listed of traces.
+pub fn summaries_query(keys: &BTreeSet<u64>) -> Query {
+    let keys = list(keys.iter().copied());
+    plain(format!(
+        "SELECT l.trace_key AS trace_key, toUnixTimestamp64Nano(min(l.start_time)) AS start_ns, \
+         toUnixTimestamp64Nano(max(l.end_time)) AS end_ns, count() AS spans, \
+         countIf(l.response_status IN ('client_error', 'server_error', 'timeout')) AS errors, \
+         anyIf(l.trace_id, l.trace_id != '') AS trace_id, \
+         CAST(argMin((toString(l.id), l.l7_protocol, l.request_type, l.endpoint, l.server, l.server_port, \
+         toString(l.response_status), l.response_code), (l.start_time, -toInt64(l.duration_us))), \
+         'Tuple(id String, l7_protocol String, request_type String, endpoint String, server_ip String, server_port UInt16, \
+         response_status String, response_code Nullable(Int32))') AS root, \
+         arraySort(groupUniqArray(100)((l.server, l.server_port))) AS servers \
+         FROM trace_log AS l WHERE l.trace_key IN ({keys}) GROUP BY l.trace_key"
+    ))
+}
+
+/// The traces of the rows, the latest first. `trace_of` gives the one key of each trace.
+pub fn summaries(rows: Vec<SummaryRow>, trace_of: impl Fn(u64) -> u64, names: &Names) -> Vec<TraceSummary> {
+    let mut traces: BTreeMap<u64, Vec<SummaryRow>> = BTreeMap::new();
+    for row in rows {
+        traces.entry(trace_of(row.trace_key)).or_default().push(row);
+    }
+    let mut all: Vec<_> = traces.into_iter().filter_map(|(key, rows)| summary(key, &rows, names)).collect();
+    all.sort_by(|a, b| (b.start_ns, &b.trace_key).cmp(&(a.start_ns, &a.trace_key)));
+    all
+}
+
+fn summary(key: u64, rows: &[SummaryRow], names: &Names) -> Option<TraceSummary> {
+    let first = rows.iter().min_by_key(|row| (row.start_ns, std::cmp::Reverse(row.end_ns)))?;
+    let end_ns = rows.iter().map(|row| row.end_ns).max()?;
+    let name = |ip: &str, port: u16| match name_of(names, ip) {
+        Some(name) => format!("{name}:{port}"),
+        None if ip.contains(':') => format!("[{ip}]:{port}"),
+        None => format!("{ip}:{port}"),
+    };
+    let text = |text: &String| Some(text.clone()).filter(|t| !t.is_empty());
+    let root = &first.root;
+    let trace_key = format!("{key:016x}");
+    let services: BTreeSet<_> =
+        rows.iter().flat_map(|row| &row.servers).map(|(ip, port)| name(ip, *port)).collect();
+    Some(TraceSummary {
+        trace_id: rows.iter().find_map(|row| text(&row.trace_id)).unwrap_or_else(|| trace_key.clone()),
+        trace_key,
+        start_ns: first.start_ns,
+        duration_us: end_ns.saturating_sub(first.start_ns) / 1000,
+        spans: rows.iter().map(|row| row.spans).sum(),
+        errors: rows.iter().map(|row| row.errors).sum(),
+        root: SummaryRoot {
+            id: root.id.clone(),
+            l7_protocol: root.l7_protocol.clone(),
+            request_type: text(&root.request_type),
+            endpoint: text(&root.endpoint),
+            server: name(&root.server_ip, root.server_port),
+            response_status: root.response_status.clone(),
+            response_code: root.response_code,
+        },
+        services: services.into_iter().collect(),
+    })
+}
