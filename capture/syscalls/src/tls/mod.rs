@@ -111,6 +111,7 @@ impl Libraries {
             let name = name.to_string_lossy();
             if LIBRARY_NAMES.iter().any(|library| name.starts_with(library))
                 && let Ok(identity) = Identity::of(&entry.path())
+                && !libraries.files.contains_key(&identity)
             {
                 libraries.look_into(identity, &entry.path(), &entry.path(), tracer);
                 if let Some(Known::Attached(attached)) = libraries.files.get_mut(&identity) {
