@@ -2,18 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod support;
+
 use serde_json::Value;
 use std::ffi::CString;
-use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, UdpSocket};
+use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use support::{PATIENCE, Up, is_root, run};
 use wirespan_capture::PacketSource;
 use wirespan_capture::pcap_file::PcapFile;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dataplane/tests/fixtures/shop.pcap")
@@ -44,89 +44,12 @@ fn requests_in_the_capture() -> Vec<(String, u64)> {
     counts.into_iter().collect()
 }
 
-fn is_root() -> bool {
-    // SAFETY: geteuid(2) has no preconditions.
-    let root = unsafe { libc::geteuid() } == 0;
-    assert!(root || std::env::var_os("CI").is_none(), "this test needs root, and in CI none may skip");
-    if !root {
-        eprintln!("skipped: needs root for network namespaces and live capture");
-    }
-    root
-}
-
-fn run(line: &str) {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// `wirespan up` with a store of its own; killed at the end.
-struct Up {
-    child: Child,
-    page: String,
-    /// What it said before it began to watch.
-    said: String,
-    _directory: tempfile::TempDir,
-}
-
 impl Up {
-    fn start(arguments: &[&str]) -> Self {
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let (page, clickhouse) = (free(), free());
-        let directory = tempfile::tempdir().unwrap();
-        let data = directory.path().join("data");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wirespan"))
-            .arg("up")
-            .args(arguments)
-            .args(["--data", data.to_str().unwrap(), "--listen", &page, "--clickhouse-listen", &clickhouse])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut messages = BufReader::new(child.stderr.take().unwrap());
-        let (mut said, mut line) = (String::new(), String::new());
-        while !line.contains("wirespan watches") {
-            line.clear();
-            assert!(messages.read_line(&mut line).unwrap() > 0, "it ended: {said}");
-            said.push_str(&line);
-        }
-        // Nobody must wait for its messages to be read.
-        std::thread::spawn(move || std::io::copy(&mut messages, &mut std::io::stderr()));
-        Self { child, page, said, _directory: directory }
-    }
-
-    /// The sum of a counter over its labels.
-    fn count(&self, name: &str) -> u64 {
-        let url = format!("http://{}/metrics", self.page);
-        let output = Command::new("curl").args(["-sS", &url]).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
-    }
-
-    fn ask(&self, sql: &str) -> Vec<Vec<Value>> {
-        let body = serde_json::json!({ "sql": sql }).to_string();
-        let url = format!("http://{}/api/sql", self.page);
-        let output = Command::new("curl")
-            .args(["-sS", "-H", "content-type: application/json", "--data-binary", &body, &url])
-            .output()
-            .unwrap();
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-        serde_json::from_value(answer["rows"].clone()).unwrap_or_else(|_| panic!("{answer}"))
-    }
-
     /// Complete requests by protocol.
     fn requests(&self) -> Vec<(String, u64)> {
         let sql = "SELECT l7_protocol, count() FROM l7_log WHERE session = 'complete' GROUP BY 1 ORDER BY 1";
         let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap();
         self.ask(sql).iter().map(|row| (row[0].as_str().unwrap().to_owned(), number(&row[1]))).collect()
-    }
-
-    fn wait_for(&self, what: &str, mut is_there: impl FnMut(&Self) -> bool) {
-        let start = Instant::now();
-        while !is_there(self) {
-            assert!(start.elapsed() < PATIENCE, "{what} did not come");
-            std::thread::sleep(Duration::from_millis(100));
-        }
     }
 
     /// Frames on the wire = processed + sum of named drops, and the requests are those of the capture.
@@ -146,14 +69,6 @@ impl Up {
         let expected = requests_in_the_capture();
         assert!(expected.len() >= 5, "{expected:?}");
         self.wait_for("the requests", |up| up.requests() == expected);
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        // SAFETY: kill(2) on a child of ours that was not waited for.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
-        let _ = self.child.wait();
     }
 }
 

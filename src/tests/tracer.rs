@@ -1,0 +1,253 @@
+//! `wirespan up` with the tracer: requests between real processes, seen at both ends and on the wire between them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use serde_json::Value;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+use support::{PATIENCE, Up, is_root, run};
+
+/// A network namespace with a server in it, and a veth pair to it; removed at the end.
+struct Host {
+    name: String,
+    veth: String,
+    address: String,
+    server: Child,
+}
+
+impl Host {
+    /// Runs `python3 ARGUMENTS` in the namespace; it listens on port 8000. `number` tells the tests of one run apart.
+    fn serving(number: u8, arguments: &[&str]) -> Self {
+        let id = std::process::id();
+        let (name, veth) = (format!("wss{number}-{id}"), format!("wss{number}{id}"));
+        let address = format!("10.213.{number}.2");
+        run(&format!("ip netns add {name}"));
+        run(&format!("ip link add {veth} type veth peer name eth0 netns {name}"));
+        run(&format!("ip addr add 10.213.{number}.1/30 dev {veth}"));
+        run(&format!("ip link set {veth} up"));
+        run(&format!("ip -n {name} addr add {address}/30 dev eth0"));
+        run(&format!("ip -n {name} link set eth0 up"));
+        let server = Command::new("ip")
+            .args(["netns", "exec", &name, "python3"])
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let host = Self { name, veth, address, server };
+        let started = Instant::now();
+        while TcpStream::connect((host.address.as_str(), 8000)).is_err() {
+            assert!(started.elapsed() < PATIENCE, "the server did not come");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        host
+    }
+
+    fn web(number: u8) -> Self {
+        Self::serving(number, &["-m", "http.server", "8000", "--directory", "/proc/self/net"])
+    }
+
+    fn get(&self, path: &str) -> Child {
+        let url = format!("http://{}:8000/{path}", self.address);
+        Command::new("curl").args(["-s", "-o", "/dev/null", "--max-time", "30", &url]).spawn().unwrap()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let _ = Command::new("ip").args(["link", "del", &self.veth]).stderr(Stdio::null()).status();
+    }
+}
+
+/// The spans of one server in an event log.
+fn spans(log: &Path, server: &str) -> Vec<Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_wirespan"))
+        .args(["replay", "--format", "jsonl", log.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let all = String::from_utf8(output.stdout).unwrap();
+    let objects = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    objects.filter(|span| span["server_ip"] == server).collect()
+}
+
+#[test]
+fn one_exchange_is_seen_by_both_processes_and_on_the_wire() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::web(21);
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("x.events");
+    let record = ["--tracer", "on", "--tracer-cpu", "4", "--record-events", log.to_str().unwrap()];
+    let up = Up::start(&[&["-i", &host.veth][..], &record].concat());
+    assert!(host.get("dev").wait().unwrap().success());
+    let sql = format!(
+        "SELECT signal, req_tcp_seq, resp_tcp_seq, response_code FROM l7_log \
+         WHERE server = '{}' AND session = 'complete' ORDER BY signal",
+        host.address
+    );
+    let started = Instant::now();
+    let rows = loop {
+        let rows = up.ask(&sql);
+        if rows.len() >= 3 || started.elapsed() > PATIENCE {
+            break rows;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    };
+    let keys: Vec<_> = rows.iter().map(|row| &row[1..]).collect();
+    assert!(rows.len() == 3 && keys.iter().all(|key| *key == keys[0]), "{rows:?}");
+    assert!(up.count("wirespan_tracer_events_total") > 0);
+    assert_eq!(up.count("wirespan_tracer_lost_total"), 0);
+    up.stop();
+
+    // The recording tells the same, and who it was.
+    let spans = spans(&log, &host.address);
+    let at = |point: &str| spans.iter().find(|span| span["observation_point"] == point).unwrap();
+    let (client, server) = (at("c-p"), at("s-p"));
+    assert_eq!(spans.len(), 2, "{spans:#?}");
+    for field in ["req_tcp_seq", "resp_tcp_seq", "client_ip", "client_port", "request_resource"] {
+        assert_eq!(client[field], server[field]);
+    }
+    assert_eq!(client["signal"], "syscall");
+    assert_eq!(client["process"]["name"], "curl");
+    assert!(server["process"]["name"].as_str().unwrap().starts_with("python3"), "{server}");
+    assert!(server["process"]["command"].as_str().unwrap().contains("-m http.server 8000"), "{server}");
+    // The client's time holds the server's.
+    let times = |span: &Value| (span["start_ns"].as_u64().unwrap(), span["end_ns"].as_u64().unwrap());
+    let (outer, inner) = (times(client), times(server));
+    assert!(outer.0 <= inner.0 && inner.1 <= outer.1, "{outer:?} {inner:?}");
+}
+
+/// Answers /half with half of a response, and then does nothing more.
+const HALF: &str = "
+import http.server, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header('Content-Length', '1000')
+        self.end_headers()
+        self.wfile.write(b'x' * 500)
+        self.wfile.flush()
+        time.sleep(600)
+http.server.ThreadingHTTPServer(('', 8000), Handler).serve_forever()
+";
+
+#[test]
+fn a_server_that_is_killed_during_its_response() {
+    if !is_root() {
+        return;
+    }
+    let (mut dying, living) = (Host::serving(22, &["-c", HALF]), Host::web(23));
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("x.events");
+    let up = Up::start(&["--tracer", "on", "--tracer-cpu", "4", "--record-events", log.to_str().unwrap()]);
+    let mut curl = dying.get("half");
+    let of = |host: &Host| format!("SELECT count() FROM l7_log WHERE server = '{}'", host.address);
+    let rows =
+        |up: &Up, host: &Host| up.ask(&of(host))[0][0].to_string().trim_matches('"').parse::<u64>().unwrap();
+    let started = Instant::now();
+    while TcpStream::connect((dying.address.as_str(), 8000)).is_err() {
+        assert!(started.elapsed() < PATIENCE);
+    }
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    // `ip netns exec` becomes the program that it runs: this is the server.
+    dying.server.kill().unwrap();
+    dying.server.wait().unwrap();
+    assert_eq!(curl.wait().unwrap().code(), Some(18), "curl says that the response is not whole");
+    up.wait_for("both ends of the response that was cut", |up| rows(up, &dying) >= 2);
+    assert!(living.get("dev").wait().unwrap().success());
+    up.wait_for("the next request", |up| rows(up, &living) >= 2);
+    up.stop();
+    let cut = spans(&log, &dying.address);
+    let half: Vec<_> = cut.iter().filter(|span| span["request_resource"] == "/half").collect();
+    assert_eq!(half.len(), 2, "{cut:#?}");
+    assert!(half.iter().all(|span| span["response_code"] == 200 && span["parent"].is_null()), "{half:#?}");
+}
+
+#[test]
+fn a_tracer_that_costs_too_much_is_stepped_down_and_packets_go_on() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::web(24);
+    let up = Up::start(&["-i", &host.veth, "--tracer", "on", "--tracer-cpu", "0.000001"]);
+    up.wait_for("the last step", |up| up.count("wirespan_tracer_guard_level") == 3);
+    assert_eq!(up.count("wirespan_tracer_guard_down_total"), 3);
+    assert!(host.get("dev").wait().unwrap().success());
+    let sql = format!("SELECT signal FROM l7_log WHERE server = '{}'", host.address);
+    up.wait_for("the packets' request", |up| !up.ask(&sql).is_empty());
+    let signals = up.ask(&sql);
+    assert!(signals.iter().all(|row| row[0] == "packet"), "{signals:?}");
+}
+
+#[test]
+fn without_type_information_packets_alone_are_watched() {
+    if !is_root() {
+        return;
+    }
+    let without_btf = || {
+        let mut command = Command::new("unshare");
+        let script = "mount -t tmpfs none /sys/kernel/btf && exec \"$0\" \"$@\"";
+        command.args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_wirespan")]);
+        command
+    };
+    let host = Host::web(25);
+    let up = Up::start_by(without_btf(), &["-i", &host.veth]);
+    let said: Vec<&str> = up.said.lines().filter(|line| line.contains("processes")).collect();
+    let [line] = said[..] else { panic!("{}", up.said) };
+    assert!(line.contains("processes are not traced, packets are") && line.contains("BTF"), "{line}");
+    assert!(host.get("dev").wait().unwrap().success());
+    let sql = format!("SELECT signal FROM l7_log WHERE server = '{}'", host.address);
+    up.wait_for("the packets' request", |up| !up.ask(&sql).is_empty());
+    up.stop();
+
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let mut insist = without_btf();
+    let output = insist.args(["up", "--tracer", "on", "--data", data]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains("BTF"), "{text}");
+
+    let mut probe = without_btf();
+    let output = probe.args(["probe", "-i", "lo", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["tracer"]["off"].as_str().unwrap().contains("BTF"), "{report}");
+}
+
+#[test]
+fn probe_says_what_can_be_traced() {
+    if !is_root() {
+        return;
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_wirespan")).args(["probe", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let features = report["tracer"]["features"].as_array().unwrap();
+    let on = |name: &str| features.iter().any(|feature| feature["name"] == name && feature["off"].is_null());
+    assert!(on("system calls") && on("names of processes"), "{report}");
+}
+
+#[test]
+fn cut_event_logs_are_read_up_to_the_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("cut.events");
+    // The beginning of a log, and of a record that says it has 100 bytes.
+    let bytes =
+        [&b"\x89WSEVT\r\n"[..], &1u32.to_ne_bytes(), &100u32.to_ne_bytes(), &2u32.to_ne_bytes(), b"cut"];
+    std::fs::write(&file, bytes.concat()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_wirespan"))
+        .args(["replay", "--format", "jsonl", "--emit", "stats", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let stats: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&stats["events"], &stats["events_unreadable"]), (&0.into(), &1.into()));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cut or damaged"));
+}
