@@ -4,6 +4,8 @@
 #ifndef WIRESPAN_EVENT_H
 #define WIRESPAN_EVENT_H
 
+#include <linux/types.h>
+
 enum event_kind {
 	EVENT_DATA = 1,	   /* bytes went through a socket or a TLS library call */
 	EVENT_OPEN = 2,	   /* connect or accept succeeded (or is in progress) on this thread */

@@ -24,26 +24,27 @@
 #include "tracer_wake.h"
 #include "tls_go.h"
 
+/* What runs on every system call of the host comes first, and calls nothing. */
 SEC("tp_btf/sys_enter")
 int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 {
-	__u32 tid;
-	__u64 pid_tgid;
-	__u8 call;
+	struct task_struct *task;
 	struct thread *thread;
+	__u32 tid;
+	__u8 call;
 
 	if ((__u64)nr >= SYSCALLS_MAX || !(call = calls[nr]))
 		return 0;
-	pid_tgid = bpf_get_current_pid_tgid();
-	if (is_left_out(pid_tgid >> 32))
+	task = this_task();
+	if (is_left_out(TASK(task, tgid)))
 		return 0;
-	if (is_compat(regs)) {
+	if (is_compat(regs, task)) {
 		COUNT(compat, 1);
 		return 0;
 	}
 	switch (call) {
 	case CALL_WAIT:
-		tid = (__u32)pid_tgid;
+		tid = TASK(task, pid);
 		thread = bpf_map_lookup_elem(&threads, &tid);
 		if (thread) {
 			__s32 ms = WAIT_MS(nr, regs);
@@ -53,13 +54,13 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 		}
 		return 0;
 	case CALL_ACCEPT:
-		remember_accept(regs, nr);
+		remember_accept(task, nr);
 		return 0;
 	case CALL_CLOSE:
-		tell_close(regs);
+		tell_close(regs, task);
 		return 0;
 	default:
-		remember(regs, nr, call);
+		remember(regs, task, nr, call);
 		return 0;
 	}
 }
@@ -68,12 +69,14 @@ SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 {
 	__u64 nr = SYSCALL(regs);
-	__u32 tid;
+	struct task_struct *task;
 	struct thread *thread;
+	__u32 tid;
 
 	if (nr >= SYSCALLS_MAX || !calls[nr] || calls[nr] >= CALL_CLOSE)
 		return 0;
-	tid = (__u32)bpf_get_current_pid_tgid();
+	task = this_task();
+	tid = TASK(task, pid);
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	if (!thread || !thread->call || thread->nr != nr)
 		return 0;
@@ -85,7 +88,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 		tell_accept(thread, result);
 		break;
 	default:
-		tell_data(thread, tid, result);
+		tell_data(task, thread, tid, result);
 	}
 	thread->call = CALL_NONE;
 	return 0;

@@ -3,7 +3,7 @@
 #ifndef WIRESPAN_TRACER_ARCH_H
 #define WIRESPAN_TRACER_ARCH_H
 
-#include "tracer_kernel.h"
+#include "tracer_socket.h"
 
 /* Not told: the time is in memory. */
 #define NO_WAIT_MS (-0x7fffffff)
@@ -25,11 +25,9 @@
 #define WAIT_MS(nr, regs) ((nr) == 232 || (nr) == 281 ? (__s32)ARG3(regs) : (nr) == 7 ? (__s32)ARG2(regs) : NO_WAIT_MS)
 
 /* A 32-bit system call: its numbers are others. */
-static __always_inline bool is_compat(struct pt_regs *regs)
+static __always_inline bool is_compat(struct pt_regs *regs, struct task_struct *task)
 {
-	if (HAS_TASK_BTF)
-		return bpf_get_current_task_btf()->thread_info.status & TS_COMPAT;
-	return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), thread_info.status) & TS_COMPAT;
+	return TASK(task, thread_info.status) & TS_COMPAT;
 }
 
 #elif defined(__TARGET_ARCH_arm64)
@@ -47,7 +45,7 @@ static __always_inline bool is_compat(struct pt_regs *regs)
 
 #define WAIT_MS(nr, regs) ((nr) == 22 ? (__s32)ARG3(regs) : NO_WAIT_MS)
 
-static __always_inline bool is_compat(struct pt_regs *regs)
+static __always_inline bool is_compat(struct pt_regs *regs, struct task_struct *task)
 {
 	return regs->pstate & PSR_MODE32_BIT;
 }

@@ -13,7 +13,7 @@ static __always_inline bool is_ingress(__u8 call)
 }
 
 /* Remembers a call on a socket. The flags of a receive say whether it takes the bytes out of the socket. */
-static __always_inline void remember(struct pt_regs *regs, __u16 nr, __u8 call)
+static __always_inline void remember(struct pt_regs *regs, struct task_struct *task, __u16 nr, __u8 call)
 {
 	struct file *file;
 	struct thread *thread;
@@ -25,14 +25,14 @@ static __always_inline void remember(struct pt_regs *regs, __u16 nr, __u8 call)
 	if (call == CALL_SPLICE) {
 		/* The sending end first: a splice between two sockets is not possible. */
 		fd = ARG2(regs);
-		sk = socket_of(fd, &file, &ino);
+		sk = socket_of(task, fd, &file, &ino);
 		if (!sk) {
 			fd = ARG0(regs);
-			sk = socket_of(fd, &file, &ino);
+			sk = socket_of(task, fd, &file, &ino);
 			flags = CALL_INGRESS;
 		}
 	} else {
-		sk = socket_of(fd, &file, &ino);
+		sk = socket_of(task, fd, &file, &ino);
 	}
 	if (!sk)
 		return;
@@ -56,14 +56,14 @@ static __always_inline void remember(struct pt_regs *regs, __u16 nr, __u8 call)
 		flags |= CALL_MORE;
 	}
 
-	thread = this_thread();
+	thread = thread_of(task);
 	if (!thread)
 		return;
-	protocol = BPF_CORE_READ((struct sock *)sk, sk_protocol);
+	protocol = SOCK(sk, sk_protocol);
 	if (protocol == IPPROTO_TCP) {
 		flags |= CALL_TCP;
-		thread->write_seq = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
-		thread->copied_seq = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
+		thread->write_seq = TCP(sk, write_seq);
+		thread->copied_seq = TCP(sk, copied_seq);
 	} else if (protocol == IPPROTO_MPTCP) {
 		flags |= CALL_SEQ_UNKNOWN;
 	}
@@ -108,11 +108,11 @@ static __always_inline void put_seq(struct event *event, struct thread *thread, 
 
 	if (thread->flags & CALL_INGRESS) {
 		before = thread->copied_seq;
-		after = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
-		event->opposite_seq = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+		after = TCP(sk, copied_seq);
+		event->opposite_seq = TCP(sk, write_seq);
 	} else {
 		before = thread->write_seq;
-		after = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+		after = TCP(sk, write_seq);
 		event->opposite_seq = thread->copied_seq;
 	}
 	event->tcp_seq = before + message->before;
@@ -123,11 +123,11 @@ static __always_inline void put_seq(struct event *event, struct thread *thread, 
 }
 
 /* Tells of one message. Reads what is volatile first, copies the payload last. */
-static __always_inline int tell(struct thread *thread, struct scratch *scratch, struct message *message)
+static __always_inline int tell(struct task_struct *task, struct thread *thread, struct scratch *scratch, struct message *message)
 {
 	bool ingress = thread->flags & CALL_INGRESS;
 	__u8 direction = ingress ? DIRECTION_IN : DIRECTION_OUT;
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32, want, got;
+	__u32 tgid = TASK(task, tgid), want, got;
 	struct sock *sk = (struct sock *)thread->sk;
 	struct conn *conn = conn_of(thread->sk, thread->ino);
 	struct event *event;
@@ -145,7 +145,7 @@ static __always_inline int tell(struct thread *thread, struct scratch *scratch, 
 		return 0;
 	}
 
-	begin_event(event, EVENT_DATA, SOURCE_SYSCALL, thread);
+	begin_event_of(event, EVENT_DATA, SOURCE_SYSCALL, task, thread);
 	event->enter_ns = thread->enter_ns;
 	put_conn(event, conn);
 	conn->events++;
@@ -202,7 +202,7 @@ static __always_inline int tell(struct thread *thread, struct scratch *scratch, 
 		event->flags |= FLAG_TRUNCATED;
 	if (got > CAPTURE_MAX)
 		return 0;
-	if (bpf_ringbuf_output(&events, event, sizeof(*event) + got, wakeup()))
+	if (bpf_ringbuf_output(&events, event, sizeof(*event) + got, wakeup(event->thread_event)))
 		COUNT(ring_full, 1);
 	return 0;
 }
@@ -224,7 +224,7 @@ __noinline int tell_message(__u32 tid)
 	if (!thread || !scratch)
 		return 0;
 	message = scratch->message;
-	return tell(thread, scratch, &message);
+	return tell(this_task(), thread, scratch, &message);
 }
 
 /* Messages of datagram sockets, as a rule; those of a stream are counted from its first byte. */
@@ -255,7 +255,7 @@ static __always_inline void tell_mmsg(struct thread *thread, struct scratch *scr
 }
 
 /* The call that `thread` was in has moved `result` bytes, or messages. */
-static __always_inline void tell_data(struct thread *thread, __u32 tid, long result)
+static __always_inline void tell_data(struct task_struct *task, struct thread *thread, __u32 tid, long result)
 {
 	struct scratch *scratch = scratch_of_cpu();
 	struct message message = {.length = result, .moved = result};
@@ -281,7 +281,7 @@ static __always_inline void tell_data(struct thread *thread, __u32 tid, long res
 		message.name = thread->name;
 		message.is_iov = thread->call == CALL_READV || thread->call == CALL_WRITEV;
 	}
-	tell(thread, scratch, &message);
+	tell(task, thread, scratch, &message);
 }
 
 #endif

@@ -4,10 +4,10 @@
  * For programs of uprobes, which can be interrupted by each other on one CPU and so have no scratch:
  *
  *     struct thread *thread = this_thread();      the thread with its last socket call (thread->last_...), made if need be
- *     struct event *event = reserve_1k();         room for a header and 256, 1024 or 4096 bytes behind it (CLASS_256, ...)
+ *     struct event *event = reserve(CLASS_1K);    room for a header and bytes behind it: CLASS_256, CLASS_1K, CLASS_4K
  *     begin_event(event, EVENT_DATA, SOURCE_OPENSSL, thread);    all fields set; who, cgroup, counters; times are now
  *     conn = bpf_map_lookup_elem(&conns, &thread->last_sk);
- *     put_conn(event, conn, sk);                  the socket's id, addresses, round trip, retransmits
+ *     put_conn(event, conn);                      the socket's id and addresses; put_tcp(event, sk) for what TCP knows
  *     bpf_probe_read_user(payload_of(event), n, address); event->captured = n; event->size = sizeof(*event) + n;
  *     submit(event);
  *
@@ -27,11 +27,15 @@ static __always_inline bool is_left_out(__u32 tgid)
 	return tgid == settings.left_out || (settings.only && tgid != settings.only);
 }
 
-static __always_inline __u64 process_start_ns(void)
+static __always_inline __u64 process_start_ns(struct task_struct *task)
 {
-	if (HAS_TASK_BTF)
-		return bpf_get_current_task_btf()->group_leader->start_boottime;
-	return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), group_leader, start_boottime);
+	return HAS_TASK_BTF ? task->group_leader->start_boottime : BPF_CORE_READ(task, group_leader, start_boottime);
+}
+
+/* Id of the cgroup v2, as bpf_get_current_cgroup_id says. */
+static __always_inline __u64 cgroup_of(struct task_struct *task)
+{
+	return HAS_TASK_BTF ? task->cgroups->dfl_cgrp->kn->id : BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
 }
 
 /* Not inlined: it is on nobody's fast path. */
@@ -47,17 +51,22 @@ static __noinline struct thread *new_thread(__u32 tid, __u64 start_ns)
 	return made;
 }
 
-/* What is remembered of the current thread. */
-static __always_inline struct thread *this_thread(void)
+/* What is remembered of a thread, which is the current one. */
+static __always_inline struct thread *thread_of(struct task_struct *task)
 {
-	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+	__u32 tid = TASK(task, pid);
 	struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
 
-	return thread ? thread : new_thread(tid, process_start_ns());
+	return thread ? thread : new_thread(tid, process_start_ns(task));
 }
 
-/* Sets all fields; those about a socket to zero. Without a thread, who it is stays open. */
-static __always_inline void begin_event(struct event *event, __u8 kind, __u8 source, struct thread *thread)
+static __always_inline struct thread *this_thread(void)
+{
+	return thread_of(this_task());
+}
+
+/* Sets all fields; those about a socket to zero. Without a task, who it is stays open. */
+static __always_inline void fill_event(struct event *event, __u8 kind, __u8 source, struct task_struct *task)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
 
@@ -68,30 +77,37 @@ static __always_inline void begin_event(struct event *event, __u8 kind, __u8 sou
 	event->enter_ns = now;
 	event->exit_ns = now;
 	event->fd = -1;
-	if (thread) {
-		__u64 pid_tgid = bpf_get_current_pid_tgid();
-
-		event->tgid = pid_tgid >> 32;
-		event->tid = (__u32)pid_tgid;
-		event->process_start_ns = thread->process_start_ns;
-		event->cgroup = bpf_get_current_cgroup_id();
-		event->coroutine = go_coroutine(event->tgid);
-		event->turn = thread->turn;
-		event->other_tgid = thread->wait;
-		event->thread_event = thread->events++;
+	if (task) {
+		event->tgid = TASK(task, tgid);
+		event->tid = TASK(task, pid);
+		event->cgroup = cgroup_of(task);
 	}
 }
 
-/* The same for a thread that is in no socket call and need not be remembered. */
+/* An event of the current thread. */
+static __always_inline void begin_event_of(struct event *event, __u8 kind, __u8 source, struct task_struct *task,
+					   struct thread *thread)
+{
+	fill_event(event, kind, source, task);
+	event->process_start_ns = thread->process_start_ns;
+	event->coroutine = go_coroutine(event->tgid);
+	event->turn = thread->turn;
+	event->other_tgid = thread->wait;
+	event->thread_event = thread->events++;
+}
+
+static __always_inline void begin_event(struct event *event, __u8 kind, __u8 source, struct thread *thread)
+{
+	begin_event_of(event, kind, source, this_task(), thread);
+}
+
+/* An event of the current thread, which need not be remembered. */
 static __always_inline void begin_task_event(struct event *event, __u8 kind)
 {
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	struct task_struct *task = this_task();
 
-	begin_event(event, kind, SOURCE_KERNEL, NULL);
-	event->tgid = pid_tgid >> 32;
-	event->tid = (__u32)pid_tgid;
-	event->process_start_ns = process_start_ns();
-	event->cgroup = bpf_get_current_cgroup_id();
+	fill_event(event, kind, SOURCE_KERNEL, task);
+	event->process_start_ns = process_start_ns(task);
 }
 
 /* The socket as remembered. */
@@ -113,11 +129,11 @@ static __always_inline void put_conn(struct event *event, struct conn *conn)
 /* What TCP knows at this moment. */
 static __always_inline void put_tcp(struct event *event, struct sock *sk)
 {
-	const struct tcp_ulp_ops *ulp = BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_ulp_ops);
+	const struct tcp_ulp_ops *ulp = LOAD(inet_connection_sock, sk, icsk_ulp_ops);
 
-	event->tcp_state = BPF_CORE_READ(sk, __sk_common.skc_state);
-	event->srtt_us = BPF_CORE_READ((struct tcp_sock *)sk, srtt_us) >> 3;
-	event->retrans = BPF_CORE_READ((struct tcp_sock *)sk, total_retrans);
+	event->tcp_state = COMMON(sk, skc_state);
+	event->srtt_us = TCP(sk, srtt_us) >> 3;
+	event->retrans = TCP(sk, total_retrans);
 	if (ulp) {
 		__u32 name = 0;
 
@@ -127,10 +143,11 @@ static __always_inline void put_tcp(struct event *event, struct sock *sk)
 	}
 }
 
-/* Waking the reader for each event would cost more than the event: it looks by itself often enough unless much waits. */
-static __always_inline __u64 wakeup(void)
+/* Waking the reader for each event would cost more than the event: it looks by itself often enough unless much waits. Asking
+ * how much waits is not free either: `count` says whether it is time to. */
+static __always_inline __u64 wakeup(__u32 count)
 {
-	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > settings.wake_above)
+	if (count % 8 == 0 && bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > settings.wake_above)
 		return BPF_RB_FORCE_WAKEUP;
 	return BPF_RB_NO_WAKEUP;
 }
@@ -152,7 +169,7 @@ static __always_inline void *payload_of(struct event *event)
 
 static __always_inline void submit(struct event *event)
 {
-	bpf_ringbuf_submit(event, wakeup());
+	bpf_ringbuf_submit(event, wakeup(event->thread_event));
 }
 
 #endif

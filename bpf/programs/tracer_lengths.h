@@ -8,38 +8,35 @@
 
 static __always_inline int tell_length(struct sock *socket, int length, bool ingress)
 {
-	__u64 sk = (__u64)socket;
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	__u32 tid = (__u32)pid_tgid;
+	__u64 sk = (__u64)socket, nr;
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	__u32 tid = task->pid, tgid = task->tgid;
 	struct thread *thread;
 	struct socket *owner;
 	struct conn *conn;
 	struct event *event;
-	__u64 nr = SYSCALL(regs);
 	__u16 family;
 
-	if (length <= 0 || is_left_out(pid_tgid >> 32))
+	if (length <= 0 || is_left_out(tgid))
 		return 0;
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	if (thread && thread->call && thread->sk == sk)
 		return 0;
-	family = BPF_CORE_READ(socket, __sk_common.skc_family);
+	family = COMMON(socket, skc_family);
 	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
 		return 0;
 	/* The kernel's own sockets have no file. */
-	owner = BPF_CORE_READ(socket, sk_socket);
-	if (!owner || !BPF_CORE_READ(owner, file) || (task->flags & PF_KTHREAD))
+	owner = SOCK(socket, sk_socket);
+	if (!owner || !LOAD(socket, owner, file) || (task->flags & PF_KTHREAD))
 		return 0;
 	if (!thread)
-		thread = this_thread();
+		thread = thread_of(task);
 	conn = conn_of(sk, BPF_CORE_READ(inode_of(owner), i_ino));
 	if (!thread || !conn)
 		return 0;
 	refresh_conn(conn, socket);
-	apply_policy(conn, pid_tgid >> 32);
-	conn->tgid = pid_tgid >> 32;
+	apply_policy(conn, tgid);
+	conn->tgid = tgid;
 	if (conn->mute) {
 		COUNT(muted, 1);
 		return 0;
@@ -47,7 +44,8 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 	event = reserve(sizeof(*event));
 	if (!event)
 		return 0;
-	begin_event(event, EVENT_SOCKET, SOURCE_KERNEL, thread);
+	begin_event_of(event, EVENT_SOCKET, SOURCE_KERNEL, task, thread);
+	nr = SYSCALL((struct pt_regs *)bpf_task_pt_regs(task));
 	thread->armed = 1;
 	put_conn(event, conn);
 	conn->events++;
@@ -60,8 +58,8 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 		event->flags |= FLAG_IO_URING;
 	event->length = length;
 	if (is_tcp(socket)) {
-		__u32 written = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
-		__u32 copied = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
+		__u32 written = TCP(sk, write_seq);
+		__u32 copied = TCP(sk, copied_seq);
 
 		event->tcp_seq = (ingress ? copied : written) - length;
 		event->opposite_seq = ingress ? written : copied;

@@ -35,8 +35,8 @@ static __always_inline void tell_open(struct thread *thread, __u64 sk, __u64 ino
 	event->syscall = thread->call;
 	if (conn->protocol == IPPROTO_TCP) {
 		put_tcp(event, (struct sock *)sk);
-		event->tcp_seq = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
-		event->opposite_seq = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
+		event->tcp_seq = TCP(sk, write_seq);
+		event->opposite_seq = TCP(sk, copied_seq);
 	}
 	submit(event);
 }
@@ -54,15 +54,15 @@ static __always_inline void tell_accept(struct thread *thread, long result)
 
 	if (result < 0)
 		return;
-	sk = socket_of(result, &file, &ino);
+	sk = socket_of(this_task(), result, &file, &ino);
 	if (sk)
 		tell_open(thread, sk, ino, result, FLAG_SERVER);
 }
 
 /* Remembers accept, which has no connection yet. */
-static __always_inline void remember_accept(struct pt_regs *regs, __u16 nr)
+static __always_inline void remember_accept(struct task_struct *task, __u16 nr)
 {
-	struct thread *thread = this_thread();
+	struct thread *thread = thread_of(task);
 
 	if (!thread)
 		return;
@@ -73,20 +73,20 @@ static __always_inline void remember_accept(struct pt_regs *regs, __u16 nr)
 }
 
 /* The last descriptor of a socket is about to be closed. */
-static __always_inline void tell_close(struct pt_regs *regs)
+static __always_inline void tell_close(struct pt_regs *regs, struct task_struct *task)
 {
 	struct file *file;
 	struct thread *thread;
 	struct conn *conn;
 	struct event *event;
-	__u64 ino = 0, sk = socket_of(ARG0(regs), &file, &ino);
+	__u64 ino = 0, sk = socket_of(task, ARG0(regs), &file, &ino);
 
 	if (!sk || !is_last_reference(file))
 		return;
 	conn = bpf_map_lookup_elem(&conns, &sk);
 	if (!conn || conn->ino != ino)
 		return;
-	thread = this_thread();
+	thread = thread_of(task);
 	if (conn->told && !conn->closed && thread) {
 		event = reserve(sizeof(*event));
 		if (event) {
@@ -132,7 +132,7 @@ int BPF_PROG(set_state, struct sock *socket, int before, int after)
 	event = reserve(sizeof(*event));
 	if (!event)
 		return 0;
-	begin_event(event, EVENT_CLOSE, SOURCE_KERNEL, NULL);
+	fill_event(event, EVENT_CLOSE, SOURCE_KERNEL, NULL);
 	event->tgid = conn->tgid;
 	event->tid = conn->tid;
 	event->process_start_ns = conn->process_start_ns;

@@ -23,10 +23,21 @@ struct settings {
 	__u32 left_out; /* process whose calls are not traced; 0 for none */
 	__u32 only;	/* the one process whose calls are traced; 0 for all */
 	__u32 wake_above; /* bytes in the ring from which its reader is woken */
-	__u32 unused;
+	__u32 casts; /* not 0: the kernel has bpf_rdonly_cast */
 };
 
 const volatile struct settings settings;
+
+/* bpf_rdonly_cast (Linux 6.2), whose number the loader puts in: makes an address a pointer that is read without a call. Reads by
+ * helper, which is the other way, cost ten times as much; the verifier drops the one that is not taken. */
+static void *(*rdonly_cast)(const void *, __u32) = (void *)0x7fff0001;
+
+#define CAST(type, address) ((struct type *)rdonly_cast((const void *)(address), bpf_core_type_id_kernel(struct type)))
+#define LOAD(type, address, field)                                                                                             \
+	(settings.casts ? CAST(type, address)->field : BPF_CORE_READ((struct type *)(address), field))
+#define SOCK(sk, field) LOAD(sock, sk, field)
+#define COMMON(sk, field) LOAD(sock, sk, __sk_common.field)
+#define TCP(sk, field) LOAD(tcp_sock, sk, field)
 
 /* By number of a system call: enum traced_call, CALL_WAIT, or 0. */
 const volatile __u8 calls[SYSCALLS_MAX];

@@ -5,46 +5,45 @@
 
 #include "tracer_maps.h"
 
-/* The file behind a descriptor of the current process, or NULL. */
-static __always_inline struct file *file_of(int fd)
+/* The current task. */
+static __always_inline struct task_struct *this_task(void)
 {
-	struct file **table, *file = NULL;
-	unsigned int max_fds;
+	if (HAS_TASK_BTF)
+		return bpf_get_current_task_btf();
+	return (struct task_struct *)bpf_get_current_task();
+}
 
-	if (HAS_TASK_BTF) {
-		/* Loads of a BTF pointer cost no call. */
-		struct fdtable *fdt = bpf_get_current_task_btf()->files->fdt;
+/* A field of it. */
+#define TASK(task, field) (HAS_TASK_BTF ? (task)->field : BPF_CORE_READ(task, field))
 
-		max_fds = fdt->max_fds;
-		table = fdt->fd;
-	} else {
-		struct task_struct *task = (void *)bpf_get_current_task();
-		struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+/* The file behind a descriptor of the current process, or NULL. */
+static __always_inline struct file *file_of(struct task_struct *task, int fd)
+{
+	struct fdtable *fdt = HAS_TASK_BTF ? task->files->fdt : BPF_CORE_READ(task, files, fdt);
+	void *table = HAS_TASK_BTF ? fdt->fd : BPF_CORE_READ(fdt, fd);
+	unsigned int max_fds = HAS_TASK_BTF ? fdt->max_fds : BPF_CORE_READ(fdt, max_fds);
 
-		max_fds = BPF_CORE_READ(fdt, max_fds);
-		table = BPF_CORE_READ(fdt, fd);
-	}
 	if ((unsigned int)fd >= max_fds)
 		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), (void *)table + (__u64)(unsigned int)fd * sizeof(file));
-	return file;
+	/* Any structure that begins with a pointer does. */
+	return (struct file *)LOAD(hlist_head, table + (__u64)(unsigned int)fd * sizeof(struct file *), first);
 }
 
 /* The socket behind a descriptor of the current process; 0 when it is something else. */
-static __always_inline __u64 socket_of(int fd, struct file **file, __u64 *ino)
+static __always_inline __u64 socket_of(struct task_struct *task, int fd, struct file **file, __u64 *ino)
 {
 	struct inode *inode;
 	struct socket *socket;
 
-	*file = file_of(fd);
+	*file = file_of(task, fd);
 	if (!*file)
 		return 0;
-	inode = BPF_CORE_READ(*file, f_inode);
-	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFSOCK)
+	inode = LOAD(file, *file, f_inode);
+	if ((LOAD(inode, inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return 0;
-	*ino = BPF_CORE_READ(inode, i_ino);
-	socket = BPF_CORE_READ(*file, private_data);
-	return (__u64)BPF_CORE_READ(socket, sk);
+	*ino = LOAD(inode, inode, i_ino);
+	socket = LOAD(file, *file, private_data);
+	return (__u64)LOAD(socket, socket, sk);
 }
 
 /* Nobody else holds the file. */
@@ -63,14 +62,14 @@ static __always_inline struct inode *inode_of(struct socket *socket)
 /* Inode of the socket at this end; 0 when no process has it yet, or any more. */
 static __always_inline __u64 ino_of(struct sock *sk)
 {
-	struct socket *socket = BPF_CORE_READ(sk, sk_socket);
+	struct socket *socket = SOCK(sk, sk_socket);
 
 	return socket ? BPF_CORE_READ(inode_of(socket), i_ino) : 0;
 }
 
 static __always_inline bool is_tcp(struct sock *sk)
 {
-	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
+	return SOCK(sk, sk_protocol) == IPPROTO_TCP;
 }
 
 static __always_inline bool is_mapped(const __u8 *address)
@@ -105,14 +104,14 @@ static __always_inline void fold_mapped(__u16 *family, __u8 *local, __u8 *remote
 
 static __always_inline void read_inet(struct conn *conn, struct sock *sk)
 {
-	__u16 protocol = BPF_CORE_READ(sk, sk_protocol);
+	__u16 protocol = SOCK(sk, sk_protocol);
 
 	conn->protocol = protocol == IPPROTO_MPTCP ? IPPROTO_TCP : protocol;
-	conn->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
-	conn->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	conn->local_port = COMMON(sk, skc_num);
+	conn->remote_port = bpf_ntohs(COMMON(sk, skc_dport));
 	if (conn->family == AF_INET) {
-		set_address4(conn->local, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
-		set_address4(conn->remote, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+		set_address4(conn->local, COMMON(sk, skc_rcv_saddr));
+		set_address4(conn->remote, COMMON(sk, skc_daddr));
 	} else {
 		bpf_core_read(conn->local, 16, &sk->__sk_common.skc_v6_rcv_saddr);
 		bpf_core_read(conn->remote, 16, &sk->__sk_common.skc_v6_daddr);
@@ -120,18 +119,18 @@ static __always_inline void read_inet(struct conn *conn, struct sock *sk)
 	}
 	/* Before its port is bound, and without a peer, a socket has no addresses to remember. */
 	if (conn->protocol == IPPROTO_TCP && conn->local_port && conn->remote_port)
-		conn->known = BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT;
+		conn->known = COMMON(sk, skc_state) != TCP_SYN_SENT;
 	/* A child of a listener has its backlog; a socket that connects has none. */
-	if (conn->known && !conn->role && BPF_CORE_READ(sk, sk_max_ack_backlog))
+	if (conn->known && !conn->role && SOCK(sk, sk_max_ack_backlog))
 		conn->role = FLAG_SERVER;
 }
 
 static __always_inline void read_unix(struct conn *conn, struct sock *sk)
 {
-	struct sock *peer = BPF_CORE_READ((struct unix_sock *)sk, peer);
+	struct sock *peer = LOAD(unix_sock, sk, peer);
 	__u64 remote = peer ? ino_of(peer) : 0;
 
-	conn->protocol = BPF_CORE_READ(sk, sk_type) != SOCK_STREAM;
+	conn->protocol = SOCK(sk, sk_type) != SOCK_STREAM;
 	*(__u64 *)conn->local = conn->ino;
 	*(__u64 *)conn->remote = remote;
 	/* The server's end gets its inode when it is accepted. */
@@ -143,8 +142,8 @@ static __always_inline void refresh_conn(struct conn *conn, struct sock *sk)
 {
 	if (conn->known)
 		return;
-	conn->family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	conn->ifindex = BPF_CORE_READ(sk, __sk_common.skc_bound_dev_if);
+	conn->family = COMMON(sk, skc_family);
+	conn->ifindex = COMMON(sk, skc_bound_dev_if);
 	conn->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	if (conn->family == AF_UNIX)
 		read_unix(conn, sk);

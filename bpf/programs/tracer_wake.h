@@ -33,19 +33,19 @@ static __always_inline void put_futex(struct event *event, struct pt_regs *regs)
 SEC("tp_btf/sched_waking")
 int BPF_PROG(waking, struct task_struct *woken)
 {
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	__u32 tid = (__u32)pid_tgid, other = woken->pid;
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 tid = task->pid, other = woken->pid;
 	struct thread *thread, *other_thread;
 	struct event *event;
 	__u64 nr;
 
-	if (woken->tgid != pid_tgid >> 32 || tid == 0 || is_left_out(pid_tgid >> 32))
+	if (woken->tgid != task->tgid || tid == 0 || is_left_out(woken->tgid))
 		return 0;
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	/* A write to a socket wakes by its bytes, which are told already. */
 	if (!thread || !thread->armed || thread->call)
 		return 0;
-	nr = SYSCALL((struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf()));
+	nr = SYSCALL((struct pt_regs *)bpf_task_pt_regs(task));
 	if (nr >= SYSCALLS_MAX || !wakers[nr])
 		return 0;
 	other_thread = bpf_map_lookup_elem(&threads, &other);
@@ -56,7 +56,7 @@ int BPF_PROG(waking, struct task_struct *woken)
 	event = reserve(sizeof(*event));
 	if (!event)
 		return 0;
-	begin_event(event, EVENT_WAKE, SOURCE_KERNEL, thread);
+	begin_event_of(event, EVENT_WAKE, SOURCE_KERNEL, task, thread);
 	event->other_tgid = woken->tgid;
 	event->other_tid = other;
 	put_futex(event, (struct pt_regs *)bpf_task_pt_regs(woken));

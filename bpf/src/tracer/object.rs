@@ -7,6 +7,7 @@ use std::path::Path;
 use aya::maps::Map;
 use aya::programs::{BtfTracePoint, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
+use aya_obj::btf::BtfKind;
 
 use super::calls;
 use super::options::TracerOptions;
@@ -15,14 +16,14 @@ use crate::{BpfError, sys};
 
 pub(super) type Result<T> = std::result::Result<T, BpfError>;
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer.o"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer.o"));
 
 /// Where a kernel that is built with type information shows it.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// `struct settings` of `programs/tracer_maps.h`.
-fn settings(options: &TracerOptions) -> [u32; 4] {
-    [options.left_out.unwrap_or(0), options.only.unwrap_or(0), options.ring_bytes / 4, 0]
+fn settings(options: &TracerOptions, casts: bool) -> [u32; 4] {
+    [options.left_out.unwrap_or(0), options.only.unwrap_or(0), options.ring_bytes / 4, u32::from(casts)]
 }
 
 /// The object in the kernel.
@@ -37,7 +38,8 @@ impl Object {
         let btf = Btf::parse_file(path, aya::Endianness::default())
             .map_err(|error| BpfError::NoBtf { path: path.to_owned(), reason: crate::error::text(&error) })?;
         sys::raise_memory_limit();
-        let settings = settings(options);
+        let cast = btf.id_by_type_name_kind("bpf_rdonly_cast", BtfKind::Func).ok();
+        let settings = settings(options, cast.is_some());
         let calls = calls::calls(&options.groups);
         let wakers = calls::wakers();
         let ebpf = EbpfLoader::new()
@@ -48,7 +50,7 @@ impl Object {
             .map_max_entries("events", options.ring_bytes)
             .map_max_entries("threads", options.threads)
             .map_max_entries("conns", options.sockets)
-            .load(OBJECT)
+            .load(&with_cast(cast))
             .map_err(|error| BpfError::load(&error))?;
         Ok(Self { ebpf, btf })
     }
@@ -101,6 +103,26 @@ impl Object {
 fn program_of<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
     ebpf.program_mut(name)
         .ok_or_else(|| BpfError::Load { reason: format!("the embedded object has no program {name}") })
+}
+
+/// The number of the helper that the object calls where it means `bpf_rdonly_cast`.
+const RDONLY_CAST: i32 = 0x7fff_0001;
+
+/// The object with calls of the kernel's own function where it calls [`RDONLY_CAST`]; aya resolves no kernel functions.
+fn with_cast(function: Option<u32>) -> Vec<u8> {
+    // Operation, registers, offset, number: a call of a helper, and one of a kernel function.
+    const CALL: [u8; 4] = [0x85, 0, 0, 0];
+    const CALL_KERNEL: [u8; 4] = [0x85, 0x20, 0, 0];
+    let mut object = OBJECT.to_vec();
+    if let Some(function) = function {
+        for instruction in object.as_chunks_mut::<8>().0 {
+            if instruction[..4] == CALL && instruction[4..] == RDONLY_CAST.to_ne_bytes() {
+                instruction[..4].copy_from_slice(&CALL_KERNEL);
+                instruction[4..].copy_from_slice(&function.to_ne_bytes());
+            }
+        }
+    }
+    object
 }
 
 /// The verifier's last word.

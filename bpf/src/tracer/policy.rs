@@ -1,7 +1,9 @@
 //! How much payload the kernel copies.
 
+use std::io;
+
 use aya::Pod;
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData, MapError};
 
 use super::object::{Object, Result};
 use crate::BpfError;
@@ -106,7 +108,7 @@ impl Policies {
         };
         match removed {
             Ok(()) => self.changed(),
-            Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(BpfError::map(&error)),
         }
     }

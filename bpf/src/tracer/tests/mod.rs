@@ -1,6 +1,12 @@
 //! Real sockets, driven by this process, which the tracer is told to watch.
 
+mod calls;
+mod datagram;
+mod identity;
+mod layout;
 mod less;
-mod watch;
-
+mod limits;
+mod process;
 mod tcp;
+mod uring;
+mod watch;

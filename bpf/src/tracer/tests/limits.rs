@@ -1,0 +1,147 @@
+//! What is left out on purpose, and what is lost: both are counted.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use wirespan_event::{Flags, Kind};
+
+use super::super::{Groups, Scope, Snap, TracerOptions};
+use super::tcp::pair;
+use super::watch::{Seen, this_process, watch};
+use crate::BpfError;
+
+fn exchange(from: &mut TcpStream, to: &mut TcpStream, len: usize) {
+    from.write_all(&vec![b'x'; len]).unwrap();
+    to.read_exact(&mut vec![0; len]).unwrap();
+}
+
+fn captured(seen: &[Seen]) -> Vec<usize> {
+    seen.iter().map(|seen| seen.payload.len()).collect()
+}
+
+#[test]
+fn payload_is_copied_up_to_a_bound_of_the_event_and_one_of_the_message() {
+    let Some(mut watch) = watch(&this_process()) else { return };
+    let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
+    for _ in 0..10 {
+        client.write_all(&[b'x'; 700]).unwrap();
+    }
+    server.read_exact(&mut [0; 7_000]).unwrap();
+    server.write_all(b"back").unwrap();
+    client.read_exact(&mut [0; 4]).unwrap();
+    client.write_all(&[b'x'; 700]).unwrap();
+    let sent = watch.wait_for(11, |seen| {
+        seen.kind() == Kind::Data && seen.header.remote_port == port && !seen.has(Flags::INGRESS)
+    });
+    assert_eq!(captured(&sent), [512, 512, 512, 512, 512, 512, 512, 512, 0, 0, 512]);
+    assert!(sent.iter().all(|seen| seen.has(Flags::TRUNCATED) && seen.header.length == 700));
+    let left_out: Vec<_> = sent.iter().map(|seen| seen.has(Flags::NO_DATA)).collect();
+    assert_eq!(left_out, [[false; 8].as_slice(), &[true, true, false]].concat());
+    let first: Vec<_> = sent.iter().map(|seen| seen.has(Flags::FIRST_IN_DIRECTION)).collect();
+    assert_eq!(first, [[false; 10].as_slice(), &[true]].concat());
+}
+
+#[test]
+fn policies_raise_lower_and_mute() {
+    let Some(mut watch) = watch(&this_process()) else { return };
+    let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
+    let own = client.local_addr().unwrap().port();
+    let mut lens = |watch: &mut super::watch::Watch, expected: usize| {
+        watch.seen.clear();
+        exchange(&mut client, &mut server, 6_000);
+        exchange(&mut server, &mut client, 1);
+        watch.drain();
+        let seen = watch.of_port(expected, Kind::Data, port);
+        captured(
+            &seen
+                .into_iter()
+                .filter(|seen| seen.header.local_port == own && seen.header.length > 1)
+                .collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(lens(&mut watch, 4), [512]);
+    let conn = watch.of_port(1, Kind::Data, port)[0].header.conn;
+    let tracer = |watch: &mut super::watch::Watch, scope, snap| watch.tracer.set_snap(scope, snap).unwrap();
+    tracer(&mut watch, Scope::Process(std::process::id()), Snap::new(5, 5));
+    assert_eq!(lens(&mut watch, 4), [5]);
+    tracer(&mut watch, Scope::Port(port), Snap::new(8_192, 100_000));
+    assert_eq!(lens(&mut watch, 4), [6_000]);
+    tracer(&mut watch, Scope::Connection(conn), Snap::MUTE);
+    let muted = watch.tracer.stats().unwrap().muted;
+    assert_eq!(lens(&mut watch, 2), [] as [usize; 0]);
+    assert!(watch.tracer.stats().unwrap().muted >= muted + 2);
+    watch.tracer.clear_snap(Scope::Connection(conn)).unwrap();
+    watch.tracer.clear_snap(Scope::Port(port)).unwrap();
+    assert_eq!(lens(&mut watch, 4), [5]);
+    watch.tracer.clear_snap(Scope::Port(port)).unwrap();
+}
+
+#[test]
+fn events_that_a_full_ring_has_no_room_for_are_counted() {
+    const EXCHANGES: usize = 500;
+    let groups = Groups { wakes: false, lengths: false, processes: false, ..Groups::default() };
+    let options = TracerOptions { ring_bytes: 16 << 10, groups, ..this_process() };
+    let Some(mut watch) = watch(&options) else { return };
+    let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
+    let before = watch.tracer.stats().unwrap().ring_full;
+    for _ in 0..EXCHANGES {
+        exchange(&mut client, &mut server, 100);
+    }
+    watch.drain();
+    let told = watch.of_port(0, Kind::Data, port);
+    let lost = watch.tracer.stats().unwrap().ring_full - before;
+    // Other tests of this process may lose events as well.
+    assert!(told.len() as u64 + lost >= 2 * EXCHANGES as u64, "{} told, {lost} lost", told.len());
+    assert!(!told.is_empty() && lost > 0);
+    // As soon as there is room, all goes on; what is missing shows in the numbers.
+    watch.seen.clear();
+    exchange(&mut client, &mut server, 100);
+    let data = watch.of_port(2, Kind::Data, port);
+    assert_eq!(data[0].header.tcp_seq, data[1].header.tcp_seq);
+    assert_eq!(data[0].header.conn_event as usize, EXCHANGES);
+}
+
+#[test]
+fn the_tracers_own_process_is_left_out() {
+    let Some(mut watch) = watch(&TracerOptions::default()) else { return };
+    let (mut client, mut server, _) = pair("127.0.0.1", "127.0.0.1");
+    exchange(&mut client, &mut server, 100);
+    assert!(std::process::Command::new("true").status().unwrap().success());
+    watch.wait_for(1, |seen| seen.kind() == Kind::Exit);
+    assert!(watch.seen.iter().all(|seen| seen.header.tgid != std::process::id()));
+}
+
+#[test]
+fn a_group_that_is_off_says_so_and_tells_nothing() {
+    let groups = Groups {
+        data: false,
+        connections: false,
+        turns: false,
+        processes: false,
+        lengths: false,
+        wakes: false,
+    };
+    let Some(watch) = watch(&TracerOptions { groups, ..this_process() }) else { return };
+    assert!(watch.tracer.features().iter().all(|feature| feature.off.as_deref() == Some("switched off")));
+}
+
+#[test]
+fn a_kernel_without_type_information_is_one_sentence() {
+    let options = TracerOptions { btf: Some("/nowhere/vmlinux".into()), ..TracerOptions::default() };
+    let Err(error) = super::super::Tracer::start(&options) else { panic!("started") };
+    assert!(matches!(error, BpfError::NoBtf { .. }));
+    let text = error.to_string();
+    assert!(
+        text.starts_with(
+            "system calls cannot be traced: no type information of the kernel in /nowhere/vmlinux"
+        )
+    );
+    assert_eq!(text.lines().count(), 1);
+}
+
+#[test]
+fn a_program_that_is_not_in_the_object_cannot_be_attached() {
+    let Some(mut watch) = watch(&this_process()) else { return };
+    let failed = watch.tracer.attach_uprobe("no_such_probe", std::path::Path::new("/bin/true"), 0, None);
+    assert!(failed.unwrap_err().to_string().contains("no_such_probe"));
+}
