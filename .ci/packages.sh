@@ -20,7 +20,7 @@ declare -A groups=(
         nodejs:node golang-go:go golang-github-go-sql-driver-mysql-dev:/usr/share/gocode/src/github.com/go-sql-driver/mysql"
     [dpdk]="libdpdk-dev:/usr/include/dpdk pkg-config:pkg-config"
     [instructions]="valgrind:valgrind"
-    [bench]="iproute2:ip libndpi-bin:ndpiReader tcpdump:tcpdump"
+    [bench]="iproute2:ip libndpi-bin:ndpiReader tcpdump:tcpdump nginx:nginx wrk:wrk"
     [peers]="tshark:tshark python3-venv:/usr/share/doc/python3-venv"
     [record]="tcpdump:tcpdump"
 )

@@ -23,6 +23,7 @@
 //! | `compare` | other programs on the same file |
 //! | `requests`, `store` | requests per second into the embedded store, bytes per row, time of an answer |
 //! | `accuracy` | whether calls of real services are linked with the requests for which they were made |
+//! | `tracer` | what tracing system calls costs; events per second; nginx with and without it |
 //! | `instructions`, `callgrind` | instructions per packet, which CI compares |
 //! | `report` | everything, written into `README.md` |
 
@@ -55,6 +56,7 @@ mod split;
 mod stage;
 #[cfg(feature = "store")]
 mod store;
+mod tracer;
 mod traffic;
 
 use clap::{Parser, Subcommand};
@@ -99,6 +101,8 @@ enum Suite {
     /// Links between requests of real services beside the truth
     #[cfg(feature = "accuracy")]
     Accuracy(accuracy::AccuracyArgs),
+    /// What tracing system calls costs, and events per second without loss
+    Tracer(tracer::TracerArgs),
     /// Loss-free rates over a veth pair, by backend and stage
     Live(live::LiveArgs),
     /// Packets per second of each stage over DPDK's net_ring
@@ -129,6 +133,7 @@ fn main() -> ExitCode {
         Suite::Replay(args) => replay::run(&args, &mut output),
         #[cfg(feature = "store")]
         Suite::Store(args) => store::run(&args, &mut output),
+        Suite::Tracer(args) => tracer::run(&args, &mut output),
         Suite::Gen(args) => generate::run(&args, &mut output),
         #[cfg(feature = "accuracy")]
         Suite::Accuracy(args) => accuracy::run(&args, json),
