@@ -263,7 +263,8 @@ impl<'a> Image<'a> {
             let Some(chunk) = buffer.get_mut(..want) else { break };
             let read = self.file.read_at(chunk, from)?;
             let chunk = chunk.get(..read).unwrap_or_default();
-            for (which, finder) in finders.iter().enumerate() {
+            // An empty name asks for nothing.
+            for (which, finder) in finders.iter().enumerate().filter(|(_, finder)| finder.needle().len() > 1) {
                 places.extend(
                     finder
                         .find_iter(chunk)
