@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench peers instructions check-instructions lint fuzz clean cargo engine nextest cargo-fuzz
+.PHONY: help setup build demo test bench accuracy peers instructions check-instructions lint fuzz clean cargo engine nextest cargo-fuzz
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -22,7 +22,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: cargo engine nextest cargo-fuzz $(WEB)/node_modules/.package-lock.json ## Install everything that any target needs
-	@.ci/packages.sh build lint test web fuzz demo bench instructions dpdk
+	@.ci/packages.sh build lint test web fuzz demo accuracy bench instructions dpdk
 
 build: cargo ## Build the wirespan binary (release) into target/release
 	@.ci/packages.sh build
@@ -49,6 +49,10 @@ test: cargo engine nextest $(WEB)/node_modules/.package-lock.json ## Run all tes
 bench: cargo engine ## Measure: one line per measurement, beside its physical limit
 	@.ci/packages.sh build bench
 	cargo run --release --locked -p wirespan-perf -- all
+
+accuracy: cargo ## Compare the links of real services' calls with the truth, into analyzer/stitch/ACCURACY.md (needs root)
+	@.ci/packages.sh build accuracy
+	cargo run --release --locked -p wirespan-perf -- accuracy --write analyzer/stitch/ACCURACY.md
 
 NFSTREAM := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wirespan/nfstream
 peers: ## Install the slower programs that `make bench` compares with: tshark, nfstream

@@ -64,10 +64,25 @@ const calls = Object.fromEntries(targets.map((target) => {
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+// Calls that are made for no request, on the same connections.
+let ticking;
+function tick(target, tag) {
+  let number = 0;
+  ticking ??= setInterval(() => {
+    const id = `${tag}-${1e6 + number++}`;
+    note('called', id);
+    calls[target](id, `/leaf/${id}`, {});
+  }, 1);
+}
+
 const modes = {
   leaf: async () => {},
   nap: async (call, ids) => pause(Math.random() * ids.length),
   seq: async (call, ids) => {
+    for (const id of ids) await call(id);
+  },
+  beside: async (call, ids, target) => {
+    tick(target, ids[0].split('-')[0]);
     for (const id of ids) await call(id);
   },
   all: async (call, ids) => Promise.all(ids.map(call)),
@@ -91,7 +106,7 @@ async function serve(request, response) {
     if (trace) headers.traceparent = `00-${trace}-${crypto.randomBytes(8).toString('hex')}-01`;
     return calls[target](id, `/${[...rest, id].join('/')}`, headers);
   };
-  await modes[mode](call, Array.from({ length: count }, (_, k) => `${own}.${k + 1}`));
+  await modes[mode](call, Array.from({ length: count }, (_, k) => `${own}.${k + 1}`), target);
   response.end(`done ${own}\n`);
 }
 

@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import http.client
 import http.server
+import itertools
 import os
 import random
 import socket
@@ -248,6 +249,7 @@ class Passing(Threads):
 class Loop:
     def __init__(self):
         self.free = {}
+        self.ticking = None
 
     async def serve(self):
         server = await asyncio.start_server(self.connection, LISTEN, int(PORT), backlog=256, ssl=server_tls())
@@ -267,8 +269,8 @@ class Loop:
         finally:
             writer.close()
 
-    async def call(self, request, id):
-        log("called", id, request.id)
+    async def call(self, request, id, parent=None):
+        log("called", id, parent or request.id)
         target = TARGETS[request.target]
         free = self.free.setdefault(target, [])
         if free:
@@ -298,10 +300,21 @@ class Loop:
     async def to_thread(self, request):
         await asyncio.gather(*(asyncio.to_thread(call, request, id) for id in request.calls()))
 
+    async def beside(self, request):
+        if not self.ticking:
+            self.ticking = asyncio.create_task(self.tick(request, request.id.split("-")[0]))
+        await self.sequence(request)
+
+    async def tick(self, request, tag):
+        """Calls that are made for no request, on the same connections."""
+        for number in itertools.count(1000000):
+            await self.call(request, f"{tag}-{number}", "-")
+            await asyncio.sleep(0.001)
+
     async def nap(self, request):
         await asyncio.sleep(random.uniform(0, request.count / 1000))
 
-    modes = {"leaf": leaf, "seq": sequence, "gather": gather, "tothread": to_thread, "nap": nap}
+    modes = {"leaf": leaf, "seq": sequence, "gather": gather, "beside": beside, "tothread": to_thread, "nap": nap}
 
 
 async def read_head(reader):

@@ -50,7 +50,7 @@ mod plot;
 mod receiver;
 mod replay;
 mod report;
-#[cfg(feature = "store")]
+#[cfg(any(feature = "store", test))]
 mod requests;
 mod split;
 mod stage;

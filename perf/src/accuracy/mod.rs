@@ -32,13 +32,14 @@ mod truth;
 
 use anyhow::{Context, bail};
 use page::Page;
-use recording::Recording;
+use recording::{Recording, Run};
 use scenario::Scenario;
 use score::Score;
 use sequence::Compared;
 use serde::Serialize;
 use service::Workshop;
 use std::path::PathBuf;
+use tracing::Tracing;
 use wirespan_host::context::Rules;
 
 /// What `wirespan-perf accuracy` is asked for.
@@ -113,7 +114,7 @@ impl Cell {
 /// Runs the suite.
 pub fn run(args: &AccuracyArgs, json: bool) -> anyhow::Result<()> {
     if args.sequences {
-        return sequences(args.requests, json).map(drop);
+        return sequences(args.requests, &Tracing::start()?, json).map(drop);
     }
     let all = scenario::all();
     for name in &args.scenario {
@@ -132,11 +133,10 @@ pub fn run(args: &AccuracyArgs, json: bool) -> anyhow::Result<()> {
     let temporary = tempfile::Builder::new().prefix("wirespan-events").tempdir()?;
     let directory = args.from.as_deref().or(args.keep_events.as_deref()).unwrap_or(temporary.path());
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let workshop = match args.from {
+    let services: Vec<_> = chosen.iter().flat_map(|scenario| &scenario.services).collect();
+    let tools = match args.from {
         Some(_) => None,
-        None => {
-            Some(Workshop::new(&chosen.iter().flat_map(|scenario| &scenario.services).collect::<Vec<_>>())?)
-        }
+        None => Some((Workshop::new(&services)?, Tracing::start()?)),
     };
 
     let mut cells = Vec::new();
@@ -146,9 +146,10 @@ pub fn run(args: &AccuracyArgs, json: bool) -> anyhow::Result<()> {
                 let mode = if *wire_ids { "ids" } else { "blind" };
                 let path = directory.join(format!("{}-{concurrency}-{mode}.events", scenario.name));
                 let what = || format!("{} at concurrency {concurrency}, {mode}", scenario.name);
-                let recording = match &workshop {
-                    Some(workshop) => {
-                        Recording::make(path, scenario, workshop, concurrency, args.requests, *wire_ids)
+                let recording = match &tools {
+                    Some((workshop, tracing)) => {
+                        let run = Run { scenario, concurrency, requests: args.requests, wire_ids: *wire_ids };
+                        run.record(path, workshop, tracing)
                     }
                     None => Recording::open(path),
                 };
@@ -163,7 +164,10 @@ pub fn run(args: &AccuracyArgs, json: bool) -> anyhow::Result<()> {
         }
     }
     if let Some(file) = &args.write {
-        let sequences = if args.from.is_some() { Vec::new() } else { sequences(args.requests, json)? };
+        let sequences = match &tools {
+            Some((_, tracing)) => sequences(args.requests, tracing, json)?,
+            None => Vec::new(),
+        };
         let page = Page { scenarios: &chosen, cells: &cells, sequences: &sequences };
         std::fs::write(file, page.render()?).with_context(|| format!("cannot write {}", file.display()))?;
     }
@@ -171,8 +175,8 @@ pub fn run(args: &AccuracyArgs, json: bool) -> anyhow::Result<()> {
 }
 
 /// Compares sequence numbers, and prints them as they come.
-fn sequences(requests: usize, json: bool) -> anyhow::Result<Vec<Compared>> {
-    sequence::compare(requests, |compared| {
+fn sequences(requests: usize, tracing: &Tracing, json: bool) -> anyhow::Result<Vec<Compared>> {
+    sequence::compare(requests, tracing, |compared| {
         if json {
             println!("{}", serde_json::to_string(compared)?);
         } else {

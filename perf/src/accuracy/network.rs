@@ -75,7 +75,7 @@ impl Lab {
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("cannot make the router forward")?;
         if network.dnat {
             nft(&format!(
-                "table ip lab {{ chain in {{ type nat hook prerouting priority dstnat; ip daddr {SERVER_BEFORE_DNAT} dnat to {SERVER}; }} }}"
+                "table ip lab {{ chain in {{ type nat hook prerouting priority dstnat; ip daddr {SERVER_BEFORE_DNAT} dnat to {SERVER}\n}}\n}}\n"
             ))?;
         }
         if network.vxlan {
@@ -156,7 +156,7 @@ fn nft(rules: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// tcpdump on one interface.
+/// tcpdump on one interface; it ends with this.
 pub struct Tap {
     /// One of [`TAPS`].
     pub name: &'static str,
@@ -185,16 +185,22 @@ impl Tap {
     }
 
     /// Writes all that it captured; fails when it lost a packet.
-    pub fn stop(mut self) -> anyhow::Result<()> {
+    pub fn stop(&mut self) -> anyhow::Result<()> {
         kill(Pid::from_raw(self.tcpdump.id() as i32), Signal::SIGINT)?;
-        let mut said = Vec::new();
-        for line in self.says.by_ref().lines() {
-            said.push(line?);
-        }
+        let mut said = String::new();
+        self.says.read_to_string(&mut said)?;
         self.tcpdump.wait()?;
-        if !said.iter().any(|line| line == "0 packets dropped by kernel") {
-            bail!("tcpdump on {} lost packets: {}", self.name, said.join(", "));
+        if !said.lines().any(|line| line == "0 packets dropped by kernel") {
+            bail!("tcpdump on {} lost packets: {said}", self.name);
         }
         Ok(())
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        // Only one that has ended cannot be killed.
+        let _ = self.tcpdump.kill();
+        let _ = self.tcpdump.wait();
     }
 }

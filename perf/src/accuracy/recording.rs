@@ -10,19 +10,16 @@ use anyhow::{Context, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use wirespan_event::Entry;
-use wirespan_event::log::LogReader;
 use wirespan_host::context::{ContextConfig, Rules};
 use wirespan_host::{Host, HostConfig};
 use wirespan_records::Span;
+use wirespan_syscalls::{EventSource, LogFile};
 
-/// How often a host is told what time it is, ns.
-const ADVANCE_NS: u64 = 10_000_000;
 /// The last events come within this time.
 pub const SETTLE: Duration = Duration::from_millis(200);
 
@@ -43,57 +40,67 @@ struct Notes {
     services: String,
 }
 
-impl Recording {
-    /// Runs services under the tracer; leaves the events in a file.
-    pub fn make(
+/// What is run.
+pub struct Run<'a> {
+    pub scenario: &'a Scenario,
+    /// Requests at the same time.
+    pub concurrency: usize,
+    /// Requests altogether.
+    pub requests: usize,
+    /// With `traceparent`.
+    pub wire_ids: bool,
+}
+
+impl Run<'_> {
+    /// Runs the services under the tracer; leaves the events in a file.
+    pub fn record(
+        &self,
         events: PathBuf,
-        scenario: &Scenario,
         workshop: &Workshop,
-        concurrency: usize,
-        count: usize,
-        wire_ids: bool,
-    ) -> anyhow::Result<Self> {
+        tracing: &Tracing,
+    ) -> anyhow::Result<Recording> {
+        let &Self { scenario, concurrency, requests: count, wire_ids } = self;
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let tag = format!("p{}r{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
         let notes = in_namespace(|| {
             private_host(workshop)?;
-            std::thread::scope(|scope| {
-                let mut tracer = None;
-                if !scenario.attached_late {
-                    tracer = Some(Tracing::start(scope, &events)?);
-                }
-                let services = Running::start(&scenario.services, workshop, &Place::default())?;
-                let certificate = &workshop.certificate();
-                let requests = Requests {
-                    path: scenario.path,
-                    load: scenario.load,
-                    tls: scenario.services.last().is_some_and(Service::is_tls),
-                    port: services.entry,
-                    tag: &tag,
-                    count,
-                    concurrency,
-                    wire_ids,
-                    certificate,
-                };
-                let tracer = match tracer {
-                    Some(tracer) => tracer,
-                    None => {
-                        let before = format!("{tag}before");
-                        Requests { tag: &before, count: 4 * concurrency, ..requests }.make()?;
-                        Tracing::start(scope, &events)?
-                    }
-                };
-                let made = requests.make();
-                std::thread::sleep(SETTLE);
-                let lost_events = tracer.stop()?;
-                made.with_context(|| services.said())?;
-                Ok(Notes { tag: tag.clone(), requests: count, lost_events, services: services.notes()? })
-            })
+            if !scenario.attached_late {
+                tracing.record(&events)?;
+            }
+            let services = Running::start(&scenario.services, workshop, &Place::default())?;
+            let certificate = &workshop.certificate();
+            let requests = Requests {
+                path: scenario.path,
+                load: scenario.load,
+                tls: scenario.services.last().is_some_and(Service::is_tls),
+                port: services.entry,
+                tag: &tag,
+                count,
+                concurrency,
+                wire_ids,
+                certificate,
+            };
+            let late;
+            let mut tracing = tracing;
+            if scenario.attached_late {
+                let before = format!("{tag}before");
+                Requests { tag: &before, count: 4 * concurrency, ..requests }.make()?;
+                late = Tracing::start()?;
+                late.record(&events)?;
+                tracing = &late;
+            }
+            let made = requests.make();
+            std::thread::sleep(SETTLE);
+            let lost_events = tracing.finish()?;
+            made.with_context(|| services.said())?;
+            Ok(Notes { tag: tag.clone(), requests: count, lost_events, services: services.notes()? })
         })?;
         fs::write(notes_of(&events), serde_json::to_vec(&notes)?)?;
-        Ok(Self { events, notes })
+        Ok(Recording { events, notes })
     }
+}
 
+impl Recording {
     /// A run whose files were kept.
     pub fn open(events: PathBuf) -> anyhow::Result<Self> {
         let notes = notes_of(&events);
@@ -135,24 +142,12 @@ impl Recording {
 
 /// What a host makes of an event log.
 pub fn spans_of(events: &Path, rules: Rules) -> anyhow::Result<Vec<Span>> {
-    let mut log = LogReader::new(File::open(events)?)?;
+    let mut log = LogFile::open(events)?;
     let context = ContextConfig { rules, ..ContextConfig::default() };
     let mut host = Host::new(HostConfig { context, ..HostConfig::default() });
     let mut spans = Vec::new();
-    let (mut now_ns, mut advanced_ns) = (0, 0);
-    while let Some(entry) = log.next_entry()? {
-        match entry {
-            Entry::Clock(clock) => host.set_clock(clock),
-            Entry::Process(key, process) => host.process(key, process.clone()),
-            Entry::Event(event) => {
-                host.event(&event);
-                now_ns = event.header.exit_ns.max(now_ns);
-                if now_ns > advanced_ns + ADVANCE_NS {
-                    host.advance(now_ns, &mut spans);
-                    advanced_ns = now_ns;
-                }
-            }
-        }
+    while let Some(now_ns) = log.next(Duration::ZERO, &mut |entry| host.entry(entry))? {
+        host.advance(now_ns, &mut spans);
     }
     host.finish(&mut spans);
     if log.stats().damaged + log.stats().cut > 0 {

@@ -113,6 +113,8 @@ pub fn all() -> Vec<Scenario> {
         Scenario::new("node-all-redis", "/all.5.redis", [redis(), node("app")]),
         Scenario::new("node-interleaved", "/seq.3.slow/nap.20", [slow(), node("app")]),
         Scenario::new("node-timer", "/later.2.redis", [redis(), node("app")]).aim(NONE),
+        Scenario::new("node-ticker", "/beside.3.redis", [redis(), node("app")]),
+        Scenario::new("asyncio-ticker", "/beside.3.redis", [redis(), python("app", "asyncio")]),
         Scenario::new("asyncio-await", "/seq.3.redis", [redis(), python("app", "asyncio")]),
         Scenario::new("asyncio-gather", "/gather.5.back/leaf", [node("back"), python("app", "asyncio")]),
         Scenario::new("asyncio-interleaved", "/seq.3.slow/nap.20", [slow(), python("app", "asyncio")]),

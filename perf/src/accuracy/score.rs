@@ -5,14 +5,15 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use wirespan_records::{ObservationPoint, Span};
 
-/// How much of the truth was found, and how much was found that is not true. Counts are of calls, unless they say otherwise.
+/// How much of the truth was found, and how much was found that is not true. Counts are of calls that were made for a request, unless
+/// they say otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Calls that were made.
     pub calls: u64,
     /// Linked with the request for which they were made.
     pub right: u64,
-    /// Linked with another request, or with none that is known.
+    /// Linked with another request, or with none that is known; also calls that were made for no request.
     pub wrong: u64,
     /// Seen, but linked with nothing.
     pub orphans: u64,
@@ -44,10 +45,12 @@ impl Score {
             };
             *clients.entry(act).or_default() += 1;
             let Some(link) = span.parent else {
-                score.orphans += 1;
+                // Of what was made for no request, only links are counted.
+                score.orphans += u64::from(parent.is_some());
                 continue;
             };
-            let right = servers.get(&link.span).is_some_and(|(pid, id)| *pid == act.0 && id == parent);
+            let right =
+                servers.get(&link.span).is_some_and(|(pid, id)| *pid == act.0 && Some(id) == parent.as_ref());
             let rule = score.rules.entry(link.rule.as_str().to_owned()).or_default();
             if right {
                 score.right += 1;
@@ -57,7 +60,9 @@ impl Score {
                 rule.1 += 1;
             }
         }
-        score.missing = truth.calls.keys().filter(|act| !clients.contains_key(act)).count() as u64;
+        let missing =
+            truth.calls.iter().filter(|(act, parent)| parent.is_some() && !clients.contains_key(act));
+        score.missing = missing.count() as u64;
         // One call may be several exchanges, as a name's two addresses are.
         score.calls = score.right + score.wrong + score.orphans + score.missing;
         let served: HashMap<&Act, &Span> =
@@ -129,4 +134,67 @@ fn act(span: &Span, tag: &str) -> Option<Act> {
     let texts = [&span.request_resource, &span.request_domain];
     let id = texts.into_iter().flatten().find_map(|text| find_id(text, tag))?;
     Some((span.process.as_ref()?.pid, id.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use wirespan_records::{Parent, Process, Rule};
+
+    /// A span of process 7: its own number, its request's id, its parent's number.
+    fn span(id: u64, point: ObservationPoint, asked: &str, parent: Option<u64>) -> Span {
+        let mut span = crate::requests::Requests::new().next(1_000_000_000_000);
+        span.id = id;
+        span.observation_point = point;
+        span.request_resource = Some(format!("/leaf/{asked}"));
+        span.request_domain = None;
+        span.process = Some(Arc::new(Process { pid: 7, ..Process::default() }));
+        span.parent = parent.map(|span| Parent { span, rule: Rule::Thread, confidence: 0.8 });
+        span
+    }
+
+    #[test]
+    fn links_are_right_only_with_the_request_that_the_ids_say() {
+        let notes = "served t-1 - 7 7 1\nserved t-2 - 7 7 1\nserved t-3 - 7 7 1\ncalled t-1.1 t-1 7 7 1\ncalled t-1.2 t-1 7 7 1\n\
+                     called t-2.1 t-2 7 7 1\ncalled t-2.2 t-2 7 7 1\ncalled t-2.3 t-2 7 7 1\ncalled t-8 - 7 7 1\ncalled t-9 - 7 7 1";
+        let truth = Truth::read(notes, "t").unwrap();
+        let server = |id, asked| span(id, ObservationPoint::ServerProcess, asked, None);
+        let client = |id, asked, parent| span(id, ObservationPoint::ClientProcess, asked, parent);
+        let spans = [
+            server(1, "t-1"),
+            server(2, "t-2"),
+            client(11, "t-1.1", Some(1)),
+            // With another request, with one that is not known, with none; t-2.3 is not seen.
+            client(12, "t-1.2", Some(2)),
+            client(21, "t-2.1", Some(99)),
+            client(22, "t-2.2", None),
+            // Made for no request.
+            client(30, "t-8", None),
+            client(31, "t-9", Some(1)),
+        ];
+        let score = Score::new(&truth, &spans, "t");
+        let counts = (score.right, score.wrong, score.orphans, score.missing, score.missing_requests);
+        assert_eq!(counts, (1, 3, 1, 1, 1));
+        assert_eq!((score.precision(), score.recall()), (0.25, 1.0 / 6.0));
+        assert_eq!(score.rules["thread"], (1, 3));
+    }
+
+    #[test]
+    fn both_ends_of_an_exchange_are_compared() {
+        let truth = Truth::read("called t-1.1 t-1 7 7 1\ncalled t-1.2 t-1 7 7 1", "t").unwrap();
+        let at = |point, asked, seq| {
+            let mut span = span(1, point, asked, None);
+            (span.req_tcp_seq, span.resp_tcp_seq) = (Some(seq), Some(seq));
+            span
+        };
+        let spans = [
+            at(ObservationPoint::ClientProcess, "t-1.1", 5),
+            at(ObservationPoint::ServerProcess, "t-1.1", 5),
+            at(ObservationPoint::ClientProcess, "t-1.2", 6),
+            at(ObservationPoint::ServerProcess, "t-1.2", 7),
+        ];
+        let score = Score::new(&truth, &spans, "t");
+        assert_eq!((score.pairs, score.equal_pairs), (2, 1));
+    }
 }

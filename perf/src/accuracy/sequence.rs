@@ -8,8 +8,9 @@ use super::service::{Place, Program, Running, Service, Workshop};
 use super::streams;
 use super::tracing::Tracing;
 use super::truth::find_id;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde::Serialize;
+use std::time::{Duration, Instant};
 use wirespan_host::context::Rules;
 use wirespan_records::{ObservationPoint, Span};
 
@@ -48,6 +49,7 @@ fn services() -> [Vec<Service>; 2] {
 /// Tries every network.
 pub fn compare(
     requests: usize,
+    tracing: &Tracing,
     mut each: impl FnMut(&Compared) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<Compared>> {
     let services = services();
@@ -56,7 +58,7 @@ pub fn compare(
     for network in NETWORKS {
         // A thread of its own, which the namespaces end with.
         let compared = std::thread::scope(|scope| {
-            let thread = scope.spawn(|| compare_in(network, requests, &services, &workshop));
+            let thread = scope.spawn(|| compare_in(network, requests, &services, &workshop, tracing));
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         for compared in compared.with_context(|| network.name)? {
@@ -72,37 +74,36 @@ fn compare_in(
     requests: usize,
     [servers, clients]: &[Vec<Service>; 2],
     workshop: &Workshop,
+    tracing: &Tracing,
 ) -> anyhow::Result<Vec<Compared>> {
     let directory = tempfile::Builder::new().prefix("wirespan-sequence").tempdir()?;
     let events = directory.path().join("events");
     let lab = Lab::new(network)?;
     let taps = lab.capture(directory.path())?;
     let tags: Vec<_> = (0..PATHS.len()).map(|path| format!("p{}s{path}", std::process::id())).collect();
-    std::thread::scope(|scope| {
-        let tracer = Tracing::start(scope, &events)?;
-        lab.enter_server()?;
-        let place = Place { listen: "0.0.0.0", called: lab.server_address(), known: &[] };
-        let servers = Running::start(servers, workshop, &place)?;
-        lab.enter_client()?;
-        let place = Place { known: &servers.urls, ..Place::default() };
-        let clients = Running::start(clients, workshop, &place)?;
-        for ((path, _), tag) in PATHS.iter().zip(&tags) {
-            let requests = Requests {
-                path,
-                load: Load::KeepAlive,
-                tls: false,
-                port: clients.entry,
-                tag,
-                count: requests,
-                concurrency: CONCURRENCY,
-                wire_ids: false,
-                certificate: &workshop.certificate(),
-            };
-            requests.make().with_context(|| clients.said() + &servers.said())?;
-        }
-        std::thread::sleep(SETTLE);
-        tracer.stop()
-    })?;
+    tracing.record(&events)?;
+    lab.enter_server()?;
+    let place = Place { listen: "0.0.0.0", called: lab.server_address(), known: &[] };
+    let servers = Running::start(servers, workshop, &place)?;
+    lab.enter_client()?;
+    let place = Place { known: &servers.urls, ..Place::default() };
+    let clients = Running::start(clients, workshop, &place)?;
+    for ((path, _), tag) in PATHS.iter().zip(&tags) {
+        let requests = Requests {
+            path,
+            load: Load::KeepAlive,
+            tls: false,
+            port: clients.entry,
+            tag,
+            count: requests,
+            concurrency: CONCURRENCY,
+            wire_ids: false,
+            certificate: &workshop.certificate(),
+        };
+        requests.make().with_context(|| clients.said() + &servers.said())?;
+    }
+    std::thread::sleep(SETTLE);
+    tracing.finish()?;
 
     let spans = spans_of(&events, Rules::BLIND)?;
     let id = |text: &str| tags.iter().find_map(|tag| find_id(text, tag)).map(str::to_owned);
@@ -120,10 +121,22 @@ fn compare_in(
         .collect();
     let expected = 2 * requests as u64 * PATHS.iter().map(|(_, calls)| calls).sum::<u64>();
     let mut compared = Vec::new();
-    for tap in taps {
-        let (name, file) = (tap.name, tap.file.clone());
+    for mut tap in taps {
+        let name = tap.name;
+        // tcpdump is behind while the machine is busy, and reads no more once it is told to stop.
+        let end = Instant::now() + Duration::from_secs(20);
+        let places = loop {
+            let places = streams::exchanges(&tap.file, id)?;
+            let shown = places.keys().filter(|id| id.contains('.')).count() as u64;
+            if 2 * shown == expected {
+                break places;
+            }
+            if Instant::now() > end {
+                bail!("the capture at {name} shows {shown} exchanges, {} were made", expected / 2);
+            }
+            std::thread::sleep(SETTLE);
+        };
         tap.stop()?;
-        let places = streams::exchanges(&file, id)?;
         let equal = calls.iter().filter(|(id, span)| {
             let place = span.req_tcp_seq.zip(span.resp_tcp_seq);
             place.is_some() && places.get(id) == place.as_ref()

@@ -30,7 +30,8 @@ pub fn exchanges(file: &Path, id: impl Fn(&str) -> Option<String>) -> anyhow::Re
     }
     while let Some((record, behind)) = rest.split_at_checked(16) {
         let length = u32::from_le_bytes(record[8..12].try_into()?) as usize;
-        let (frame, behind) = behind.split_at_checked(length).context("the capture file is cut")?;
+        // The last frame may be on its way into the file.
+        let Some((frame, behind)) = behind.split_at_checked(length) else { break };
         take_frame(frame, &mut streams);
         rest = behind;
     }
@@ -105,5 +106,63 @@ impl Stream {
             }
         }
         Some((first, bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame from one port of a host to one of another, in VXLAN or not.
+    fn frame(
+        from: (u8, u16),
+        to: (u8, u16),
+        flags: u8,
+        sequence: u32,
+        payload: &[u8],
+        vxlan: bool,
+    ) -> Vec<u8> {
+        let ip = |protocol: u8, l4: &[u8]| {
+            let mut ip = vec![0x45, 0];
+            ip.extend((20 + l4.len() as u16).to_be_bytes());
+            ip.extend([0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, from.0, 10, 0, 0, to.0]);
+            [&[0; 12][..], &[8, 0], &ip, l4].concat()
+        };
+        let ports = [from.1.to_be_bytes(), to.1.to_be_bytes()].concat();
+        let tcp = [&ports[..], &sequence.to_be_bytes(), &[0; 4], &[0x50, flags, 0, 0, 0, 0, 0, 0], payload]
+            .concat();
+        let inner = ip(6, &tcp);
+        if vxlan { ip(17, &[&[0, 9, 0x12, 0xb5, 0, 0, 0, 0][..], &[0; 8], &inner].concat()) } else { inner }
+    }
+
+    #[test]
+    fn exchanges_are_where_their_bytes_are() {
+        const SYN: u8 = 2;
+        let (client, server) = ((1, 40_000), (2, 80));
+        for vxlan in [false, true] {
+            // The second request is early, is sent twice, and begins within a segment.
+            let frames = [
+                frame(client, server, SYN, 99, b"", vxlan),
+                frame(server, client, SYN, u32::MAX, b"", vxlan),
+                frame(client, server, 16, 110, b"\r\nGET /b HTTP/1.1\r\n\r\n", vxlan),
+                frame(client, server, 16, 100, b"GET /a HT\r", vxlan),
+                frame(client, server, 16, 110, b"\r\nGET /b HTTP/1.1\r\n\r\n", vxlan),
+                frame(server, client, 16, 0, b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", vxlan),
+            ];
+            let mut bytes = vec![0; 24];
+            bytes[..4].copy_from_slice(&[0xd4, 0xc3, 0xb2, 0xa1]);
+            for frame in &frames {
+                bytes.extend([0; 8]);
+                bytes.extend((frame.len() as u32).to_le_bytes());
+                bytes.extend((frame.len() as u32).to_le_bytes());
+                bytes.extend(frame);
+            }
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), bytes).unwrap();
+            let id = |text: &str| text.split(' ').nth(1).map(str::to_owned);
+            let found = exchanges(file.path(), id).unwrap();
+            assert_eq!(found.len(), 2);
+            assert_eq!((found["/a"], found["/b"]), ((100, 0), (112, 19)));
+        }
     }
 }

@@ -1,85 +1,127 @@
-//! The tracer, while services run.
+//! The tracer, and what it says while services run.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Scope, ScopedJoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
-use wirespan_bpf::tracer::{Tracer, TracerOptions};
 use wirespan_event::log::LogWriter;
-use wirespan_event::{Clock, Entry, Kind};
-use wirespan_syscalls::Processes;
-use wirespan_syscalls::tls::Libraries;
+use wirespan_event::{Clock, Entry, ProcessKey};
+use wirespan_records::Process;
+use wirespan_syscalls::source::TracerOptions;
+use wirespan_syscalls::{EventSource, Live, LiveOptions, SourceError};
 
 /// How long the tracer waits for events.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// On a thread of its own, until it is stopped.
-pub struct Tracing<'scope> {
-    thread: ScopedJoinHandle<'scope, anyhow::Result<u64>>,
-    stop: Arc<AtomicBool>,
+/// Traces all processes but this one, on a thread of its own. One tracer serves many runs: taking its probes away takes long.
+pub struct Tracing {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Result<(), SourceError>>>,
 }
 
-impl<'scope> Tracing<'scope> {
-    /// Traces all processes but this one into an event log.
-    pub fn start(scope: &'scope Scope<'scope, '_>, events: &Path) -> anyhow::Result<Self> {
-        let log = LogWriter::new(File::create(events)?)?;
-        let mut tracer = Tracer::start(&TracerOptions::default()).context("cannot trace")?;
-        let mut libraries = Libraries::new(&mut tracer);
-        for entry in std::fs::read_dir("/proc")?.flatten() {
-            if let Some(tgid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-                libraries.process_started(tgid, &mut tracer);
-            }
-        }
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        Ok(Self { thread: scope.spawn(move || trace(tracer, libraries, log, &stopped)), stop })
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    heard: Mutex<Heard>,
+}
+
+#[derive(Default)]
+struct Heard {
+    /// What every log begins with.
+    clock: Clock,
+    processes: HashMap<ProcessKey, Arc<Process>>,
+    log: Option<LogWriter<File>>,
+    /// Why the log is not complete.
+    failure: Option<std::io::Error>,
+    lost: u64,
+    lost_before: u64,
+}
+
+impl Tracing {
+    /// Starts the tracer.
+    pub fn start() -> anyhow::Result<Self> {
+        let options = LiveOptions {
+            tracer: TracerOptions::default(),
+            tls: true,
+            limits: None,
+            own: Vec::new(),
+            record: None,
+        };
+        let live = Live::start(options).context("cannot trace")?;
+        let shared = Arc::<Shared>::default();
+        let of_thread = Arc::clone(&shared);
+        Ok(Self { shared, thread: Some(std::thread::spawn(move || trace(live, &of_thread))) })
     }
 
-    /// How many events were lost.
-    pub fn stop(self) -> anyhow::Result<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    /// Writes what is said from now on to an event log.
+    pub fn record(&self, events: &Path) -> anyhow::Result<()> {
+        let mut log = LogWriter::new(File::create(events)?)?;
+        let mut heard = self.shared.heard();
+        log.write(Entry::Clock(heard.clock))?;
+        for (key, process) in &heard.processes {
+            log.write(Entry::Process(*key, process))?;
+        }
+        heard.log = Some(log);
+        heard.lost_before = heard.lost;
+        Ok(())
+    }
+
+    /// Ends the event log. Gives how many events were lost meanwhile.
+    pub fn finish(&self) -> anyhow::Result<u64> {
+        let mut heard = self.shared.heard();
+        let mut log = heard.log.take().context("nothing is recorded")?;
+        log.flush()?;
+        if let Some(error) = heard.failure.take() {
+            return Err(error).context("the event log is not complete");
+        }
+        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            bail!("the tracer has ended");
+        }
+        Ok(heard.lost - heard.lost_before)
     }
 }
 
-fn trace(mut tracer: Tracer, mut libraries: Libraries, mut log: LogWriter<File>, stop: &AtomicBool) -> anyhow::Result<u64> {
-    let now = |clock| -> u64 {
-        let time = nix::time::clock_gettime(clock).map(Duration::from).unwrap_or_default();
-        time.as_nanos() as u64
-    };
-    let clock =
-        Clock { boot_ns: now(nix::time::ClockId::CLOCK_REALTIME) - now(nix::time::ClockId::CLOCK_BOOTTIME) };
-    let mut processes = Processes::new(clock);
-    processes.scan();
-    log.write(Entry::Clock(clock))?;
-    let mut started: Vec<u32> = Vec::new();
-    let mut result = Ok(());
-    while !stop.load(Ordering::Relaxed) {
-        for tgid in started.drain(..) {
-            libraries.process_started(tgid, &mut tracer);
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(Err(error))) => eprintln!("the tracer ended: {error}"),
+            Some(Err(panic)) if !std::thread::panicking() => std::panic::resume_unwind(panic),
+            _ => {}
         }
-        libraries.advance(&mut tracer);
-        tracer.wait(PATIENCE)?;
-        tracer.drain(&mut |event| {
-            let header = event.header;
-            if header.kind() == Some(Kind::Exec) {
-                started.push(header.tgid);
-            } else if header.kind() == Some(Kind::Fork) && header.other_tgid != header.tgid {
-                started.push(header.other_tgid);
-            }
-            processes.observe(&event);
-            if let Some(process) = processes.news(event.header) {
-                result = log.write(Entry::Process(event.header.process(), &process));
-            }
-            if let Err(error) = log.write(Entry::Event(event)) {
-                result = Err(error);
-            }
-        });
     }
-    result?;
-    log.flush()?;
-    Ok(tracer.stats()?.lost())
+}
+
+impl Shared {
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn trace(mut live: Live, shared: &Shared) -> Result<(), SourceError> {
+    while !shared.stop.load(Ordering::Relaxed) {
+        live.next(PATIENCE, &mut |entry| shared.heard().take(entry))?;
+        shared.heard().lost = live.counts().lost().map(|(_, events)| events).sum();
+        for note in live.notes() {
+            eprintln!("the tracer says: {note}");
+        }
+    }
+    Ok(())
+}
+
+impl Heard {
+    fn take(&mut self, entry: Entry<'_>) {
+        match entry {
+            Entry::Clock(clock) => self.clock = clock,
+            Entry::Process(key, process) => drop(self.processes.insert(key, Arc::clone(process))),
+            Entry::Event(_) => {}
+        }
+        if let Some(Err(error)) = self.log.as_mut().map(|log| log.write(entry)) {
+            self.failure = Some(error);
+        }
+    }
 }

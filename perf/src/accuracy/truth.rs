@@ -11,8 +11,8 @@ pub type Act = (u32, String);
 pub struct Truth {
     /// Requests that were served.
     pub served: Vec<Act>,
-    /// Calls, and the id of the request that each was made for; that was served by the same process.
-    pub calls: HashMap<Act, String>,
+    /// Calls, and the id of the request that each was made for, if any; that was served by the same process.
+    pub calls: HashMap<Act, Option<String>>,
 }
 
 impl Truth {
@@ -20,7 +20,7 @@ impl Truth {
     ///
     /// ```text
     /// served ID - PID TID NS
-    /// called ID PARENT PID TID NS
+    /// called ID PARENT PID TID NS (- when it was made for no request)
     /// proxied /.../ID PID
     /// ```
     pub fn read(notes: &str, tag: &str) -> anyhow::Result<Self> {
@@ -47,10 +47,13 @@ impl Truth {
             // The ids must say the same: a call has its request's id and a number, a proxy changes nothing.
             if parent == id {
                 truth.served.push(act.clone());
+            } else if parent == "-" {
+                truth.calls.insert(act, None);
+                continue;
             } else if id.rsplit_once('.').is_none_or(|(of, _)| of != parent) {
                 bail!("a service called {id} for {parent}");
             }
-            truth.calls.insert(act, parent.to_owned());
+            truth.calls.insert(act, Some(parent.to_owned()));
         }
         Ok(truth)
     }
@@ -81,13 +84,14 @@ mod tests {
     #[test]
     fn notes_and_ids_must_agree() {
         let truth = Truth::read(
-            "served t-1 - 7 8 99\ncalled t-1.2 t-1 7 9 99\nproxied /a/t-1 5 0.01\nserved w-0 - 1 1 1",
+            "served t-1 - 7 8 99\ncalled t-1.2 t-1 7 9 99\nproxied /a/t-1 5 0.01\nserved w-0 - 1 1 1\ncalled t-9 - 7 8 9",
             "t",
         );
         let truth = truth.unwrap();
         assert_eq!(truth.served, [(7, "t-1".to_owned()), (5, "t-1".to_owned())]);
-        assert_eq!(truth.calls[&(7, "t-1.2".to_owned())], "t-1");
-        assert_eq!(truth.calls[&(5, "t-1".to_owned())], "t-1");
+        assert_eq!(truth.calls[&(7, "t-1.2".to_owned())].as_deref(), Some("t-1"));
+        assert_eq!(truth.calls[&(7, "t-9".to_owned())], None);
+        assert_eq!(truth.calls[&(5, "t-1".to_owned())].as_deref(), Some("t-1"));
         assert!(Truth::read("called t-1.2 t-3 7 9 99", "t").is_err());
         assert!(Truth::read("called t-1.2", "t").is_err());
     }
