@@ -76,6 +76,8 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	if (nr >= SYSCALLS_MAX || !calls[nr] || calls[nr] >= CALL_CLOSE)
 		return 0;
 	task = this_task();
+	if (!may_be_in_call(task))
+		return 0;
 	tid = TASK(task, pid);
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	if (!thread || !thread->call || thread->nr != nr)
@@ -90,7 +92,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	default:
 		tell_data(task, thread, tid, result);
 	}
-	thread->call = CALL_NONE;
+	leave_call(task, thread);
 	return 0;
 }
 

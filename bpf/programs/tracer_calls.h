@@ -12,6 +12,55 @@ static __always_inline bool is_ingress(__u8 call)
 	return call >= CALL_READ && call <= CALL_RECVMMSG;
 }
 
+/* Stacks are 16 KiB, behind a page that guards them. */
+static __always_inline __u64 *place_of(__u64 stack)
+{
+	return &in_call[stack >> 15 & (PLACES - 1)];
+}
+
+/* The thread is in a call that is remembered from now on. */
+static __always_inline void enter_call(struct task_struct *task, struct thread *thread, __u8 call)
+{
+	__u64 stack = (__u64)TASK(task, stack), *place = place_of(stack), other;
+
+	thread->call = call;
+	if (HAS_ATOMICS) {
+		other = __sync_val_compare_and_swap(place, 0, stack);
+	} else {
+		other = *place;
+		if (!other)
+			*place = stack;
+	}
+	if (other && other != stack && !thread->crowded) {
+		thread->crowded = 1;
+		__sync_fetch_and_add(&crowded, 1);
+	}
+}
+
+/* The thread may be in such a call. */
+static __always_inline bool may_be_in_call(struct task_struct *task)
+{
+	__u64 stack = (__u64)TASK(task, stack);
+
+	return *place_of(stack) == stack || *(volatile __u32 *)&crowded;
+}
+
+/* It is not any more. */
+static __always_inline void leave_call(struct task_struct *task, struct thread *thread)
+{
+	__u64 stack = (__u64)TASK(task, stack), *place = place_of(stack);
+
+	if (*place == stack)
+		*place = 0;
+	if (!thread)
+		return;
+	thread->call = CALL_NONE;
+	if (thread->crowded) {
+		thread->crowded = 0;
+		__sync_fetch_and_add(&crowded, -1);
+	}
+}
+
 /* Remembers a call on a socket. The flags of a receive say whether it takes the bytes out of the socket. */
 static __always_inline void remember(struct pt_regs *regs, struct task_struct *task, __u16 nr, __u8 call)
 {
@@ -76,7 +125,7 @@ static __always_inline void remember(struct pt_regs *regs, struct task_struct *t
 	thread->count = ARG2(regs);
 	thread->name = name;
 	thread->armed = 1;
-	thread->call = call;
+	enter_call(task, thread, call);
 	thread->enter_ns = bpf_ktime_get_boot_ns();
 }
 

@@ -262,6 +262,8 @@ struct sockaddr_any {
 
 /* Helpers of newer kernels than 5.8: where they are missing, the loader makes the condition false, and the verifier drops the call. */
 #define HAS_TASK_BTF bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
+/* Came with the atomic operations that return what was there. */
+#define HAS_ATOMICS bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_check_mtu)
 #define HAS_TASK_REGS bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)
 
 #endif

@@ -20,6 +20,7 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 	if (length <= 0 || is_left_out(tgid))
 		return 0;
 	thread = bpf_map_lookup_elem(&threads, &tid);
+	/* In a call that is remembered, its end tells of them. */
 	if (thread && thread->call && thread->sk == sk)
 		return 0;
 	family = COMMON(socket, skc_family);

@@ -68,7 +68,7 @@ static __always_inline void remember_accept(struct task_struct *task, __u16 nr)
 		return;
 	thread->sk = 0;
 	thread->nr = nr;
-	thread->call = CALL_ACCEPT;
+	enter_call(task, thread, CALL_ACCEPT);
 	thread->enter_ns = bpf_ktime_get_boot_ns();
 }
 
@@ -212,6 +212,8 @@ int BPF_PROG(process_exit, struct task_struct *task)
 	__u32 tid = task->pid, tgid = task->tgid;
 	bool is_last = BPF_CORE_READ(task, signal, live.counter) == 0;
 
+	/* A thread that is killed in a call never comes to the call's end. */
+	leave_call(task, bpf_map_lookup_elem(&threads, &tid));
 	bpf_map_delete_elem(&threads, &tid);
 	if (is_left_out(tgid))
 		return 0;

@@ -81,8 +81,9 @@ struct thread {
 	__u32 last_seq; /* of its first byte */
 	__u32 last_length;
 	__u8 last_ingress;
+	__u8 crowded; /* its place in `in_call` is another's */
 	__u8 armed; /* used a socket, or was woken by one that did: its wake-ups are told */
-	__u8 pad[2];
+	__u8 pad[1];
 };
 
 #define CALL_INGRESS 1
@@ -97,6 +98,14 @@ struct {
 	__type(value, struct thread);
 	__uint(max_entries, 32768);
 } threads SEC(".maps");
+
+/* Which threads are in a call that is remembered, by the address of their stack: the end of any other call is told from theirs
+ * without looking in a map. Two threads with the same place are rare; `crowded` counts those that found theirs taken, and while
+ * there are any, all ends look in the map. */
+#define PLACES (1 << 16)
+
+__u64 in_call[PLACES];
+__u32 crowded;
 
 /* A socket, by the address of its struct sock. `ino`, which no two sockets share, tells when that address is used again. */
 struct conn {
