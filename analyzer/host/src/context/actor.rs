@@ -30,7 +30,7 @@ pub(crate) struct Current {
     /// It came with the head of a message, not with more of its bytes.
     told: bool,
     /// Requests that were made for it so far.
-    made: u32,
+    pub made: u32,
 }
 
 /// What a thread was made go on for.
@@ -67,6 +67,10 @@ pub(crate) struct Actor {
     pub serves: bool,
     /// It had requests of several connections open at a time.
     pub several: bool,
+    /// It made requests before others were answered: it does not wait for answers.
+    pub overlaps: bool,
+    /// The last request that it made, and the thread's event.
+    pub asks: Option<(u64, (u32, u32))>,
     /// Time of its last event, ns; 0 for none.
     pub last_ns: u64,
     /// The coroutine that made this one; 0 for none.
@@ -107,8 +111,8 @@ impl Actor {
         self.woken.clear();
     }
 
-    /// The head of a message came in.
-    pub(crate) fn head(&mut self, at: &Moment, node: Node, group: u64) {
+    /// The head of a message came in. Says with which group, and how many came with that so far.
+    pub(crate) fn head(&mut self, at: &Moment, node: Node, group: u64) -> (u64, usize) {
         let event = (at.tid, at.thread_event);
         if let Some(current) = &mut self.current
             && current.told
@@ -117,11 +121,12 @@ impl Actor {
             if current.nodes.len() < MAX_NODES {
                 current.nodes.push(node);
             }
-            return;
+            return (current.group, current.nodes.len());
         }
         let nodes = Nodes::from_iter([node]);
         self.current = Some(Current { nodes, group, turn: at.turn, event, told: true, made: 0 });
         self.woken.clear();
+        (group, 1)
     }
 
     /// A request of this connection is open from now on.
@@ -181,6 +186,8 @@ impl Actor {
     pub(crate) fn only_open(&self) -> Option<u64> {
         match self.open.as_slice() {
             &[(span, _)] if !self.unsure => Some(span),
+            // Who waits for each answer works on one request after the other, in the order in which a connection brought them.
+            &[(span, _), ..] if !self.unsure && !self.several && !self.overlaps => Some(span),
             _ => None,
         }
     }
@@ -232,10 +239,6 @@ impl Actor {
             };
             add(only, class, rule, 0, 0);
         }
-        if only.is_none() && !self.several && self.open.len() > 1 && self.current(at).is_none() {
-            let nodes = self.open.iter().map(|(span, _)| Node::Server(*span)).collect();
-            add(&nodes, Class::Order, Rule::Thread, 0, 0);
-        }
         if out.is_empty() && !self.several {
             out.extend(self.woken_piece());
         }
@@ -263,10 +266,24 @@ impl Actor {
         nodes
     }
 
-    /// A request was made.
+    /// A request was made, or one was answered that came with others.
     pub(crate) fn made_one(&mut self) {
         if let Some(current) = &mut self.current {
             current.made += 1;
+        }
+    }
+
+    /// It is about to make a request.
+    pub(crate) fn asks(&mut self, span: u64, at: &Moment) {
+        let event = (at.tid, at.thread_event);
+        self.overlaps |= self.asks.is_some_and(|(_, other)| other != event);
+        self.asks = Some((span, event));
+    }
+
+    /// A request that it made has its answer, or will have none.
+    pub(crate) fn answered(&mut self, span: u64) {
+        if self.asks.is_some_and(|(asked, _)| asked == span) {
+            self.asks = None;
         }
     }
 

@@ -34,6 +34,9 @@ pub(super) struct Client {
     pub sent_ns: u64,
     /// The coroutine that began it; 0 for none.
     pub coroutine: u64,
+    actor: ActorId,
+    /// The event that brought its response, and which of those that came with it it was.
+    pub group: (u64, usize),
     pub heard_ns: Option<u64>,
     pub evidence: Pieces,
     /// Client requests that were made in the context of this one's response.
@@ -94,6 +97,17 @@ impl Starts {
     }
 }
 
+/// What was done for requests or responses that came with one event.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    /// How many came.
+    pub came: usize,
+    /// Requests made, and for responses also requests answered.
+    pub count: usize,
+    /// Requests that were answered, by position.
+    pub answered: SmallVec<[(usize, u64); 2]>,
+}
+
 /// When something is to be looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Check {
@@ -120,7 +134,7 @@ pub(super) struct ProcessState {
     pub(super) peers: HashMap<u64, Starts>,
     pub(super) answers: Starts,
     /// How many requests were made for what came with one event.
-    pub(super) made: HashMap<u64, u32>,
+    pub(super) made: HashMap<u64, Made>,
     pub(super) trust: Trust,
     groups: u64,
     coroutines: u64,
@@ -304,10 +318,11 @@ impl ProcessState {
         conn: u64,
         ids: (Option<Box<str>>, Option<Box<str>>),
     ) {
-        let group = self.group();
+        let new = self.group();
         let actor = self.actor(at);
-        actor.head(at, Node::Server(span), group);
+        let (group, came) = actor.head(at, Node::Server(span), new);
         actor.opens(span, conn);
+        self.came(group, came);
         self.conns.entry(conn).or_default().open.push(span);
         self.since.insert((at.time_ns, span));
         self.servers.insert(
@@ -359,10 +374,14 @@ impl ProcessState {
             _ => opened.into_iter().map(|piece| Evidence { rule: Rule::Socket, ..piece }).collect(),
         };
         self.allow(config, &mut evidence);
-        for piece in &evidence {
-            *self.made.entry(piece.group).or_default() += 1;
+        if let Some(piece) = evidence.first()
+            && piece.group != 0
+        {
+            self.made.entry(piece.group).or_default().count += 1;
         }
-        self.actor(began).made_one();
+        let actor = self.actor(began);
+        actor.made_one();
+        actor.asks(span, began);
         self.sent.insert((began.time_ns, span));
         self.clients.insert(
             span,
@@ -371,6 +390,8 @@ impl ProcessState {
                 peer,
                 sent_ns: began.time_ns,
                 coroutine,
+                actor: ActorId::of(began),
+                group: (0, 0),
                 heard_ns: None,
                 evidence: Pieces::new(),
                 after: SmallVec::new(),
@@ -455,11 +476,23 @@ impl ProcessState {
         }
     }
 
+    /// Of several that come with one event it matters how many there are.
+    fn came(&mut self, group: u64, came: usize) {
+        if came > 1 {
+            self.made.entry(group).or_default().came = came;
+        }
+    }
+
     fn client_response(&mut self, at: &Moment, span: u64) {
-        let group = self.group();
-        self.actor(at).head(at, Node::Client(span), group);
+        let new = self.group();
+        let (group, came) = self.actor(at).head(at, Node::Client(span), new);
+        self.came(group, came);
         let Some(client) = self.clients.get_mut(&span) else { return };
         client.heard_ns = Some(at.time_ns);
+        client.group = (group, came.saturating_sub(1));
+        if let Some(actor) = self.actors.get_mut(&client.actor) {
+            actor.answered(span);
+        }
         if let Some(conn) = self.conns.get_mut(&client.conn) {
             conn.asked.retain(|asked| *asked != span);
             conn.answered = Some(span);
@@ -480,6 +513,14 @@ impl ProcessState {
         if let ([Node::Client(client)], true) = (nodes.as_slice(), config.rules.allow(rule)) {
             let nodes = Nodes::from_iter([Node::Server(span)]);
             self.connect(*client, Evidence { nodes, class, rule, position: 0, group: 0 });
+        }
+        if let Some(current) = self.actors.get(&ActorId::of(at)).and_then(|actor| actor.current(at))
+            && matches!(current.nodes.as_slice(), [Node::Client(_), Node::Client(_), ..])
+        {
+            let made = self.made.entry(current.group).or_default();
+            made.answered.push((current.made as usize, span));
+            made.count += 1;
+            self.actor(at).made_one();
         }
         if at.coroutine != 0 && config.rules.coroutine {
             self.answering_coroutine(at, span);
@@ -535,10 +576,12 @@ impl ProcessState {
 
     fn over(&mut self, config: &ContextConfig, at: &Moment, span: u64) {
         self.close_server(config, at, span);
-        if let Some(client) = self.clients.get(&span)
-            && let Some(conn) = self.conns.get_mut(&client.conn)
-        {
+        let Some(client) = self.clients.get(&span) else { return };
+        if let Some(conn) = self.conns.get_mut(&client.conn) {
             conn.asked.retain(|asked| *asked != span);
+        }
+        if let Some(actor) = self.actors.get_mut(&client.actor) {
+            actor.answered(span);
         }
     }
 

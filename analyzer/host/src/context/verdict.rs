@@ -61,10 +61,21 @@ impl ProcessState {
         }
     }
 
-    /// Which of several requests that came together it was made for, if that can be told.
-    fn one_of(&self, client: &Client, piece: &Evidence) -> Option<u64> {
+    /// The one request that evidence speaks of: the only one, or the one whose turn it was among those that came with one
+    /// event, if for each of them one was made.
+    fn points_to(&self, piece: &Evidence) -> Option<Node> {
         if let [node] = piece.nodes.as_slice() {
-            return self.stands_for(*node).filter(|server| self.fits(client, *server));
+            return Some(*node);
+        }
+        let made = self.made.get(&piece.group)?;
+        let one_each = made.came == piece.nodes.len() && made.count == made.came;
+        piece.nodes.get(piece.position as usize).copied().filter(|_| one_each)
+    }
+
+    /// The server request that evidence leads to, if that can be told.
+    fn one_of(&self, client: &Client, piece: &Evidence) -> Option<u64> {
+        if let Some(node) = self.points_to(piece) {
+            return self.stands_for(node).filter(|server| self.fits(client, *server));
         }
         // A request that was answered before this one's response came did not need it.
         let can = |server: u64| {
@@ -77,23 +88,23 @@ impl ProcessState {
         };
         let mut possible = Servers::new();
         for node in &piece.nodes {
-            if let Some(server) = self.stands_for(*node)
-                && can(server)
-                && !possible.contains(&server)
-            {
+            let server = self.stands_for(*node)?;
+            if can(server) && !possible.contains(&server) {
                 possible.push(server);
             }
         }
-        if let [server] = possible.as_slice() {
-            return Some(*server);
+        match possible.as_slice() {
+            [server] => Some(*server),
+            _ => None,
         }
-        let made = self.made.get(&piece.group).copied()?;
-        let all_servers = piece.nodes.iter().all(|node| matches!(node, Node::Server(_)));
-        if all_servers && piece.group != 0 && made as usize == piece.nodes.len() {
-            let node = piece.nodes.get(piece.position as usize)?;
-            return self.stands_for(*node).filter(|server| can(*server));
-        }
-        None
+    }
+
+    /// The server request that was answered for this one's response, by the order of responses that came together.
+    fn answered_in_order(&self, client: &Client) -> Option<u64> {
+        let made = self.made.get(&client.group.0)?;
+        let all = made.came > 1 && made.came == made.count;
+        let (_, server) = made.answered.iter().find(|(position, _)| all && *position == client.group.1)?;
+        self.fits(client, *server).then_some(*server)
     }
 
     /// What the evidence says, if it says one thing.
@@ -130,6 +141,12 @@ impl ProcessState {
                 best = Some(trust);
             }
         });
+        let order = self.trust.of(Class::Order);
+        let in_order =
+            || self.clients.get(&span).is_some_and(|client| self.answered_in_order(client).is_some());
+        if order < below && best.is_none_or(|best| order > best) && in_order() {
+            best = Some(order);
+        }
         best.filter(|best| *best >= PROOF)
     }
 
@@ -145,6 +162,12 @@ impl ProcessState {
                 servers.push(server);
             }
         });
+        if let Some(server) = self.answered_in_order(origin)
+            && level <= self.trust.of(Class::Order)
+            && !servers.contains(&server)
+        {
+            servers.push(server);
+        }
         servers
     }
 
@@ -163,8 +186,8 @@ impl ProcessState {
             };
             for piece in client.evidence.iter().filter(|piece| self.trust_in(client, piece) >= level) {
                 show(client, piece);
-                if let [Node::Client(other)] = piece.nodes.as_slice() {
-                    reach(*other);
+                if let Some(Node::Client(other)) = self.points_to(piece) {
+                    reach(other);
                 }
             }
             for (other, _) in &client.after {
