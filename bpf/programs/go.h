@@ -4,7 +4,7 @@
 #ifndef WIRESPAN_GO_H
 #define WIRESPAN_GO_H
 
-#include "tracer_kernel.h"
+#include "tracer_maps.h"
 
 /* The same as GoProgram in src/tracer/go.rs. */
 struct go_program {

@@ -37,12 +37,18 @@ static __always_inline void enter_call(struct task_struct *task, struct thread *
 	}
 }
 
-/* The thread may be in such a call. */
-static __always_inline bool may_be_in_call(struct task_struct *task)
+/* The thread is in such a call, and has a place. */
+static __always_inline bool is_in_call(struct task_struct *task)
 {
 	__u64 stack = (__u64)TASK(task, stack);
 
-	return *place_of(stack) == stack || *(volatile __u32 *)&crowded;
+	return *(volatile __u64 *)place_of(stack) == stack;
+}
+
+/* The thread may be in such a call. */
+static __always_inline bool may_be_in_call(struct task_struct *task)
+{
+	return is_in_call(task) || *(volatile __u32 *)&crowded;
 }
 
 /* It is not any more. */

@@ -17,10 +17,10 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 	struct event *event;
 	__u16 family;
 
-	if (length <= 0 || is_left_out(tgid))
+	/* In a call that is remembered, its end tells of them. */
+	if (length <= 0 || is_in_call(task) || is_left_out(tgid))
 		return 0;
 	thread = bpf_map_lookup_elem(&threads, &tid);
-	/* In a call that is remembered, its end tells of them. */
 	if (thread && thread->call && thread->sk == sk)
 		return 0;
 	family = COMMON(socket, skc_family);

@@ -171,6 +171,8 @@ struct default_policy {
 	__u32 snap;
 	__u32 budget;
 	__u32 sample_mask; /* connections with one of these bits in their number have no data events */
+	__u32 coroutines;  /* not 0: there is, or was, a process in go_programs */
+	__u32 unused;
 };
 
 struct {

@@ -97,8 +97,15 @@ fn each_ns(calls: &mut [calls::Call], best: &mut [f64], time: Duration) -> anyho
 
 /// Runs `load` while everything is traced, this process as well, with a reader on the last core. Hands on what the reader saw.
 fn traced<T>(load: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T, Stats)> {
-    let options = TracerOptions { left_out: None, ..TracerOptions::default() };
-    let mut tracer = Tracer::start(&options)?;
+    traced_as(&TracerOptions { left_out: None, ..TracerOptions::default() }, load)
+}
+
+/// The same with other options.
+fn traced_as<T>(
+    options: &TracerOptions,
+    load: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(T, Stats)> {
+    let mut tracer = Tracer::start(options)?;
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let over = &over;

@@ -1,9 +1,10 @@
 //! Which processes are programs of Go or Python, whose coroutines are told.
 
 use aya::Pod;
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, MapData};
 
 use super::Tracer;
+use super::policy::is_missing;
 use crate::BpfError;
 
 /// Where a Go program keeps the number of the goroutine that runs: `struct go_program` of `programs/go.h`.
@@ -27,10 +28,13 @@ pub(super) type GoPrograms = HashMap<MapData, u32, GoProgram>;
 impl Tracer {
     /// Says that a process is a program of Go, so that its events have goroutines, or that it is not any more.
     pub fn set_go_program(&mut self, tgid: u32, program: Option<GoProgram>) -> Result<(), BpfError> {
+        if program.is_some() {
+            self.policies.expect_coroutines()?;
+        }
         let result = match program {
             Some(program) => self.go_programs.insert(tgid, program, 0),
             None => match self.go_programs.remove(&tgid) {
-                Err(MapError::KeyNotFound) => Ok(()),
+                Err(error) if is_missing(&error) => Ok(()),
                 result => result,
             },
         };

@@ -55,6 +55,8 @@ struct DefaultPolicy {
     bytes: u32,
     message_bytes: u32,
     sample_mask: u32,
+    coroutines: u32,
+    unused: u32,
 }
 
 // SAFETY: integers without padding.
@@ -90,6 +92,15 @@ impl Policies {
         self.changed()
     }
 
+    /// From now on there are processes with coroutines.
+    pub fn expect_coroutines(&mut self) -> Result<()> {
+        if self.default.coroutines == 0 {
+            self.default.coroutines = 1;
+            self.changed()?;
+        }
+        Ok(())
+    }
+
     pub fn set(&mut self, scope: Scope, snap: Snap) -> Result<()> {
         match scope {
             Scope::Connection(id) => self.connections.insert(id, snap, 0),
@@ -108,7 +119,7 @@ impl Policies {
         };
         match removed {
             Ok(()) => self.changed(),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(BpfError::map(&error)),
         }
     }
@@ -118,4 +129,9 @@ impl Policies {
         self.default.version = self.default.version.wrapping_add(1);
         self.others.set(0, self.default, 0).map_err(|error| BpfError::map(&error))
     }
+}
+
+/// There was nothing to remove.
+pub(super) fn is_missing(error: &MapError) -> bool {
+    matches!(error, MapError::SyscallError(error) if error.io_error.kind() == io::ErrorKind::NotFound)
 }

@@ -1,12 +1,13 @@
 //! Requests per second of nginx under wrk, agent and load on the same cores.
 
-use super::{BENCH, ROUNDS, traced};
+use super::{BENCH, ROUNDS, traced_as};
 use crate::measure::{Measurement, Output};
 use anyhow::{Context, bail};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use wirespan_bpf::tracer::TracerOptions;
 
 const PORT: u16 = 17_781;
 const CONNECTIONS: u32 = 64;
@@ -15,17 +16,26 @@ const BODY: usize = 1_024;
 /// Runs this part of the suite.
 pub fn run(time: Duration, output: &mut Output) -> anyhow::Result<()> {
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
-    let _server = Server::start(directory.path())?;
-    let (mut off, mut on, mut lost) = (0_f64, 0_f64, 0);
+    let server = Server::start(directory.path())?;
+    // The load comes from another machine as a rule: with the server alone, its worker is what is traced.
+    let whole = TracerOptions { left_out: None, ..TracerOptions::default() };
+    let server_alone = TracerOptions { only: Some(server.worker()?), ..whole.clone() };
+    let mut off = 0_f64;
+    let mut on = [("server and load", whole, 0_f64), ("server", server_alone, 0_f64)];
+    let mut lost = 0;
     for _ in 0..ROUNDS {
         off = off.max(requests_per_s(time)?);
-        let (rate, stats) = traced(|| requests_per_s(time))?;
-        on = on.max(rate);
-        lost += stats.lost();
+        for (_, options, best) in &mut on {
+            let (rate, stats) = traced_as(options, || requests_per_s(time))?;
+            *best = best.max(rate);
+            lost += stats.lost();
+        }
     }
-    let name = format!("nginx, {CONNECTIONS} connections, {BODY} B");
-    output.push(Measurement::new(BENCH, &name, on, "requests/s", off))?;
-    output.push(Measurement::limit(BENCH, &format!("{name}, lost"), lost as f64, "events"))
+    for (traced, _, rate) in on {
+        let name = format!("nginx, {CONNECTIONS} connections, {traced}");
+        output.push(Measurement::new(BENCH, &name, rate, "requests/s", off))?;
+    }
+    output.push(Measurement::limit(BENCH, "nginx, lost", lost as f64, "events"))
 }
 
 struct Server(Child);
@@ -67,6 +77,15 @@ impl Server {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(server)
+    }
+}
+
+impl Server {
+    /// The process that answers.
+    fn worker(&self) -> anyhow::Result<u32> {
+        let path = format!("/proc/{0}/task/{0}/children", self.0.id());
+        let children = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        children.split(' ').next().and_then(|child| child.parse().ok()).context("nginx has no worker")
     }
 }
 
