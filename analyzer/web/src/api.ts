@@ -88,6 +88,41 @@ export interface Spans {
   next: string | null;
 }
 
+/** A request at one point of its trace. */
+export interface TraceSpan extends Span {
+  observation_point: string;
+  tap: string | null;
+  process: { pid: number; name: string } | null;
+  parent_id: string | null;
+  parent_rule: string | null;
+  parent_confidence: number | null;
+  self_us: number;
+  depth: number;
+  clock_shift_us: number;
+  path: number;
+}
+
+export interface Hop {
+  from: string;
+  to: string;
+  latency_us: number | null;
+  request_us: number;
+  response_us: number | null;
+}
+
+export interface Trace {
+  trace_id: string;
+  trace_key: string;
+  start_ns: number;
+  duration_us: number;
+  spans: TraceSpan[];
+  paths: { spans: string[]; hops: Hop[] }[];
+  breakdown: Record<
+    "client_process_us" | "client_node_us" | "network_us" | "server_node_us" | "server_process_us" | "beyond_us", number
+  >;
+  truncated: string | null;
+}
+
 /** What part of time is shown: the last so many seconds, or a fixed range. */
 export type TimeRange = { last_s: number } | { from_s: number; to_s: number };
 
@@ -141,3 +176,6 @@ export const getMap = (range: TimeRange, signal: AbortSignal) => get<ServiceMap>
 
 export const getSpans = (range: TimeRange, filter: SpanFilter, before: string | null, signal: AbortSignal) =>
   get<Spans>("/api/spans", spanQuery(range, filter, before), signal);
+
+/** The trace that a request is part of. */
+export const getTraceOf = (span: string, signal: AbortSignal) => get<Trace>("/api/traces", new URLSearchParams({ span }), signal);

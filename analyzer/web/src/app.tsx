@@ -108,7 +108,7 @@ export function App() {
         The same answers for programs: <a href="/api/services">services</a>, <a href="/api/map">map</a>,{" "}
         <a href="/api/spans">requests</a>, <a href="/api/flows">flows</a>, <a href="/metrics">metrics</a>, and SQL at <code>/api/sql</code>.
       </footer>
-      <RequestDetail span={open} onClose={() => setOpen(null)} />
+      <RequestDetail span={open} onSelect={setOpen} onClose={() => setOpen(null)} />
     </>
   );
 }

@@ -1,8 +1,9 @@
 // The latest requests: filters, the list, and all fields of one.
 
-import { useEffect, useRef } from "preact/hooks";
-import type { Span, SpanFilter } from "./api";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { getTraceOf, type Span, type SpanFilter, type Trace } from "./api";
 import { duration, fieldValue, label, requestText, timeOfDay, utc } from "./format";
+import { TraceView } from "./trace";
 
 export const STATUS_TEXT: Record<string, string> = {
   ok: "OK", client_error: "Client error", server_error: "Server error", timeout: "Timeout", unknown: "Unknown",
@@ -107,14 +108,38 @@ export function shownFields(span: Span): [string, string][] {
     .map(([name, value]) => [name, fieldValue(name, value)]);
 }
 
-export function RequestDetail({ span, onClose }: { span: Span | null; onClose: () => void }) {
+/** The trace of a request; null until it is there, and for a request that is alone in it. */
+function useTrace(span: Span | null): { trace: Trace | null; error: string | null } {
+  const [state, setState] = useState<{ trace: Trace | null; error: string | null }>({ trace: null, error: null });
+  const shown = state.trace?.spans.some((other) => other.id === span?.id) ?? false;
+  useEffect(() => {
+    if (!span || shown) return;
+    const aborter = new AbortController();
+    setState({ trace: null, error: null });
+    getTraceOf(span.id, aborter.signal).then(
+      (trace) => setState({ trace, error: null }),
+      (error: Error) => aborter.signal.aborted || setState({ trace: null, error: error.message }),
+    );
+    return () => aborter.abort();
+  }, [span?.id, shown]);
+  return { trace: state.trace && state.trace.spans.length > 1 ? state.trace : null, error: state.error };
+}
+
+interface DetailProps {
+  span: Span | null;
+  onSelect: (span: Span) => void;
+  onClose: () => void;
+}
+
+export function RequestDetail({ span, onSelect, onClose }: DetailProps) {
   const dialog = useRef<HTMLDialogElement>(null);
+  const { trace, error } = useTrace(span);
   useEffect(() => {
     if (span && !dialog.current?.open) dialog.current?.showModal();
     if (!span) dialog.current?.close();
   }, [span]);
   return (
-    <dialog ref={dialog} class="detail" aria-label="All fields of the request" onClose={onClose}
+    <dialog ref={dialog} class={trace ? "detail wide" : "detail"} aria-label="All fields of the request" onClose={onClose}
       onClick={(event) => { if (event.target === dialog.current) dialog.current?.close(); }}>
       {span && (
         <div class="detail-body">
@@ -122,6 +147,8 @@ export function RequestDetail({ span, onClose }: { span: Span | null; onClose: (
             <h2><Status span={span} /> <Request span={span} /></h2>
             <button type="button" class="plain" aria-label="Close" onClick={() => dialog.current?.close()}>✕</button>
           </header>
+          {trace && <TraceView trace={trace} selected={span.id} onSelect={onSelect} />}
+          {error && <p class="note bad" role="status">Its trace cannot be shown: {error}.</p>}
           <dl>
             {shownFields(span).map(([name, value]) => (
               <div key={name}><dt>{name}</dt><dd>{value}</dd></div>
