@@ -1,5 +1,6 @@
 #!/bin/bash
-# The demo: real servers and their requests in network namespaces, watched by wirespan on a mirror port.
+# The demo: real servers and their requests on two "hosts" in network namespaces, watched by wirespan on two mirror ports and at
+# their system calls.
 # run.sh WIRESPAN. Ends on Ctrl-C, or with ONCE=1 as soon as it has shown what it saw. Needs root.
 set -euo pipefail
 wirespan=$(realpath "$1")
@@ -19,6 +20,8 @@ free_port() {
 }
 
 expected="HTTP MySQL Redis DNS TLS"
+# Programs that one trace goes through.
+chain="nginx python3 node goods mariadbd"
 # With ONCE=1, how long to wait until all of them were seen.
 patience_s=60
 
@@ -31,7 +34,7 @@ ask() {
 }
 
 up() {
-    "$wirespan" up -i "$LAB_MIRROR" --data "$LAB/data" --hosts "$LAB/hosts" --listen "$page" \
+    "$wirespan" up -i "$LAB_MIRROR,$LAB_PODS" --taps "$LAB/taps.yaml" --tracer on --data "$LAB/data" --hosts "$LAB/hosts" --listen "$page" \
         --clickhouse-listen "$clickhouse" 9>&- >"$LAB/wirespan.log" 2>&1 </dev/null &
     wirespan_pid=$!
     local tries
@@ -54,6 +57,12 @@ missing() {
     done
 }
 
+# A trace that goes through most programs.
+whole_trace() {
+    ask "SELECT lower(hex(trace_key)) AS trace FROM l7_log WHERE trace_key != 0 GROUP BY trace_key
+        ORDER BY uniqExact(process_name) DESC, count(), trace_key LIMIT 1" | tail -n 1
+}
+
 show() {
     say "rate, errors and duration of every service (wirespan top --once)"
     "$wirespan" top --once
@@ -63,6 +72,8 @@ show() {
     ask "SELECT start_time, l7_protocol, dictGet('names', 'name', client_ip) AS client,
         dictGet('names', 'name', server_ip) AS server, request_type, endpoint, response_status AS status, duration_us
         FROM l7_log WHERE l7_protocol != 'DNS' ORDER BY start_time DESC LIMIT 8"
+    say "one request through every program and mirror port (wirespan trace ID)"
+    "$wirespan" trace "$(whole_trace)" | tee "$LAB/trace"
     say "what the shop's database spent its time on, by SQL"
     ask "SELECT endpoint, count() AS requests, round(avg(duration_us) / 1000, 2) AS mean_ms,
         countIf(response_status = 'server_error') AS errors
@@ -73,13 +84,13 @@ trap 'trap "" INT TERM; lab_down' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-say "starting nginx, a Python app, MariaDB, Redis and a DNS server, each in its own network namespace"
+say "starting nginx, Python, Node, Go, MariaDB, Redis and a DNS server on two hosts with VXLAN between them"
 lab_up
 page=127.0.0.1:$(free_port 7700)
 clickhouse=127.0.0.1:$(free_port 8123)
 # `wirespan query` and `wirespan top` ask there.
 export WIRESPAN_SERVER=http://$page
-say "watching their switch's mirror port $LAB_MIRROR"
+say "watching mirror ports of their switch ($LAB_MIRROR) and of a host's bridge ($LAB_PODS), and their system calls"
 up
 lab_load --rounds 0 9>&- >"$LAB/load.log" 2>&1 &
 say "requests are running; the first table comes in 20 s; the page is at http://$page/"
@@ -99,7 +110,10 @@ if [[ ${ONCE:-} == 1 ]]; then
         cat "$LAB/wirespan.log" >&2
         exit 1
     fi
-    say "every expected protocol was seen ($expected); stopping"
+    for program in $chain; do
+        grep -qw "$program" "$LAB/trace" || { echo "the demo failed: no trace goes through $program" >&2; exit 1; }
+    done
+    say "every expected protocol was seen ($expected), and one trace through $chain; stopping"
     kill -TERM "$wirespan_pid"
     wait "$wirespan_pid"
     tail -n 1 "$LAB/wirespan.log"

@@ -151,9 +151,9 @@ fn request(exchange: &Exchange<'_>) -> String {
     format!("{}{status} by {}", words.join(" "), server(exchange))
 }
 
-/// Endpoints of some protocols begin with the verb.
-fn starts(what: Option<&str>, verb: &str) -> bool {
-    what.is_some_and(|what| what.starts_with(verb))
+/// Endpoints of some protocols begin with the verb, and with a statement the command that carries it says nothing.
+fn says(what: Option<&str>, verb: &str) -> bool {
+    what.is_some_and(|what| what.starts_with(verb) || verb.starts_with("COM_"))
 }
 
 fn server(exchange: &Exchange<'_>) -> String {
