@@ -24,6 +24,7 @@
 //! | `requests`, `store` | requests per second into the embedded store, bytes per row, time of an answer |
 //! | `accuracy` | whether calls of real services are linked with the requests for which they were made |
 //! | `tracer` | what tracing system calls costs; events per second; nginx with and without it |
+//! | `stitch` | spans per second that get the key of their trace; time of reading one trace |
 //! | `instructions`, `callgrind` | instructions per packet, which CI compares |
 //! | `report` | everything, written into `README.md` |
 
@@ -55,6 +56,8 @@ mod requests;
 mod split;
 mod stage;
 #[cfg(feature = "store")]
+mod stitch;
+#[cfg(feature = "store")]
 mod store;
 mod tracer;
 mod traffic;
@@ -82,6 +85,9 @@ enum Suite {
     /// Requests per second into the embedded store; fails when one is lost
     #[cfg(feature = "store")]
     Store(store::StoreArgs),
+    /// Traces: spans per second that get a key, and the time of reading one out of many
+    #[cfg(feature = "store")]
+    Stitch(stitch::StitchArgs),
     /// Memory copy, file read, empty receive loops
     Limits(limits::LimitsArgs),
     /// Time per packet and memory per flow, from a thousand to ten million live flows
@@ -134,6 +140,8 @@ fn main() -> ExitCode {
         #[cfg(feature = "store")]
         Suite::Store(args) => store::run(&args, &mut output),
         Suite::Tracer(args) => tracer::run(&args, &mut output),
+        #[cfg(feature = "store")]
+        Suite::Stitch(args) => stitch::run(&args, &mut output),
         Suite::Gen(args) => generate::run(&args, &mut output),
         #[cfg(feature = "accuracy")]
         Suite::Accuracy(args) => accuracy::run(&args, json),

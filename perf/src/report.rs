@@ -61,6 +61,8 @@ pub fn run_all(args: &ReportArgs, output: &mut Output) -> anyhow::Result<()> {
     memory::run(&MemoryArgs { seconds: args.memory_seconds, flows: 100_000 }, output)?;
     #[cfg(feature = "store")]
     store::run(&StoreArgs { rate: 100_000, seconds: 10 }, output)?;
+    #[cfg(feature = "store")]
+    crate::stitch::run(&crate::stitch::StitchArgs { spans: 10_000_000, data: None }, output)?;
     Ok(())
 }
 

@@ -46,6 +46,11 @@ impl Requests {
         Self { random: Random(0x5eed), made: 0 }
     }
 
+    /// Numbers that vary.
+    pub fn numbers(&mut self) -> u64 {
+        self.random.next()
+    }
+
     /// The next request, answered at `end_ns`.
     pub fn next(&mut self, end_ns: u64) -> Span {
         self.made += 1;

@@ -64,7 +64,7 @@ pub fn run(args: &StoreArgs, output: &mut Output) -> anyhow::Result<()> {
     runtime()?.block_on(measure(args, output))
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
@@ -83,7 +83,7 @@ fn cpu(variant: &str, times: Times, total: u64, rate: u64, output: &mut Output) 
     output.push(Measurement::new(BENCH, variant, used_us, "us/request", 1e6 / rate as f64))
 }
 
-fn store_command(data: &Path) -> anyhow::Result<Vec<OsString>> {
+pub(crate) fn store_command(data: &Path) -> anyhow::Result<Vec<OsString>> {
     let program = std::env::current_exe().context("cannot find this program to start its store")?;
     Ok(vec![program.into(), "serve-store".into(), "--data".into(), data.into()])
 }
@@ -192,13 +192,13 @@ async fn disk(client: &Client, output: &mut Output) -> anyhow::Result<()> {
 }
 
 /// The answer to a question for one number.
-async fn number(client: &Client, sql: &str) -> anyhow::Result<f64> {
+pub(crate) async fn number(client: &Client, sql: &str) -> anyhow::Result<f64> {
     let answer = client.query_text(sql, "TabSeparated").await?;
     let text = String::from_utf8_lossy(&answer);
     text.trim().parse().with_context(|| format!("{sql} was answered by {text:?}"))
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let half = values.len() / 2;
     let of = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
