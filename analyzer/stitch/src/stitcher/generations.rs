@@ -2,6 +2,7 @@
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use std::hash::Hash;
 
 /// Two maps: the young one takes everything that is used, the old one is dropped when the young one is full or of age.
@@ -19,13 +20,13 @@ impl<K: Hash + Eq, V> Generations<K, V> {
 
     /// The value of a key. It stays for another generation.
     pub fn get_mut(&mut self, key: K) -> Option<&mut V> {
-        if !self.old.is_empty()
-            && !self.young.contains_key(&key)
-            && let Some((key, value)) = self.old.remove_entry(&key)
-        {
-            self.young.insert(key, value);
+        match self.young.entry(key) {
+            Entry::Occupied(entry) => Some(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let value = self.old.remove(entry.key())?;
+                Some(entry.insert(value))
+            }
         }
-        self.young.get_mut(&key)
     }
 
     /// Sets the value of a key. Returns how many were forgotten to make room.

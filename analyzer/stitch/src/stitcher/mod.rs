@@ -107,8 +107,17 @@ impl Stitcher {
         // Taps may be of devices with clocks of their own.
         let facts = Facts::of(span, u32::from(span.tap));
         let mut set = None;
-        for key in facts.keys() {
-            set = self.find_exchange(key, &facts, set);
+        // The keys under which the exchange is not known yet.
+        let mut new = [None; 2];
+        for (key, new) in facts.keys().zip(&mut new) {
+            match self.exchanges.get_mut(key).filter(|seen| seen.facts.same(&facts).is_some()) {
+                Some(seen) => {
+                    seen.facts.complete_with(&facts);
+                    let known = seen.set;
+                    set = self.join(set, known);
+                }
+                None => *new = Some(key),
+            }
         }
         let names = names(span);
         let wire = usable_id(span.trace_id.as_deref());
@@ -134,8 +143,8 @@ impl Stitcher {
             state = self.with_wire_key(state, wire_key(id));
         }
         self.sets.set_state(set, state);
-        for key in facts.keys() {
-            self.remember_exchange(key, &facts, set);
+        for key in new.into_iter().flatten() {
+            self.stats.forgotten += self.exchanges.insert(key, Seen { facts, set }) as u64;
         }
         for name in names.into_iter().flatten() {
             self.stats.forgotten += self.names.insert(name, set) as u64;
@@ -168,26 +177,6 @@ impl Stitcher {
     pub fn stats(&self) -> Stats {
         let remembered = self.exchanges.len() + self.names.len() + self.sets.len();
         Stats { remembered: remembered as u64, ..self.stats }
-    }
-
-    fn find_exchange(&mut self, key: Key, facts: &Facts, set: Option<u64>) -> Option<u64> {
-        let Some(seen) = self.exchanges.get_mut(key) else { return set };
-        if seen.facts.same(facts).is_none() {
-            return set;
-        }
-        let known = seen.set;
-        self.join(set, known)
-    }
-
-    fn remember_exchange(&mut self, key: Key, facts: &Facts, set: u64) {
-        if let Some(seen) = self.exchanges.get_mut(key)
-            && seen.facts.same(facts).is_some()
-        {
-            seen.facts.complete_with(facts);
-            seen.set = set;
-            return;
-        }
-        self.stats.forgotten += self.exchanges.insert(key, Seen { facts: *facts, set }) as u64;
     }
 
     /// The set of a span that belongs to `set` and to `known`.
