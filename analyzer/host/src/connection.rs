@@ -13,6 +13,7 @@ use wirespan_l7::Side;
 use wirespan_records::{Endpoint, L4Protocol, L7Protocol};
 
 const IPPROTO_TCP: u8 = 6;
+const TCP_ESTABLISHED: u8 = 1;
 /// Bytes that one connection holds back; beyond, what is missing is lost.
 const MAX_HELD: usize = 256 << 10;
 
@@ -57,6 +58,12 @@ enum Place {
 /// The direction of an event.
 pub(crate) fn side(header: &Header) -> Side {
     if header.is_ingress() { THERE } else { HERE }
+}
+
+/// The call received the end of its direction too: the number that it takes was counted as if it were a byte, and the event's own
+/// is one too high.
+fn has_seen_end(header: &Header) -> bool {
+    header.is_ingress() && header.flags.has(Flags::SEQ_AMBIGUOUS) && header.tcp_state != TCP_ESTABLISHED
 }
 
 /// Both ends, this one first.
@@ -224,7 +231,8 @@ impl Connection {
             return own;
         }
         let other = side(header).other();
-        let is_missing = |next: u32| header.opposite_seq.wrapping_sub(next).cast_signed() > 0;
+        // The end of a direction takes a number too.
+        let is_missing = |next: u32| header.opposite_seq.wrapping_sub(next).cast_signed() > 1;
         if self.talk.next(other).is_some_and(is_missing) { Place::Ahead(other) } else { own }
     }
 
@@ -241,6 +249,7 @@ impl Connection {
         let Some(next) = self.talk.next(side) else { return Place::Next };
         match header.tcp_seq.wrapping_sub(next).cast_signed() {
             0 => Place::Next,
+            1 if has_seen_end(header) => Place::Next,
             1.. => Place::Ahead(side),
             _ if self.talk.is_assumed(side) => Place::Next,
             behind => Place::Behind(behind.unsigned_abs()),
@@ -259,6 +268,7 @@ impl Connection {
             return;
         }
         let pos = match self.talk.positions {
+            Positions::Tcp if has_seen_end(header) => self.talk.next(side).unwrap_or(header.tcp_seq),
             Positions::Tcp => header.tcp_seq.wrapping_add(behind),
             _ => {
                 self.next_event = Some(header.conn_event.wrapping_add(1));

@@ -7,6 +7,9 @@ use wirespan_event::{Header, Kind};
 /// Events of one direction that are remembered.
 const MAX_FACTS: usize = 32;
 
+/// Calls that move this little do so again and again: those of one thread in one turn, without an answer between, count as one.
+const SMALL: u32 = 16;
+
 /// One event, and the bytes that it moved.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Fact {
@@ -70,6 +73,16 @@ pub(crate) struct Facts(VecDeque<Fact>);
 
 impl Facts {
     pub(crate) fn push(&mut self, fact: Fact) {
+        if let Some(last) = self.0.back_mut()
+            && fact.len <= SMALL
+            && fact.pos == last.pos.wrapping_add(last.len)
+            && fact.opposite == last.opposite
+            && (fact.moment.process, fact.moment.tid) == (last.moment.process, last.moment.tid)
+            && (fact.moment.turn, fact.moment.coroutine) == (last.moment.turn, last.moment.coroutine)
+        {
+            last.len += fact.len;
+            return;
+        }
         if self.0.len() >= MAX_FACTS {
             self.0.pop_front();
         }
@@ -95,12 +108,12 @@ mod tests {
     fn finds_the_event_of_a_byte_also_where_numbers_wrap() {
         let mut facts = Facts::default();
         for n in 0..100u32 {
-            let pos = 0xffff_ff00u32.wrapping_add(10 * n);
-            facts.push(Fact { pos, len: 10, srtt_us: n, ..Fact::default() });
+            let pos = 0xffff_ff00u32.wrapping_add(20 * n);
+            facts.push(Fact { pos, len: 20, srtt_us: n, ..Fact::default() });
         }
         let found =
-            |n: u32, byte: u32| facts.at(0xffff_ff00u32.wrapping_add(10 * n + byte)).map(|fact| fact.srtt_us);
-        assert_eq!((found(99, 9), found(68, 0)), (Some(99), Some(68)));
-        assert_eq!((found(67, 9), found(100, 0)), (None, None));
+            |n: u32, byte: u32| facts.at(0xffff_ff00u32.wrapping_add(20 * n + byte)).map(|fact| fact.srtt_us);
+        assert_eq!((found(99, 19), found(68, 0)), (Some(99), Some(68)));
+        assert_eq!((found(67, 19), found(100, 0)), (None, None));
     }
 }

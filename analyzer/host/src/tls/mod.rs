@@ -81,11 +81,11 @@ impl Tls {
             *nicknames += 1;
             Box::new(Session::new((1 << 63) | *nicknames))
         });
+        session.nested |= named.is_some();
         if session.conn.is_none() {
             if let Some(conn) = named {
                 let connection = streams.entry(conn).or_insert_with(|| Box::new(Connection::new(header)));
                 bind(session, key, connection);
-                session.nested = true;
                 shared.stats.tls_bound_by_nesting += 1;
             } else if header.is_ingress() {
                 self.look_back(shared, streams, header, key);
