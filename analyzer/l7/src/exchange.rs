@@ -94,6 +94,8 @@ pub(crate) struct Exchanges {
     pipelines: bool,
     /// See [`Config::cautious`].
     cautious: bool,
+    /// Since the order was broken: requests may have been among what was lost.
+    requests_lost: bool,
     /// Requests that were given up while the order was kept: as many responses belong to them.
     late: usize,
     has_messages: bool,
@@ -115,6 +117,7 @@ impl Exchanges {
             order: Order::Kept,
             pipelines: false,
             cautious: config.cautious,
+            requests_lost: false,
             late: 0,
             has_messages: false,
             has_paired: false,
@@ -124,7 +127,7 @@ impl Exchanges {
     /// What was sent before is not known.
     pub(crate) fn begins_in_the_middle(&mut self) {
         if self.pairing == Pairing::InOrder {
-            self.order = Order::Broken;
+            (self.order, self.requests_lost) = (Order::Broken, true);
         }
     }
 
@@ -233,7 +236,11 @@ impl Exchanges {
                     self.ready.push(Ready { request: Some(request), response: None, unanswered });
                 }
             }
-            self.order = if self.pipelines || self.cautious { Order::BrokenAndAnswered } else { Order::Kept };
+            let certain = answered.is_some() && !self.requests_lost || !self.pipelines && !self.cautious;
+            (self.order, self.requests_lost) = match certain {
+                true => (Order::Kept, false),
+                false => (Order::BrokenAndAnswered, self.requests_lost),
+            };
             return answered.and_then(|_| self.remove(0));
         }
         if self.late > 0 {
@@ -244,8 +251,12 @@ impl Exchanges {
         self.remove(0)
     }
 
-    /// A client that waits for each response has sent only one request since the last. Of the others nothing is certain.
+    /// When every request was seen and one waits, that is it. A client that waits for each response has sent only one request
+    /// since the last. Of the others nothing is certain.
     fn answered_after_loss(&self, ts_ns: u64) -> Option<usize> {
+        if self.pending.len() == 1 && !self.requests_lost {
+            return Some(0);
+        }
         if self.pipelines || self.cautious {
             return None;
         }
@@ -425,6 +436,7 @@ impl Exchanges {
         // A request that was lost has its response come while none waits, unless several are sent at once.
         if self.pairing == Pairing::InOrder && (role == Role::Server || self.pipelines || self.cautious) {
             (self.order, self.late) = (Order::Broken, 0);
+            self.requests_lost |= role == Role::Client;
         }
     }
 
@@ -473,7 +485,7 @@ impl Exchanges {
         self.end(Role::Server);
         self.finish_all();
         self.give_up(|_| true, ResponseStatus::Unknown);
-        (self.order, self.late) = (Order::Kept, 0);
+        (self.order, self.late, self.requests_lost) = (Order::Kept, 0, false);
     }
 
     /// How a request ends whose response did not come. When responses were lost, it may have come.

@@ -25,8 +25,8 @@ pub struct Snap {
 unsafe impl Pod for Snap {}
 
 impl Snap {
-    /// 512 bytes of an event, 4 KiB of a message.
-    pub const DEFAULT: Self = Self::new(512, 4096);
+    /// 2 KiB of an event, 4 KiB of a message: the heads, and most bodies that have to be read to their end.
+    pub const DEFAULT: Self = Self::new(2048, 4096);
     /// No data events.
     pub const MUTE: Self = Self { bytes: 0, message_bytes: 0, mute: 1, unused: 0 };
 

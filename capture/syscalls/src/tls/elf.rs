@@ -264,7 +264,8 @@ impl<'a> Image<'a> {
             let read = self.file.read_at(chunk, from)?;
             let chunk = chunk.get(..read).unwrap_or_default();
             // An empty name asks for nothing.
-            for (which, finder) in finders.iter().enumerate().filter(|(_, finder)| finder.needle().len() > 1) {
+            for (which, finder) in finders.iter().enumerate().filter(|(_, finder)| finder.needle().len() > 1)
+            {
                 places.extend(
                     finder
                         .find_iter(chunk)
