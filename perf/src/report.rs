@@ -12,6 +12,7 @@ use crate::plot::{self, Bar};
 use crate::replay::{self, ReplayArgs};
 #[cfg(feature = "store")]
 use crate::store::{self, StoreArgs};
+use crate::tracer::{self, TracerArgs};
 use crate::traffic::TrafficArgs;
 use anyhow::Context;
 use std::fmt::Write;
@@ -59,6 +60,7 @@ pub fn run_all(args: &ReportArgs, output: &mut Output) -> anyhow::Result<()> {
     latency::run(&LatencyArgs { backend: Vec::new(), rate: 200_000.0, seconds: 2.0 }, output)?;
     flows::run(&FlowsArgs { flows: vec![1_000, 10_000, 100_000, 1_000_000, 10_000_000] }, output)?;
     memory::run(&MemoryArgs { seconds: args.memory_seconds, flows: 100_000 }, output)?;
+    tracer::run(&TracerArgs::default(), output)?;
     #[cfg(feature = "store")]
     store::run(&StoreArgs { rate: 100_000, seconds: 10 }, output)?;
     #[cfg(feature = "store")]

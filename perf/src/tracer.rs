@@ -35,6 +35,12 @@ pub struct TracerArgs {
     part: Vec<Part>,
 }
 
+impl Default for TracerArgs {
+    fn default() -> Self {
+        Self { seconds: 1.0, part: Vec::new() }
+    }
+}
+
 /// A part of the suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Part {

@@ -93,9 +93,14 @@ impl Tracer {
     /// Loads the programs and attaches them one by one. Fails when system calls cannot be traced; anything else that cannot
     /// is off, see [`Self::features`].
     pub fn start(options: &TracerOptions) -> Result<Self, BpfError> {
+        Self::start_with(options, true)
+    }
+
+    /// Without `casts`, as on a kernel that is older than 6.2.
+    fn start_with(options: &TracerOptions, casts: bool) -> Result<Self, BpfError> {
         let ring_bytes = options.ring_bytes.max(1 << 12).checked_next_power_of_two().unwrap_or(1 << 31);
         let options = TracerOptions { ring_bytes, ..options.clone() };
-        let mut object = Object::load(&options)?;
+        let mut object = Object::load(&options, casts)?;
         let mut tracer = Self {
             ring: Ring::take(&mut object)?,
             policies: Policies::take(&mut object, options.snap)?,

@@ -33,12 +33,13 @@ pub(super) struct Object {
 }
 
 impl Object {
-    pub fn load(options: &TracerOptions) -> Result<Self> {
+    /// With `casts`, uses `bpf_rdonly_cast` where the kernel has it.
+    pub fn load(options: &TracerOptions, casts: bool) -> Result<Self> {
         let path = options.btf.as_deref().unwrap_or(Path::new(BTF));
         let btf = Btf::parse_file(path, aya::Endianness::default())
             .map_err(|error| BpfError::NoBtf { path: path.to_owned(), reason: crate::error::text(&error) })?;
         sys::raise_memory_limit();
-        let cast = btf.id_by_type_name_kind("bpf_rdonly_cast", BtfKind::Func).ok();
+        let cast = btf.id_by_type_name_kind("bpf_rdonly_cast", BtfKind::Func).ok().filter(|_| casts);
         let settings = settings(options, cast.is_some());
         let calls = calls::calls(&options.groups);
         let wakers = calls::wakers();

@@ -70,6 +70,20 @@ fn udp_with_a_fixed_peer() {
 }
 
 #[test]
+fn the_interface_that_a_socket_is_bound_to_is_told() {
+    let Some(mut watch) = watch(&this_process()) else { return };
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
+    // SAFETY: the name lives, and its length is right.
+    let bound = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, c"lo".as_ptr().cast(), 3) };
+    assert_eq!(bound, 0, "{}", std::io::Error::last_os_error());
+    socket.send_to(b"bound", ("127.0.0.1", port)).unwrap();
+    let data = watch.of_port(1, Kind::Data, port);
+    assert_eq!(data[0].header.ifindex, crate::sys::interface_index("lo").unwrap());
+}
+
+#[test]
 fn every_message_of_a_call_is_told_up_to_a_bound() {
     const MESSAGES: usize = 20;
     const TOLD: usize = 16;

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 
 use wirespan_event::{Call, Flags, Kind, Source};
 
-use super::watch::{Seen, this_process, watch};
+use super::watch::{Seen, Watch, this_process, watch, watch_without_casts};
 
 /// Both ends of a connection, and the server's port.
 pub fn pair(address: &str, connect_to: &str) -> (TcpStream, TcpStream, u16) {
@@ -16,8 +16,8 @@ pub fn pair(address: &str, connect_to: &str) -> (TcpStream, TcpStream, u16) {
     (client, server, port)
 }
 
-fn told_by_both_ends(address: &str, connect_to: &str) {
-    let Some(mut watch) = watch(&this_process()) else { return };
+fn told_by_both_ends(watch: Option<Watch>, address: &str, connect_to: &str) {
+    let Some(mut watch) = watch else { return };
     let (mut client, mut server, port) = pair(address, connect_to);
     let mut buffer = [0; 100];
     for round in 0..3 {
@@ -90,15 +90,26 @@ fn netns() -> u32 {
 
 #[test]
 fn ipv4() {
-    told_by_both_ends("127.0.0.1", "127.0.0.1");
+    told_by_both_ends(watch(&this_process()), "127.0.0.1", "127.0.0.1");
 }
 
 #[test]
 fn ipv6() {
-    told_by_both_ends("::1", "::1");
+    told_by_both_ends(watch(&this_process()), "::1", "::1");
 }
 
 #[test]
 fn v4_mapped_addresses_are_told_as_ipv4() {
-    told_by_both_ends("::ffff:127.0.0.1", "::ffff:127.0.0.1");
+    told_by_both_ends(watch(&this_process()), "::ffff:127.0.0.1", "::ffff:127.0.0.1");
+}
+
+#[test]
+fn kernels_without_casts_tell_the_same() {
+    let Some(watch) = watch_without_casts(&this_process()) else { return };
+    assert!(
+        watch.tracer.features().iter().all(|feature| feature.off.is_none()),
+        "{:?}",
+        watch.tracer.features()
+    );
+    told_by_both_ends(Some(watch), "::ffff:127.0.0.1", "::ffff:127.0.0.1");
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use wirespan_event::{Flags, Header, Kind};
 
 use super::super::{Tracer, TracerOptions};
+use crate::BpfError;
 
 /// One event, kept.
 #[derive(Clone, Debug)]
@@ -36,7 +37,16 @@ pub fn this_process() -> TracerOptions {
 
 /// Watches; `None`, after saying why, where that is not possible and need not be.
 pub fn watch(options: &TracerOptions) -> Option<Watch> {
-    match Tracer::start(options) {
+    check(Tracer::start(options))
+}
+
+/// The same as on a kernel without `bpf_rdonly_cast`.
+pub fn watch_without_casts(options: &TracerOptions) -> Option<Watch> {
+    check(Tracer::start_with(options, false))
+}
+
+fn check(started: Result<Tracer, BpfError>) -> Option<Watch> {
+    match started {
         Ok(tracer) => Some(Watch { tracer, seen: Vec::new() }),
         Err(error) => {
             assert!(std::env::var_os("CI").is_none(), "{error}");
