@@ -6,7 +6,7 @@ use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink, ShuntPolicy, pre
 use crate::overload::{Overload, OverloadConfig, OverloadStats};
 use crate::packet::Packet;
 use smallvec::SmallVec;
-use wirespan_frame::{Batch, Filter as Wanted, Shunt};
+use wirespan_frame::{Batch, Filter as Wanted, Mark, Shunt};
 use wirespan_l7::Engine;
 use wirespan_records::{DropReason, Drops, Endpoint};
 
@@ -16,7 +16,20 @@ const STAGE_PACKETS: usize = 64;
 const FRAMES_AHEAD: usize = 4;
 const CACHE_LINE_BYTES: usize = 64;
 
-type Stage<'a> = SmallVec<[Packet<'a>; STAGE_PACKETS]>;
+/// Packets that go to the flow table together, and the times that pass between them.
+#[derive(Default)]
+struct Stage<'a> {
+    packets: SmallVec<[Packet<'a>; STAGE_PACKETS]>,
+    marks: SmallVec<[Mark; STAGE_PACKETS]>,
+}
+
+impl Stage<'_> {
+    fn hand_on(&mut self, flows: &mut FlowTable, sink: &mut dyn RecordSink) {
+        flows.packets(&self.packets, &self.marks, sink);
+        self.packets.clear();
+        self.marks.clear();
+    }
+}
 
 /// Settings of a worker.
 #[derive(Clone, Debug, Default)]
@@ -129,10 +142,14 @@ impl Worker {
 
     /// Takes a batch of frames.
     pub fn batch(&mut self, batch: Batch<'_>, sink: &mut dyn RecordSink) {
-        let mut stage = Stage::new();
+        let mut stage = Stage::default();
+        let mut marks = batch.marks().iter().peekable();
         let mut ahead = batch.frames();
         ahead.nth(FRAMES_AHEAD - 1);
-        for frame in batch.frames() {
+        for (index, frame) in batch.frames().enumerate() {
+            while let Some(mark) = marks.next_if(|mark| mark.before <= index) {
+                stage.marks.push(Mark { before: stage.packets.len(), ..*mark });
+            }
             if let Some(frame) = ahead.next() {
                 prefetch(frame.data.as_ptr());
                 prefetch(frame.data.as_ptr().wrapping_add(CACHE_LINE_BYTES));
@@ -154,20 +171,19 @@ impl Worker {
             }
             self.stats.packets += 1;
             match packet.lent_by(&frame) {
-                Some(packet) => stage.push(packet),
+                Some(packet) => stage.packets.push(packet),
                 // It lies in the decoder's memory until the next frame.
                 None => {
-                    self.flows.packets(&stage, sink);
-                    stage.clear();
+                    stage.hand_on(&mut self.flows, sink);
                     self.flows.packet(packet, sink);
                 }
             }
-            if stage.len() == STAGE_PACKETS {
-                self.flows.packets(&stage, sink);
-                stage.clear();
+            if stage.packets.len() == STAGE_PACKETS {
+                stage.hand_on(&mut self.flows, sink);
             }
         }
-        self.flows.packets(&stage, sink);
+        stage.marks.extend(marks.map(|mark| Mark { before: stage.packets.len(), ..*mark }));
+        stage.hand_on(&mut self.flows, sink);
         self.count_lost_fragments();
     }
 

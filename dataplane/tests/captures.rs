@@ -28,9 +28,8 @@ fn analyse_spread(file: &Path, workers: usize, config: &WorkerConfig) -> (Record
         let start = |mut end: spread::FileEnd| {
             scope.spawn(move || {
                 let (mut worker, mut records) = (Worker::new(config.clone()), Records::default());
-                while let Some(portion) = end.next_portion().unwrap() {
-                    portion.times().for_each(|now_ns| worker.idle(now_ns, &mut records));
-                    worker.batch(portion.batch, &mut records);
+                while let Some(batch) = end.next_batch().unwrap() {
+                    worker.batch(batch, &mut records);
                 }
                 worker.finish(&mut records);
                 (records, worker.stats())

@@ -91,11 +91,8 @@ fn spread(stage: Stage, path: &Path, workers: usize) -> anyhow::Result<Counts> {
     let ends = spread::files(&[path.to_owned()], workers);
     let work = |mut end: FileEnd| {
         let mut analysis = Analysis::new(stage, WorkerConfig::default());
-        while let Some(portion) = end.next_portion()? {
-            for ns in portion.times() {
-                analysis.idle(ns);
-            }
-            analysis.batch(portion.batch);
+        while let Some(batch) = end.next_batch()? {
+            analysis.batch(batch);
         }
         analysis.finish();
         Ok(analysis.counts)

@@ -99,10 +99,7 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     for log in &logs {
         LogFile::open(log)?;
     }
-    ensure!(
-        streams.is_empty() || (streams.len() == 1 && args.workers == 1),
-        "standard input can be read once, by one worker; save it to a file first"
-    );
+    ensure!(streams.len() <= 1, "standard input can be read once; save it to a file first");
     let taps = args.analysis.taps()?;
     ensure!(
         args.workers == 1 || captures.len() <= 1 || !taps.ask_for_interfaces(),
@@ -233,11 +230,8 @@ impl<'a> Analysis<'a> {
 
     /// A worker's part of the flows.
     fn part(mut self, mut frames: FileEnd) -> anyhow::Result<Totals> {
-        while let Some(portion) = frames.next_portion()? {
-            for now_ns in portion.times() {
-                self.worker.idle(now_ns, &mut self.sink);
-            }
-            self.batch(portion.batch)?;
+        while let Some(batch) = frames.next_batch()? {
+            self.batch(batch)?;
         }
         self.finish(frames.stats())
     }

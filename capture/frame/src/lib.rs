@@ -86,17 +86,38 @@ pub struct Frame<'a> {
     pub hints: Hints,
 }
 
+/// A point in packet time that a worker hears of although the frame is another worker's, so that flows time out in all
+/// workers alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// It comes before this frame of the batch.
+    pub before: usize,
+    /// Nanoseconds since the epoch.
+    pub ns: u64,
+}
+
 /// Frames that a source lends until it is asked for the next batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     region: &'a [u8],
     descriptors: &'a [Descriptor],
+    marks: &'a [Mark],
 }
 
 impl<'a> Batch<'a> {
     /// A batch of the frames that `descriptors` place in `region`.
     pub fn new(region: &'a [u8], descriptors: &'a [Descriptor]) -> Self {
-        Self { region, descriptors }
+        Self { region, descriptors, marks: &[] }
+    }
+
+    /// The same, with the times that pass between the frames, in their order.
+    pub fn with_marks(self, marks: &'a [Mark]) -> Self {
+        Self { marks, ..self }
+    }
+
+    /// Times that pass between the frames.
+    pub fn marks(&self) -> &'a [Mark] {
+        self.marks
     }
 
     /// Number of frames.
@@ -104,7 +125,7 @@ impl<'a> Batch<'a> {
         self.descriptors.len()
     }
 
-    /// True when no frame was ready.
+    /// True when no frame was ready; time may have passed all the same.
     pub fn is_empty(&self) -> bool {
         self.descriptors.is_empty()
     }

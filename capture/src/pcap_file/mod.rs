@@ -153,9 +153,14 @@ impl PcapFile {
         self.format = Format::Ended;
     }
 
-    /// Lets up to `most` read buffers stay lent, where [`Self::describe`] is used.
-    pub(crate) fn share_buffers(&mut self, most: usize) {
-        self.window.share_buffers(most);
+    /// Lets up to `most` read buffers stay lent, where [`Self::describe`] is used, and reads `chunk_bytes` at a time.
+    pub(crate) fn share_buffers(&mut self, most: usize, chunk_bytes: usize) {
+        self.window.share_buffers(most, chunk_bytes);
+    }
+
+    /// False when as many buffers as there may be are lent.
+    pub(crate) fn has_room(&mut self) -> bool {
+        self.window.has_room()
     }
 
     /// Describes the next frames in `into`, and gives the buffer that they lie in. `None` is the end of the input.

@@ -75,9 +75,17 @@ impl Window {
         }
     }
 
-    /// Lets buffers stay lent while others are read into, `most` in all.
-    pub fn share_buffers(&mut self, most: usize) {
-        self.buffers_max = most;
+    /// Lets buffers stay lent while others are read into, `most` in all; `chunk_bytes` are read at a time from now on.
+    pub fn share_buffers(&mut self, most: usize, chunk_bytes: usize) {
+        (self.buffers_max, self.chunk_bytes) = (most, chunk_bytes);
+    }
+
+    /// False when all buffers that there may be are lent.
+    pub fn has_room(&mut self) -> bool {
+        let is_free = |buffer: &mut Arc<Buffer>| Arc::get_mut(buffer).is_some();
+        self.spare.len() + 1 < self.buffers_max
+            || is_free(&mut self.buffer)
+            || self.spare.iter_mut().rev().any(is_free)
     }
 
     /// The memory that descriptors count in.

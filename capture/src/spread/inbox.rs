@@ -9,13 +9,12 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 
 use super::parcel::Parcel;
-use crate::Region;
 
 /// How often a worker looks again before it sleeps: going to sleep and being woken costs more.
 const LOOKS: u32 = 2_000;
 
-pub(super) struct Inbox {
-    ring: ArrayQueue<Parcel<Region>>,
+pub(super) struct Inbox<M> {
+    ring: ArrayQueue<Parcel<M>>,
     /// The worker is gone.
     closed: AtomicBool,
     asleep: AtomicBool,
@@ -23,7 +22,7 @@ pub(super) struct Inbox {
     sleeper: Mutex<Option<Thread>>,
 }
 
-impl Inbox {
+impl<M> Inbox<M> {
     pub fn new(parcels: usize) -> Self {
         Self {
             ring: ArrayQueue::new(parcels),
@@ -34,8 +33,8 @@ impl Inbox {
     }
 
     /// Hands a parcel over; gives it back when the ring is full or the worker is gone.
-    pub fn put(&self, parcel: Parcel<Region>) -> Result<(), Parcel<Region>> {
-        if self.closed.load(Ordering::Acquire) {
+    pub fn put(&self, parcel: Parcel<M>) -> Result<(), Parcel<M>> {
+        if self.is_closed() {
             return Err(parcel);
         }
         self.ring.push(parcel)?;
@@ -43,7 +42,7 @@ impl Inbox {
         Ok(())
     }
 
-    pub fn take(&self) -> Option<Parcel<Region>> {
+    pub fn take(&self) -> Option<Parcel<M>> {
         self.ring.pop()
     }
 
@@ -54,6 +53,15 @@ impl Inbox {
     /// The part of the ring that is used.
     pub fn fill(&self) -> f32 {
         self.ring.len() as f32 / self.ring.capacity() as f32
+    }
+
+    /// Parcels that wait.
+    pub fn len(&self) -> usize {
+        self.ring.len()
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     pub fn close(&self) {

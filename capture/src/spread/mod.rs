@@ -4,18 +4,19 @@
 //! by a tunnel's outer addresses); hands on one end for each worker, which is a [`PacketSource`] like any other. Which
 //! worker gets a frame is told by the [`inner_hash()`] of its innermost packet.
 //!
-//! Capture files are read by every worker, which keeps its part: [`files()`]. A [`live()`] source has one reader, but no thread
-//! for it: **a worker that has nothing left to do reads**, for all of them, so the worker with the least work does most of the
-//! reading. Descriptors travel in parcels through bounded lock-free rings, one to each worker, and the parcels come back
-//! through one more ring, with the memory that they shared. A worker whose ring is full loses the newest parcel, which is
-//! counted, [`Loss::WorkerBehind`].
+//! A source has one reader, but no thread for it: **a worker that has little left to do reads**, for all of them, so the worker
+//! with the least work does most of the reading. Descriptors travel in parcels through bounded lock-free rings, one to each
+//! worker, and the parcels come back through one more ring, with the memory that they shared. What a full ring means depends
+//! on the source: capture files, [`files()`], wait, so that a replay loses nothing; a [`live()`] source drops the newest
+//! parcel and counts it, [`Loss::WorkerBehind`].
 //!
 //! - `inner_hash`: which packets belong together
 //! - `router`, `followers`: which worker gets a frame, and the fragments that follow it
 //! - `clock`: packet time that all workers hear of, so that time-outs do not depend on their number
 //! - `parcel`: what travels
-//! - `files`: capture files
-//! - `reading`, `inbox`: reading for all workers; a ring and its worker's sleep
+//! - `files`: capture files for several workers
+//! - `reading`: reading a live source for all workers
+//! - `inbox`: a ring and its worker's sleep
 //!
 //! [`Loss::WorkerBehind`]: crate::Loss::WorkerBehind
 
@@ -38,8 +39,7 @@ use crate::{CaptureError, LendingSource, Note, PacketSource, Region, SourceStats
 pub use files::{FileEnd, files};
 use inbox::Inbox;
 pub use inner_hash::{InnerHash, inner_hash};
-pub use parcel::Portion;
-use parcel::{Cursor, Parcel};
+use parcel::Parcel;
 use reading::Reading;
 
 /// Parcels that may wait for one worker.
@@ -50,7 +50,7 @@ const PARCELS_BESIDE: usize = 4;
 /// What all ends of one live source share.
 struct Shared {
     reading: Mutex<Reading>,
-    inboxes: Vec<Inbox>,
+    inboxes: Vec<Inbox<Region>>,
     /// Parcels that were worked off.
     returned: ArrayQueue<Parcel<Region>>,
     /// What the source said last.
@@ -63,7 +63,8 @@ struct Shared {
 pub struct LiveEnd {
     shared: Arc<Shared>,
     index: usize,
-    current: Cursor<Region>,
+    /// The one that is lent.
+    current: Parcel<Region>,
     received: u64,
 }
 
@@ -85,14 +86,14 @@ pub fn live(
         stats: Mutex::default(),
         patience: poll_timeout,
     });
-    let end = |index| LiveEnd { shared: Arc::clone(&shared), index, current: Cursor::default(), received: 0 };
+    let end = |index| LiveEnd { shared: Arc::clone(&shared), index, current: Parcel::none(), received: 0 };
     (0..workers).map(end).collect()
 }
 
 impl LiveEnd {
     /// What was worked off goes back to the worker that reads.
     fn give_back(&mut self) {
-        let mut parcel = self.current.replace(Parcel::none());
+        let mut parcel = std::mem::replace(&mut self.current, Parcel::none());
         if parcel.is_empty() {
             return;
         }
@@ -103,7 +104,7 @@ impl LiveEnd {
     }
 
     /// Reads for all workers, or waits while another one does. False when nothing came for a while.
-    fn read_or_wait(&self, inbox: &Inbox) -> Result<bool, CaptureError> {
+    fn read_or_wait(&self, inbox: &Inbox<Region>) -> Result<bool, CaptureError> {
         let shared = &*self.shared;
         let came = match shared.reading.try_lock() {
             Ok(mut reading) => reading.step(shared),
@@ -122,17 +123,17 @@ impl PacketSource for LiveEnd {
     fn next_batch(&mut self) -> Result<Option<Batch<'_>>, CaptureError> {
         let shared = Arc::clone(&self.shared);
         let Some(inbox) = shared.inboxes.get(self.index) else { return Ok(None) };
-        while self.current.is_worked_off() {
-            self.give_back();
+        self.give_back();
+        loop {
             if let Some(parcel) = inbox.take() {
-                self.current.replace(parcel);
-            } else if !self.read_or_wait(inbox)? {
+                self.current = parcel;
+                self.received += self.current.descriptors.len() as u64;
+                return Ok(Some(self.current.batch()));
+            }
+            if !self.read_or_wait(inbox)? {
                 return Ok(Some(Batch::new(&[], &[])));
             }
         }
-        let batch = self.current.portion().batch;
-        self.received += batch.len() as u64;
-        Ok(Some(batch))
     }
 
     /// Frames are those of this end. What the source as a whole lost or kept back is said by the first end alone.

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use wirespan_frame::Descriptor;
+use wirespan_frame::{Descriptor, Mark};
 
-use super::clock::Clock;
+use super::clock::{Clock, Times};
 use super::followers::{Followers, TIMEOUT_NS};
 use super::inner_hash::{InnerHash, inner_hash};
-use super::parcel::{Mark, Memory, Parcel};
+use super::parcel::{Memory, Parcel};
 
 /// Later fragments that may wait for their first.
 const HELD_MAX: usize = 64;
@@ -28,8 +28,6 @@ pub(super) struct Router<M> {
     memory: Option<M>,
     /// Memories seen.
     memories: u64,
-    /// Frames of other workers are left out, when this is the router of one worker.
-    only: Option<usize>,
 }
 
 /// A later fragment that came before the first.
@@ -54,13 +52,12 @@ impl<M: Memory> Router<M> {
             clock: None,
             memory: None,
             memories: 0,
-            only: None,
         }
     }
 
-    /// For a worker that reads all frames by itself and wants its own, and the time that the others' tell.
-    pub fn of_worker(own: usize, workers: usize, seed: u64) -> Self {
-        Self { only: Some(own), clock: Some(Clock::default()), ..Self::new(workers, seed) }
+    /// For frames that are the only clock: each worker hears of the times of the others' too.
+    pub fn with_clock(workers: usize, seed: u64) -> Self {
+        Self { clock: Some(Clock::default()), ..Self::new(workers, seed) }
     }
 
     /// Hands frames that lie in `memory` to their workers.
@@ -71,11 +68,16 @@ impl<M: Memory> Router<M> {
                 Some(hash) => InnerHash { hash: hash.get(), is_flow: true, ..InnerHash::default() },
                 None => inner_hash(&frame, self.seed),
             };
-            // Flow tables hear of whole packets' times only.
-            if found.is_flow && found.follows.is_none() && found.leads == [None; 2] {
-                self.tell_time(frame.ts_ns);
+            if found.follows.is_some() || found.leads != [None; 2] {
+                self.place(memory, descriptor, found);
+                continue;
             }
-            self.place(memory, descriptor, found);
+            let worker = self.worker(found.hash);
+            // Flow tables hear of whole packets' times only.
+            if found.is_flow {
+                self.tell_time(frame.ts_ns, worker);
+            }
+            self.push(worker, memory, descriptor);
         }
     }
 
@@ -100,6 +102,8 @@ impl<M: Memory> Router<M> {
         }
     }
 
+    /// A fragment.
+    #[inline(never)]
     fn place(&mut self, memory: &M, descriptor: &Descriptor, found: InnerHash) {
         let worker = match found.follows {
             None => self.worker(found.hash),
@@ -120,10 +124,8 @@ impl<M: Memory> Router<M> {
         ((u64::from(hash) * self.open.len() as u64) >> 32) as usize
     }
 
+    #[inline]
     fn push(&mut self, worker: usize, memory: &M, descriptor: &Descriptor) {
-        if self.only.is_some_and(|own| own != worker) {
-            return;
-        }
         let is_elsewhere = |open: &Parcel<M>| open.memory.as_ref().is_some_and(|other| !other.is(memory));
         if self.open.get(worker).is_some_and(is_elsewhere) {
             self.close(worker);
@@ -138,18 +140,23 @@ impl<M: Memory> Router<M> {
         }
     }
 
-    /// Lets all workers know of a packet's time when it matters.
+    /// Lets all workers know of a packet's time when it matters; `owner` gets the packet.
     #[inline]
-    fn tell_time(&mut self, ts_ns: u64) {
+    fn tell_time(&mut self, ts_ns: u64, owner: usize) {
         if let Some(times) = self.clock.as_mut().and_then(|clock| clock.observe(ts_ns)) {
-            for worker in self.only.map_or(0..self.open.len(), |own| own..own + 1) {
-                if let Some(open) = self.open.get_mut(worker) {
-                    let at = open.descriptors.len();
-                    open.times.extend(times.before.iter().chain([&times.now]).map(|&ns| Mark { at, ns }));
-                    if open.is_full() {
-                        self.close(worker);
-                    }
-                }
+            self.tell(&times, owner);
+        }
+    }
+
+    #[inline(never)]
+    fn tell(&mut self, times: &Times, owner: usize) {
+        for worker in 0..self.open.len() {
+            let Some(open) = self.open.get_mut(worker) else { return };
+            let before = open.descriptors.len();
+            let now = (worker != owner).then_some(times.now);
+            open.marks.extend(times.before.into_iter().chain(now).map(|ns| Mark { before, ns }));
+            if open.is_full() {
+                self.close(worker);
             }
         }
     }

@@ -41,7 +41,7 @@ fn write(path: &Path, packets: impl Iterator<Item = Vec<u8>>) {
     writer.finish().unwrap();
 }
 
-/// What each worker saw, and all times that it was told.
+/// What each worker saw, and all times that it heard of, by its own frames and by others'.
 fn spread(files: &[&Path], workers: usize) -> (Vec<Vec<Seen>>, Vec<Vec<u64>>, SourceStats) {
     let ends = super::files(&files.iter().map(|path| path.to_path_buf()).collect::<Vec<_>>(), workers);
     let result = Mutex::new((vec![Vec::new(); workers], vec![Vec::new(); workers], SourceStats::default()));
@@ -50,9 +50,16 @@ fn spread(files: &[&Path], workers: usize) -> (Vec<Vec<Seen>>, Vec<Vec<u64>>, So
             let result = &result;
             scope.spawn(move || {
                 let (mut frames, mut times) = (Vec::new(), Vec::new());
-                while let Some(portion) = end.next_portion().unwrap() {
-                    times.extend(portion.times());
-                    frames.extend(portion.batch.frames().map(|frame| seen(frame.data)));
+                while let Some(batch) = end.next_batch().unwrap() {
+                    let mut marks = batch.marks().iter().peekable();
+                    for (index, frame) in batch.frames().enumerate() {
+                        while let Some(mark) = marks.next_if(|mark| mark.before <= index) {
+                            times.push(mark.ns);
+                        }
+                        times.push(frame.ts_ns);
+                        frames.push(seen(frame.data));
+                    }
+                    times.extend(marks.map(|mark| mark.ns));
                 }
                 let stats = end.stats();
                 assert_eq!(stats.received, frames.len() as u64);
@@ -95,10 +102,13 @@ fn nothing_is_lost_or_doubled_and_flows_keep_their_order() {
             }
         }
         assert_eq!(last.len(), FLOWS as usize + 1);
-        assert!(
-            times[0].len() > 1_000 && times.iter().all(|other| *other == times[0]),
-            "all hear the same times"
-        );
+        for times in &times {
+            let span_ns = times.last().unwrap() - times[0];
+            assert!(span_ns > u64::from(PACKETS - 200) * 1_000_000, "{span_ns}");
+            let step = |pair: &[u64]| pair[1].checked_sub(pair[0]).is_some_and(|ns| ns <= 100_000_000);
+            let steps = times.windows(2).filter(|pair| !step(pair)).count();
+            assert_eq!(steps, 1, "but for the second file, whose time is that of the first");
+        }
     }
 }
 
@@ -138,10 +148,26 @@ fn fragments_without_a_first_are_not_kept_for_ever() {
 }
 
 #[test]
-fn a_file_that_cannot_be_opened_is_an_error_of_every_worker() {
-    for mut end in files(&["/nonexistent/capture.pcap".into()], 2) {
-        assert!(matches!(end.next_batch(), Err(CaptureError::OpenFile { .. })));
+fn a_file_that_cannot_be_opened_is_an_error_once_and_the_end_for_the_others() {
+    let mut ends = files(&["/nonexistent/capture.pcap".into()], 2);
+    assert!(matches!(ends[1].next_batch(), Err(CaptureError::OpenFile { .. })));
+    assert!(ends[0].next_batch().unwrap().is_none() && ends[1].next_batch().unwrap().is_none());
+}
+
+#[test]
+fn a_worker_that_is_gone_does_not_hold_up_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("many");
+    write(&path, (0..100_000).map(|number| packet((number % 50) as u16 + 1, number, 0, 0)));
+    let mut ends = files(&[path], 2);
+    let first = ends[0].next_batch().unwrap().unwrap().len();
+    assert!(first > 0);
+    drop(ends.remove(0));
+    let mut seen = 0;
+    while let Some(batch) = ends[0].next_batch().unwrap() {
+        seen += batch.len();
     }
+    assert!(seen > 10_000 && seen < 90_000, "{seen}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::timers::{Link, Links, TimerWheel};
 use super::{FlowConfig, FlowMemory, FlowStats, RecordSink, ShedPayload, Shedding, ShuntPolicy};
 use crate::packet::{Packet, flags};
 use std::ops::Range;
-use wirespan_frame::Shunt;
+use wirespan_frame::{Mark, Shunt};
 use wirespan_l7::{Engine, Side};
 use wirespan_records::{CloseType, DropReason, Drops, L4Protocol, L7Counts};
 
@@ -173,8 +173,9 @@ impl FlowTable {
         }
     }
 
-    /// Takes packets in the order they came.
-    pub fn packets(&mut self, packets: &[Packet<'_>], sink: &mut dyn RecordSink) {
+    /// Takes packets in the order they came, and the times that pass between them.
+    pub fn packets(&mut self, packets: &[Packet<'_>], marks: &[Mark], sink: &mut dyn RecordSink) {
+        let mut marks = marks.iter().peekable();
         let mut keyed = std::mem::take(&mut self.keyed);
         keyed.clear();
         let len = packets.len();
@@ -182,10 +183,15 @@ impl FlowTable {
             keyed.extend(packets[group(at, 0, len)].iter().map(|packet| self.key(packet)));
             keyed[group(at, 1, len)].iter_mut().for_each(|keyed| self.look_up(keyed));
             let taken = group(at, 2, len);
-            for (packet, keyed) in packets[taken.clone()].iter().zip(&keyed[taken]) {
+            let at = taken.start;
+            for (index, (packet, keyed)) in packets[taken.clone()].iter().zip(&keyed[taken]).enumerate() {
+                while let Some(mark) = marks.next_if(|mark| mark.before <= at + index) {
+                    self.advance(mark.ns, sink);
+                }
                 self.take(packet, keyed, sink);
             }
         }
+        marks.for_each(|mark| self.advance(mark.ns, sink));
         self.keyed = keyed;
     }
 
@@ -223,7 +229,7 @@ impl FlowTable {
 
     /// Takes one packet.
     pub fn packet(&mut self, packet: &Packet<'_>, sink: &mut dyn RecordSink) {
-        self.packets(std::slice::from_ref(packet), sink);
+        self.packets(std::slice::from_ref(packet), &[], sink);
     }
 
     /// The end of the input: every flow is handed on as it is.

@@ -1,6 +1,7 @@
 use super::{FlowConfig, FlowTable, ShedPayload, Shedding};
 use crate::packet::{Addresses, Packet, Tcp, flags};
 use proptest::prelude::*;
+use wirespan_frame::Mark;
 use wirespan_l7::Engine;
 use wirespan_records::{CloseType, DropReason, Flow, FlowMetrics, L4Protocol, Records};
 
@@ -351,11 +352,12 @@ fn ports_used_again_without_a_handshake_leave_no_huge_gap() {
 }
 
 proptest! {
-    /// Packets that come together make the records that they make one by one.
+    /// Packets that come together make the records that they make one by one, with the times that pass between them.
     #[test]
     fn batches_change_nothing(
         packets in proptest::collection::vec(
             (0u64..3_000, 0u8..64, 0u32..50, 0u32..50, 0u16..4, any::<bool>(), 0usize..20), 1..200),
+        marks in proptest::collection::vec(proptest::option::of(0u64..90_000), 200),
         together in 1usize..40,
     ) {
         let config = FlowConfig { max_flows: 3, ticks: true, report_interval_ms: Some(2_000), ..FlowConfig::default() };
@@ -367,11 +369,22 @@ proptest! {
             Packet { ts_ns: T0 + at_ms * MS, ..segment(packet, flags, seq, ack, data) }
         }).collect();
         let (mut single, mut batched) = (Connection::with(config.clone()), Connection::with(config));
-        for packet in &packets {
+        let marks = |from: usize, packets: &[Packet<'_>]| -> Vec<Mark> {
+            let place = |(before, packet): (usize, &Packet<'_>)| {
+                let ahead_ms = marks[from + before]?;
+                Some(Mark { before, ns: packet.ts_ns + ahead_ms * MS })
+            };
+            packets.iter().enumerate().filter_map(place).collect()
+        };
+        for (index, packet) in packets.iter().enumerate() {
+            for mark in marks(index, std::slice::from_ref(packet)) {
+                single.table.advance(mark.ns, &mut single.records);
+            }
             single.table.packet(packet, &mut single.records);
         }
-        for packets in packets.chunks(together) {
-            batched.table.packets(packets, &mut batched.records);
+        for (chunk, packets) in packets.chunks(together).enumerate() {
+            let marks = marks(chunk * together, packets);
+            batched.table.packets(packets, &marks, &mut batched.records);
         }
         single.table.finish(&mut single.records);
         batched.table.finish(&mut batched.records);
