@@ -33,8 +33,9 @@ struct shunt_counters {
 	__u64 bytes;
 	__u64 l3_bytes;
 	__u64 l4_bytes;
-	__u64 first_boot_ns;
-	__u64 last_boot_ns;
+	/* CLOCK_MONOTONIC_COARSE, which is read in a tenth of the time. */
+	__u64 first_ns;
+	__u64 last_ns;
 	__u32 first_seq;
 	__u32 next_seq;
 	__u32 last_ack;
@@ -87,16 +88,16 @@ static __always_inline void shunt_key(struct shunt_key *key, const struct packet
 	key->tunnel_id = packet->tunnel_id;
 }
 
-static __always_inline void shunt_count(struct shunt_counters *counters, const struct packet *packet,
-					__u32 wire_len, __u64 boot_ns)
+static __always_inline void shunt_count(struct shunt_counters *counters, const struct packet *packet, __u32 wire_len)
 {
+	__u64 now_ns = bpf_ktime_get_coarse_ns();
 	bool first = counters->packets++ == 0;
 	counters->bytes += wire_len;
 	counters->l3_bytes += packet->l3_len;
 	counters->l4_bytes += packet->l4_len;
-	counters->last_boot_ns = boot_ns;
+	counters->last_ns = now_ns;
 	if (first)
-		counters->first_boot_ns = boot_ns;
+		counters->first_ns = now_ns;
 	if (packet->protocol != PROTOCOL_TCP)
 		return;
 	__u32 next_seq = packet->seq + packet->l4_len;
@@ -113,7 +114,7 @@ static __always_inline void shunt_count(struct shunt_counters *counters, const s
  * What is to be done with the frame; SHUNT_COUNT when it was counted. Fragments are always delivered: only together
  * do they tell how many packets they are.
  */
-static __always_inline enum shunt_mode shunt(const struct packet *packet, __u32 wire_len, __u64 boot_ns)
+static __always_inline enum shunt_mode shunt(const struct packet *packet, __u32 wire_len)
 {
 	if (!packet->found || packet->fragment)
 		return SHUNT_NONE;
@@ -132,6 +133,6 @@ static __always_inline enum shunt_mode shunt(const struct packet *packet, __u32 
 	struct shunt_flow *flow = bpf_map_lookup_elem(&shunt_counts, &key);
 	if (!flow)
 		return SHUNT_NONE;
-	shunt_count(&flow->directions[from_a ? 0 : 1], packet, wire_len, boot_ns);
+	shunt_count(&flow->directions[from_a ? 0 : 1], packet, wire_len);
 	return SHUNT_COUNT;
 }

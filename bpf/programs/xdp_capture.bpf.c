@@ -79,7 +79,7 @@ static __always_inline __u32 frame_len(struct xdp_md *ctx)
 /* What is done with a frame that a socket waits for. */
 static __always_inline int capture(struct xdp_md *ctx, struct counters *counters)
 {
-	struct stamp stamp = { .magic = STAMP_MAGIC, .boot_ns = bpf_ktime_get_boot_ns() };
+	struct stamp stamp = { .magic = STAMP_MAGIC };
 	nic_hints(ctx, settings.kfuncs, &stamp);
 
 	__u32 wire_len = frame_len(ctx), headers_len = 0;
@@ -113,7 +113,7 @@ static __always_inline int capture(struct xdp_md *ctx, struct counters *counters
 		}
 	}
 	if (settings.shunt) {
-		enum shunt_mode mode = shunt(packet, wire_len, stamp.boot_ns);
+		enum shunt_mode mode = shunt(packet, wire_len);
 		if (mode == SHUNT_COUNT) {
 			counters->shunted_bytes += wire_len;
 			/* A barrier: who sees this one sees the flow's counters too. */
@@ -126,6 +126,8 @@ static __always_inline int capture(struct xdp_md *ctx, struct counters *counters
 			stamp.flags = (stamp.flags & ~STAMP_RX_HASH) | STAMP_CUT;
 		}
 	}
+	/* Only now: a frame that is not delivered does not pay for the clock. */
+	stamp.boot_ns = bpf_ktime_get_boot_ns();
 	/* Without a stamp nobody would know how long the frame was. */
 	if (write_stamp(ctx, &stamp) && headers_len)
 		bpf_xdp_adjust_tail(ctx, (int)headers_len - (int)wire_len);

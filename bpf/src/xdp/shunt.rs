@@ -16,8 +16,9 @@ struct Counters {
     bytes: u64,
     l3_bytes: u64,
     l4_bytes: u64,
-    first_boot_ns: u64,
-    last_boot_ns: u64,
+    /// CLOCK_MONOTONIC_COARSE: milliseconds late at most.
+    first_ns: u64,
+    last_ns: u64,
     first_seq: u32,
     next_seq: u32,
     last_ack: u32,
@@ -66,7 +67,7 @@ impl ShuntMap {
         let counts = self.counts.get_per_cpu::<_, [Counters; 2]>(key)?;
         Ok(counts.map(|per_cpu| {
             let epoch_ns =
-                sys::clock_ns(libc::CLOCK_REALTIME).saturating_sub(sys::clock_ns(libc::CLOCK_BOOTTIME));
+                sys::clock_ns(libc::CLOCK_REALTIME).saturating_sub(sys::clock_ns(libc::CLOCK_MONOTONIC));
             let direction = |side: usize| fold(per_cpu.iter().filter_map(|cpu| cpu.get(side)), epoch_ns);
             [direction(0), direction(1)]
         }))
@@ -95,19 +96,21 @@ impl Shunt for ShuntMap {
     }
 }
 
-/// One direction, of what each CPU counted. `epoch_ns` is when CLOCK_BOOTTIME began.
+/// One direction, of what each CPU counted. `epoch_ns` is when CLOCK_MONOTONIC began.
 fn fold<'a>(per_cpu: impl Iterator<Item = &'a Counters>, epoch_ns: u64) -> ShuntCounters {
     let mut sum = ShuntCounters::default();
     for cpu in per_cpu.filter(|cpu| cpu.packets != 0) {
-        let (first_ns, last_ns) = (epoch_ns + cpu.first_boot_ns, epoch_ns + cpu.last_boot_ns);
+        let (first_ns, last_ns) = (epoch_ns + cpu.first_ns, epoch_ns + cpu.last_ns);
         let begins = sum.packets == 0;
         if begins || (cpu.next_seq.wrapping_sub(sum.next_seq) as i32) > 0 {
             sum.next_seq = cpu.next_seq;
         }
-        if begins || first_ns < sum.first_ns {
+        // CPUs that say the same time are told apart by the sequence numbers.
+        let is_after = |seq: u32, other: u32| (seq.wrapping_sub(other) as i32) > 0;
+        if begins || (first_ns, is_after(cpu.first_seq, sum.first_seq)) < (sum.first_ns, true) {
             (sum.first_ns, sum.first_seq) = (first_ns, cpu.first_seq);
         }
-        if begins || last_ns >= sum.last_ns {
+        if begins || (last_ns, is_after(cpu.last_ack, sum.last_ack)) > (sum.last_ns, false) {
             (sum.last_ns, sum.last_ack) = (last_ns, cpu.last_ack);
         }
         sum.packets += cpu.packets;
