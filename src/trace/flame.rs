@@ -137,11 +137,8 @@ impl fmt::Display for Flame<'_> {
 fn request(exchange: &Exchange<'_>) -> String {
     let row = &exchange.first.row;
     let what = row.endpoint.as_deref().or(row.request_resource.as_deref()).or(row.request_domain.as_deref());
-    let words = [
-        Some(row.l7_protocol.as_str()),
-        row.request_type.as_deref().filter(|verb| !starts(what, verb)),
-        what,
-    ];
+    let verb = row.request_type.as_deref().filter(|verb| !says(what, verb));
+    let words = [Some(row.l7_protocol.as_str()), verb, what];
     let status = match (row.response_code, row.response_status.as_str()) {
         (Some(code), _) if code != 0 => format!(" {code}"),
         (_, "ok" | "unknown") => String::new(),
