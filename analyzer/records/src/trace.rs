@@ -3,9 +3,9 @@
 /// The trace of a span.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TraceKey {
-    /// The same for all spans of the trace, or merged with theirs. 0: the id of the span.
+    /// The same for all spans of the trace, or merged with theirs.
     pub key: u64,
-    /// It is not the only span of the trace, as far as is known.
+    /// It is not the only span of the trace, as far as is known. A lone one has no other key than its id.
     pub traced: bool,
 }
 

@@ -7,7 +7,7 @@ use wirespan_controller::Names;
 use wirespan_stitch::assemble::MAX_SPANS;
 use wirespan_stitch::{SummaryRoot, TraceSummary};
 
-/// The key of a row's trace, also of rows older than the column.
+/// The key of a row's trace, also of rows that were alone.
 const KEY: &str = "if(l.trace_key = 0, l.id, l.trace_key)";
 
 /// Which traces are asked for.

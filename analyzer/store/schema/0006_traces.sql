@@ -2,7 +2,8 @@
 --
 -- Rows of one trace have the same trace_key, or keys that trace_merges joins: spans that came late showed that two traces are
 -- one. Rows that are not alone in their trace (traced) are once more in trace_log, where those of one trace lie together. The
--- key of a trace is a hash of its trace id, with the highest bit set, or the id of one of its rows; a lone row's is its id.
+-- key of a trace is a hash of its trace id, with the highest bit set, or the id of one of its rows. A row that was alone when it
+-- was written has key 0; its id is its key.
 ALTER TABLE l7_log
     ADD COLUMN IF NOT EXISTS pid UInt32 COMMENT 'Of the process that asked (at c-p) or answered (at s-p); 0 for packets' CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS process_start DateTime64(9, 'UTC') COMMENT 'Tells processes apart that had the same pid' CODEC(ZSTD(1)),
@@ -14,7 +15,7 @@ ALTER TABLE l7_log
     ADD COLUMN IF NOT EXISTS parent_id UInt64 COMMENT 'Row id of the request that this one was made for, found out on the host; 0 when not known' CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS parent_rule LowCardinality(String) COMMENT 'How it was found out' CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS parent_confidence Float32 COMMENT 'From 0 to 1' CODEC(ZSTD(1)),
-    ADD COLUMN IF NOT EXISTS trace_key UInt64 COMMENT 'The trace; 0 in rows older than this column' CODEC(DoubleDelta, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS trace_key UInt64 COMMENT 'The trace; 0: this row alone' CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS traced Bool COMMENT 'The row is in trace_log too' CODEC(ZSTD(1));
 
 CREATE TABLE IF NOT EXISTS trace_log AS l7_log

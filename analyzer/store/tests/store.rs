@@ -252,8 +252,8 @@ async fn rows_of_a_trace_are_once_more_by_trace() {
         ask(c, &format!("{rows} l7_log WHERE traced")).await
     );
     assert_eq!(
-        ask(c, "SELECT flow_id, pid, parent_id, trace_key = id, traced FROM l7_log WHERE NOT traced").await,
-        "3\t0\t0\t1\tfalse"
+        ask(c, "SELECT flow_id, pid, parent_id, trace_key, traced FROM l7_log WHERE NOT traced").await,
+        "3\t0\t0\t0\tfalse"
     );
     assert_eq!(
         ask(c, "SELECT trace_key, other FROM trace_merges ORDER BY trace_key").await,

@@ -168,7 +168,7 @@ block!(SpanBlock: "l7_log", |row: SpanRow<'a>, meta| {
     parent_id: Plain<u64> = row.span.parent.map_or(0, |p| p.span),
     parent_rule: Dictionary = row.span.parent.map_or("", |p| p.rule.as_str()),
     parent_confidence: Plain<f32> = row.span.parent.map_or(0.0, |p| p.confidence),
-    trace_key: Plain<u64> = if row.trace.key == 0 { span_id(row.span, meta) } else { row.trace.key },
+    trace_key: Plain<u64> = if row.trace.traced { row.trace.key } else { 0 },
     traced: Plain<bool> = row.trace.traced,
 });
 
