@@ -1,7 +1,8 @@
 //! Hosts, from made-up events.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "only tests run this")]
 
 mod common;
+mod http2;
 mod loss;
 mod spans;
 mod tls;

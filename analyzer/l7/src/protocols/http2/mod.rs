@@ -184,7 +184,7 @@ impl Http2 {
     }
 
     /// A response, an interim one or trailers; false when a server does not send that.
-    fn server_head(&mut self, frame: Frame, head: Head, bytes: usize, cx: &mut Cx<'_>) -> bool {
+    fn server_head(&mut self, frame: Frame, mut head: Head, bytes: usize, cx: &mut Cx<'_>) -> bool {
         if head.asks() {
             return false;
         }
@@ -204,6 +204,8 @@ impl Http2 {
             }
             let is_marked =
                 request.is_some_and(|request| request.attributes.iter().any(|(name, _)| *name == PARTIAL.0));
+            // Trailers: the head was not seen.
+            head.truncated |= head.status().is_none() && frame.ends_stream();
             let is_grpc = self.is_grpc(&head);
             cx.begin_response(id, head.response(id, bytes, is_grpc, is_marked));
         }
@@ -240,11 +242,13 @@ impl Http2 {
                 self.cancelled.push_front(id);
             }
         } else if cx.request_with(Some(id)).is_some() {
+            // Without an error it ends a response that was whole, and not seen.
             cx.response(Message {
                 id: Some(id),
                 version: Some(VERSION.to_owned()),
-                status: Some(status),
-                exception: Some(exception.into_owned()),
+                status: is_error.then_some(status),
+                exception: is_error.then(|| exception.into_owned()),
+                truncated: !is_error,
                 length: Length::Known(RESET_BYTES),
                 ..Message::default()
             });
