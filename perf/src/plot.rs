@@ -4,9 +4,15 @@ use crate::measure::readable;
 use crate::traffic::short;
 use std::fmt::Write;
 
+/// Of a plot of a line.
 const WIDTH: f64 = 720.0;
 const BAR: f64 = 26.0;
-const LABELS: f64 = 300.0;
+/// Of the longest bar.
+const ROOM: f64 = 330.0;
+/// Of a value behind its bar.
+const VALUE: f64 = 90.0;
+/// Of a letter in a label: wide ones are rare.
+const LETTER: f64 = 7.0;
 const TOP: f64 = 40.0;
 const COLOUR: &str = "#2f6f9f";
 const PALE: &str = "#c9d8e3";
@@ -26,17 +32,18 @@ pub struct Bar {
 pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
     let most =
         bars.iter().map(|bar| bar.value.max(bar.limit.unwrap_or(0.0))).fold(f64::MIN_POSITIVE, f64::max);
-    let room = WIDTH - LABELS - 90.0;
-    let mut svg = begin(title, TOP + BAR * bars.len() as f64 + 10.0);
+    let longest = bars.iter().map(|bar| bar.label.chars().count()).max().unwrap_or_default();
+    let labels = longest as f64 * LETTER + 20.0;
+    let mut svg = begin(title, labels + ROOM + VALUE, TOP + BAR * bars.len() as f64 + 10.0);
     for (index, Bar { label, value, limit }) in bars.iter().enumerate() {
         let y = TOP + BAR * index as f64;
-        let length = |value: f64| (value / most * room).max(1.0);
-        text(&mut svg, LABELS - 8.0, y + 17.0, "end", label);
+        let length = |value: f64| (value / most * ROOM).max(1.0);
+        text(&mut svg, labels - 8.0, y + 17.0, "end", label);
         if let Some(limit) = limit {
-            rectangle(&mut svg, y, length(*limit), PALE);
+            rectangle(&mut svg, (labels, y), length(*limit), PALE);
         }
-        rectangle(&mut svg, y, length(*value), COLOUR);
-        let end = LABELS + length(value.max(limit.unwrap_or(0.0))) + 6.0;
+        rectangle(&mut svg, (labels, y), length(*value), COLOUR);
+        let end = labels + length(value.max(limit.unwrap_or(0.0))) + 6.0;
         text(&mut svg, end, y + 17.0, "start", &format!("{} {unit}", readable(*value)));
     }
     svg + "</svg>\n"
@@ -53,7 +60,7 @@ pub fn line(title: &str, unit: &str, points: &[(u64, f64)]) -> String {
         let part = if last > first { (log(x) - first) / (last - first) } else { 0.5 };
         (60.0 + part * (WIDTH - 120.0), TOP + 30.0 + (1.0 - y / most) * HEIGHT)
     };
-    let mut svg = begin(title, TOP + HEIGHT + 70.0);
+    let mut svg = begin(title, WIDTH, TOP + HEIGHT + 70.0);
     let path: Vec<_> = points.iter().map(place).map(|(x, y)| format!("{x:.0},{y:.0}")).collect();
     let _ = writeln!(
         svg,
@@ -69,9 +76,9 @@ pub fn line(title: &str, unit: &str, points: &[(u64, f64)]) -> String {
     svg + "</svg>\n"
 }
 
-fn begin(title: &str, height: f64) -> String {
+fn begin(title: &str, width: f64, height: f64) -> String {
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" font-family=\"sans-serif\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"sans-serif\" \
          font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
     let _ =
@@ -79,11 +86,11 @@ fn begin(title: &str, height: f64) -> String {
     svg
 }
 
-fn rectangle(svg: &mut String, y: f64, length: f64, colour: &str) {
+fn rectangle(svg: &mut String, (x, y): (f64, f64), length: f64, colour: &str) {
     let height = BAR - 6.0;
     let _ = writeln!(
         svg,
-        r#"<rect x="{LABELS}" y="{y:.0}" width="{length:.1}" height="{height}" fill="{colour}"/>"#
+        r#"<rect x="{x:.0}" y="{y:.0}" width="{length:.1}" height="{height}" fill="{colour}"/>"#
     );
 }
 
@@ -112,6 +119,15 @@ mod tests {
         );
         assert!(svg.contains(r#"width="330.0""#) && svg.contains(r#"width="165.0""#), "{svg}");
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn the_longest_label_has_room() {
+        let label = "l4+l7 against nfstream, 64 B, 100k flows, and some more words".to_owned();
+        let svg = bars("T", "Mpps", &[Bar { label: label.clone(), value: 1.0, limit: None }]);
+        let wide = label.len() as f64 * LETTER + 20.0;
+        assert!(svg.contains(&format!(r#"<rect x="{wide:.0}""#)), "{svg}");
+        assert!(svg.contains(&format!("0 0 {:.0} ", wide + ROOM + VALUE)), "{svg}");
     }
 
     #[test]
