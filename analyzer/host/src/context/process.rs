@@ -35,8 +35,6 @@ pub(super) struct Client {
     /// The coroutine that began it; 0 for none.
     pub coroutine: u64,
     actor: ActorId,
-    /// The event that brought its response, and which of those that came with it it was.
-    pub group: (u64, usize),
     pub heard_ns: Option<u64>,
     pub evidence: Pieces,
     /// Client requests that were made in the context of this one's response.
@@ -102,10 +100,10 @@ impl Starts {
 pub(super) struct Made {
     /// How many came.
     pub came: usize,
-    /// Requests made, and for responses also requests answered.
-    pub count: usize,
-    /// Requests that were answered, by position.
-    pub answered: SmallVec<[(usize, u64); 2]>,
+    /// How many requests were made then.
+    pub requests: usize,
+    /// Server requests that were answered then.
+    pub answered: SmallVec<[u64; 2]>,
 }
 
 /// When something is to be looked at again.
@@ -127,6 +125,8 @@ pub(super) struct ProcessState {
     left: BTreeSet<(u64, u64)>,
     /// Clients that are remembered, by the time that they were sent.
     sent: BTreeSet<(u64, u64)>,
+    /// Clients that are decided and past, oldest first: others may still refer to them.
+    past: VecDeque<u64>,
     checks: BinaryHeap<Reverse<(u64, Check)>>,
     futexes: HashMap<u64, Futex>,
     /// Addresses of locks that threads wait for in turn.
@@ -156,6 +156,14 @@ impl ProcessState {
         self.last_ns = at.time_ns;
         self.bound(config, decisions);
         let at = &Moment { coroutine: self.serial(at.coroutine), ..*at };
+        eprintln!(
+            "H {} tgid {} tid {} co {} turn {} {what:?}",
+            at.time_ns / 1000,
+            at.process.tgid,
+            at.tid,
+            at.coroutine,
+            at.turn
+        );
         match what {
             Happening::Data { conn, ingress: true } => self.received(at, conn),
             Happening::Data { conn, ingress: false } => self.sent(config, at, conn),
@@ -249,9 +257,13 @@ impl ProcessState {
 
     /// Keeps to the bounds: the oldest goes first.
     fn bound(&mut self, config: &ContextConfig, decisions: &mut Vec<Decision>) {
-        while self.clients.len() > config.max_requests {
+        while self.sent.len() > config.max_requests {
             let Some(&(_, span)) = self.sent.first() else { break };
-            self.forget_client(span, decisions);
+            self.leave_client(span, decisions);
+        }
+        while self.past.len() > config.max_requests / 2 {
+            let Some(span) = self.past.pop_front() else { break };
+            self.forget_client(span);
         }
         while self.servers.len() > config.max_requests {
             let Some((_, span)) = self.left.pop_first().or_else(|| self.since.pop_first()) else { break };
@@ -377,7 +389,7 @@ impl ProcessState {
         if let Some(piece) = evidence.first()
             && piece.group != 0
         {
-            self.made.entry(piece.group).or_default().count += 1;
+            self.made.entry(piece.group).or_default().requests += 1;
         }
         let actor = self.actor(began);
         actor.made_one();
@@ -391,7 +403,6 @@ impl ProcessState {
                 sent_ns: began.time_ns,
                 coroutine,
                 actor: ActorId::of(began),
-                group: (0, 0),
                 heard_ns: None,
                 evidence: Pieces::new(),
                 after: SmallVec::new(),
@@ -489,7 +500,6 @@ impl ProcessState {
         self.came(group, came);
         let Some(client) = self.clients.get_mut(&span) else { return };
         client.heard_ns = Some(at.time_ns);
-        client.group = (group, came.saturating_sub(1));
         if let Some(actor) = self.actors.get_mut(&client.actor) {
             actor.answered(span);
         }
@@ -504,12 +514,12 @@ impl ProcessState {
         let (nodes, class) = match actor.current(at) {
             Some(current) => (current.nodes.clone(), actor.answer_class(at)),
             None if actor.serves => (Nodes::new(), Class::LateAnswer),
-            None => (actor.hands_on(at), Class::WakesWaiting),
+            None => (actor.hands_on(at), Class::Woken),
         };
         if actor.several {
             self.answers.count(nodes.is_empty());
         }
-        let rule = if class == Class::WakesWaiting { Rule::Handoff } else { Rule::Socket };
+        let rule = if class == Class::Woken { Rule::Handoff } else { Rule::Socket };
         if let ([Node::Client(client)], true) = (nodes.as_slice(), config.rules.allow(rule)) {
             let nodes = Nodes::from_iter([Node::Server(span)]);
             self.connect(*client, Evidence { nodes, class, rule, position: 0, group: 0 });
@@ -517,10 +527,7 @@ impl ProcessState {
         if let Some(current) = self.actors.get(&ActorId::of(at)).and_then(|actor| actor.current(at))
             && matches!(current.nodes.as_slice(), [Node::Client(_), Node::Client(_), ..])
         {
-            let made = self.made.entry(current.group).or_default();
-            made.answered.push((current.made as usize, span));
-            made.count += 1;
-            self.actor(at).made_one();
+            self.made.entry(current.group).or_default().answered.push(span);
         }
         if at.coroutine != 0 && config.rules.coroutine {
             self.answering_coroutine(at, span);
@@ -673,7 +680,7 @@ impl ProcessState {
         let past: Vec<u64> =
             self.sent.iter().take_while(|(sent_ns, _)| *sent_ns < oldest_ns).map(|&(_, span)| span).collect();
         for client in past {
-            self.forget_client(client, decisions);
+            self.leave_client(client, decisions);
         }
         self.left.insert((closed_ns, span));
         let oldest_ns = self.sent.first().map_or(u64::MAX, |&(sent_ns, _)| sent_ns);
@@ -693,16 +700,27 @@ impl ProcessState {
             self.learn(span, &verdict);
             verdict.parent()
         });
+        let c = &self.clients[&span];
+        eprintln!("DEC {span} {parent:?} sent {} heard {:?} group {:?}", c.sent_ns / 1000, c.heard_ns, 0);
+        for e in &c.evidence {
+            eprintln!("   {e:?} trust {} made {:?}", self.trust.of(e.class), self.made.get(&e.group));
+        }
         if let Some(client) = self.clients.get_mut(&span) {
             client.decided = Some(parent);
         }
         decisions.push(Decision { client: span, parent });
     }
 
-    fn forget_client(&mut self, span: u64, decisions: &mut Vec<Decision>) {
+    fn leave_client(&mut self, span: u64, decisions: &mut Vec<Decision>) {
         self.decide(span, decisions);
-        if let Some(client) = self.clients.remove(&span) {
+        if let Some(client) = self.clients.get(&span) {
             self.sent.remove(&(client.sent_ns, span));
+        }
+        self.past.push_back(span);
+    }
+
+    fn forget_client(&mut self, span: u64) {
+        if let Some(client) = self.clients.remove(&span) {
             if let Some(conn) = self.conns.get_mut(&client.conn) {
                 conn.asked.retain(|asked| *asked != span);
             }
@@ -712,8 +730,8 @@ impl ProcessState {
     /// Decides all that is left.
     pub(super) fn finish(&mut self, decisions: &mut Vec<Decision>) {
         self.advance(u64::MAX, decisions);
-        while let Some(&(_, span)) = self.sent.first() {
-            self.forget_client(span, decisions);
+        while let Some((_, span)) = self.sent.pop_first() {
+            self.decide(span, decisions);
         }
     }
 

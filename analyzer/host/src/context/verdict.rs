@@ -68,8 +68,16 @@ impl ProcessState {
             return Some(*node);
         }
         let made = self.made.get(&piece.group)?;
-        let one_each = made.came == piece.nodes.len() && made.count == made.came;
-        piece.nodes.get(piece.position as usize).copied().filter(|_| one_each)
+        if made.came != piece.nodes.len() {
+            return None;
+        }
+        // What ended with an answer made no further request.
+        let went_on = piece.nodes.iter().filter(|node| match node {
+            Node::Server(_) => true,
+            Node::Client(_) => !self.stands_for(**node).is_some_and(|server| made.answered.contains(&server)),
+        });
+        let one_each = went_on.clone().count() == made.requests;
+        went_on.copied().nth(piece.position as usize).filter(|_| one_each)
     }
 
     /// The server request that evidence leads to, if that can be told.
@@ -97,14 +105,6 @@ impl ProcessState {
             [server] => Some(*server),
             _ => None,
         }
-    }
-
-    /// The server request that was answered for this one's response, by the order of responses that came together.
-    fn answered_in_order(&self, client: &Client) -> Option<u64> {
-        let made = self.made.get(&client.group.0)?;
-        let all = made.came > 1 && made.came == made.count;
-        let (_, server) = made.answered.iter().find(|(position, _)| all && *position == client.group.1)?;
-        self.fits(client, *server).then_some(*server)
     }
 
     /// What the evidence says, if it says one thing.
@@ -141,12 +141,6 @@ impl ProcessState {
                 best = Some(trust);
             }
         });
-        let order = self.trust.of(Class::Order);
-        let in_order =
-            || self.clients.get(&span).is_some_and(|client| self.answered_in_order(client).is_some());
-        if order < below && best.is_none_or(|best| order > best) && in_order() {
-            best = Some(order);
-        }
         best.filter(|best| *best >= PROOF)
     }
 
@@ -162,12 +156,6 @@ impl ProcessState {
                 servers.push(server);
             }
         });
-        if let Some(server) = self.answered_in_order(origin)
-            && level <= self.trust.of(Class::Order)
-            && !servers.contains(&server)
-        {
-            servers.push(server);
-        }
         servers
     }
 
