@@ -15,6 +15,8 @@ mod actor;
 mod evidence;
 pub mod happening;
 mod process;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use foldhash::HashMap;

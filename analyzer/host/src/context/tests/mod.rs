@@ -1,0 +1,76 @@
+//! The engine beside programs whose truth is known.
+
+mod patterns;
+mod programs;
+
+use super::*;
+
+/// Builds what happens in one process, in the order of time.
+pub(super) struct Script {
+    context: Context,
+    decisions: Vec<Decision>,
+    now_ns: u64,
+    events: u32,
+}
+
+pub(super) const PEER: u64 = 9;
+
+impl Script {
+    pub(super) fn new() -> Self {
+        Self::with(Rules::BLIND)
+    }
+
+    pub(super) fn with(rules: Rules) -> Self {
+        let context = Context::new(ContextConfig { rules, ..ContextConfig::default() });
+        Self { context, decisions: Vec::new(), now_ns: 1_000_000, events: 0 }
+    }
+
+    /// A thread, its turn and how long the wait before it was to last.
+    pub(super) fn at(&mut self, tid: u32, turn: u32, wait: Wait) -> Moment {
+        self.now_ns += 1000;
+        self.events += 1;
+        let process = ProcessKey { tgid: 1, start_ns: 1 };
+        Moment { process, tid, turn, wait, coroutine: 0, time_ns: self.now_ns, thread_event: self.events }
+    }
+
+    pub(super) fn happen(&mut self, at: Moment, what: Happening<'_>) {
+        self.context.advance(at.time_ns, &mut self.decisions);
+        self.context.happen(&at, what, &mut self.decisions);
+    }
+
+    pub(super) fn serve(&mut self, at: Moment, span: u64, conn: u64) {
+        self.happen(at, Happening::Data { conn, ingress: true });
+        self.happen(at, Happening::ServerRequest { span, conn, trace_id: None, x_request_id: None });
+    }
+
+    pub(super) fn ask(&mut self, at: Moment, span: u64, conn: u64) {
+        self.happen(at, Happening::Data { conn, ingress: false });
+        let (began, peer) = (at, PEER);
+        self.happen(
+            at,
+            Happening::ClientRequest { span, conn, peer, began, trace_id: None, x_request_id: None },
+        );
+    }
+
+    pub(super) fn hear(&mut self, at: Moment, span: u64, conn: u64) {
+        self.happen(at, Happening::Data { conn, ingress: true });
+        self.happen(at, Happening::ClientResponse { span });
+    }
+
+    pub(super) fn answer(&mut self, at: Moment, span: u64, conn: u64) {
+        self.happen(at, Happening::Data { conn, ingress: false });
+        self.happen(at, Happening::ServerResponse { span });
+    }
+
+    /// Client spans with their parents; fails when one is decided twice.
+    pub(super) fn parents(mut self) -> Vec<(u64, Option<u64>)> {
+        self.context.finish(&mut self.decisions);
+        let mut parents: Vec<_> =
+            self.decisions.iter().map(|d| (d.client, d.parent.map(|parent| parent.span))).collect();
+        parents.sort_unstable();
+        let clients = parents.len();
+        parents.dedup_by_key(|(client, _)| *client);
+        assert_eq!(parents.len(), clients, "each client request is decided once");
+        parents
+    }
+}

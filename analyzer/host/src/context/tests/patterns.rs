@@ -1,0 +1,201 @@
+//! One test for each way in which programs go on from a request to their own.
+
+use super::*;
+use wirespan_records::Rule;
+
+#[test]
+fn a_thread_that_waits_for_each_answer() {
+    let mut s = Script::new();
+    for (thread, base) in [(1, 10), (2, 20)] {
+        let at = s.at(thread, 0, Wait::Unknown);
+        s.serve(at, base, base);
+        // With a time limit, Python polls before each call: that is a turn each.
+        for call in 1..3 {
+            let at = s.at(thread, call as u32, Wait::Until(5000));
+            s.ask(at, base + call, base + 5);
+            let at = s.at(thread, call as u32, Wait::Until(5000));
+            s.hear(at, base + call, base + 5);
+        }
+    }
+    assert_eq!(s.parents(), [(11, Some(10)), (12, Some(10)), (21, Some(20)), (22, Some(20))]);
+}
+
+#[test]
+fn a_loop_with_callbacks_and_connections_that_open_later() {
+    let mut s = Script::new();
+    let at = s.at(1, 1, Wait::Forever);
+    s.serve(at, 10, 100);
+    s.happen(at, Happening::Connect { conn: 200 });
+    let at = s.at(1, 1, Wait::Forever);
+    s.serve(at, 20, 101);
+    s.happen(at, Happening::Connect { conn: 201 });
+    // The second is open first, in a turn that began with another request.
+    let at = s.at(1, 2, Wait::Forever);
+    s.serve(at, 30, 102);
+    let at = s.at(1, 2, Wait::Forever);
+    s.ask(at, 21, 201);
+    let at = s.at(1, 3, Wait::Forever);
+    s.ask(at, 11, 200);
+    let at = s.at(1, 4, Wait::Forever);
+    s.hear(at, 11, 200);
+    // What goes on after a response is for what its request was for.
+    let at = s.at(1, 4, Wait::Forever);
+    s.ask(at, 12, 200);
+    let at = s.at(1, 5, Wait::Forever);
+    s.hear(at, 21, 201);
+    s.answer(at, 20, 101);
+    assert_eq!(s.parents(), [(11, Some(10)), (12, Some(10)), (21, Some(20))]);
+}
+
+#[test]
+fn a_timer_in_the_turn_of_other_bytes_is_told_by_the_answer() {
+    let mut s = Script::new();
+    // Timers are seen to begin requests by themselves.
+    for k in 0..4 {
+        let (span, turn) = (1000 + 10 * k, 10 * k as u32);
+        let at = s.at(1, turn, Wait::Until(5));
+        s.serve(at, span, 900);
+        let at = s.at(1, turn, Wait::Until(5));
+        s.serve(at, span + 1, 901);
+        let at = s.at(1, turn + 1, Wait::Until(5));
+        s.ask(at, span + 2, 902);
+        let at = s.at(1, turn + 2, Wait::Until(50));
+        s.hear(at, span + 2, 902);
+        s.answer(at, span, 900);
+        let at = s.at(1, turn + 3, Wait::Until(50));
+        s.answer(at, span + 1, 901);
+    }
+    let at = s.at(1, 91, Wait::Until(50));
+    s.serve(at, 10, 100);
+    s.now_ns += 60_000_000;
+    let at = s.at(1, 92, Wait::Until(1));
+    s.serve(at, 20, 101);
+    // The timer of 10, not of 20.
+    let at = s.at(1, 92, Wait::Until(1));
+    s.ask(at, 11, 200);
+    let at = s.at(1, 93, Wait::Until(50));
+    s.hear(at, 11, 200);
+    s.answer(at, 10, 100);
+    let parents = s.parents();
+    assert!(parents.contains(&(11, Some(10))), "{parents:?}");
+}
+
+#[test]
+fn a_pool_whose_worker_wakes_who_waits() {
+    let mut s = Script::new();
+    for (thread, span) in [(1, 10), (2, 20)] {
+        let at = s.at(thread, 0, Wait::Unknown);
+        s.serve(at, span, span);
+    }
+    // Both were queued; the worker takes one after the other, and nobody wakes it.
+    for (thread, span) in [(2, 20), (1, 10)] {
+        let at = s.at(3, 0, Wait::Unknown);
+        s.ask(at, span + 1, span + 5);
+        let at = s.at(3, 0, Wait::Unknown);
+        s.hear(at, span + 1, span + 5);
+        let at = s.at(3, 0, Wait::Unknown);
+        s.happen(at, Happening::Wake { tid: thread, coroutine: 0, futex: 0x1000 * span, timed: false });
+        let at = s.at(thread, 0, Wait::Unknown);
+        s.answer(at, span, span);
+    }
+    assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20))]);
+}
+
+#[test]
+fn a_lock_that_all_wait_for_hands_on_nothing() {
+    let mut s = Script::new();
+    for thread in 1..5 {
+        let at = s.at(9, 0, Wait::Unknown);
+        s.happen(at, Happening::Wake { tid: thread, coroutine: 0, futex: 0x5000, timed: true });
+    }
+    let at = s.at(1, 0, Wait::Unknown);
+    s.serve(at, 10, 10);
+    let at = s.at(1, 0, Wait::Unknown);
+    s.happen(at, Happening::Wake { tid: 7, coroutine: 0, futex: 0x5008, timed: true });
+    let at = s.at(7, 0, Wait::Unknown);
+    s.ask(at, 11, 200);
+    let at = s.at(7, 0, Wait::Unknown);
+    s.hear(at, 11, 200);
+    assert_eq!(s.parents(), [(11, None)]);
+}
+
+#[test]
+fn a_task_is_known_by_what_it_answers() {
+    let mut s = Script::new();
+    // One callback reads for all; tasks 71 and 72 answer on their connections, and made 81 and 82.
+    let coroutine = |at: Moment, coroutine| Moment { coroutine, ..at };
+    for (task, made) in [(71, 81), (72, 82)] {
+        let at = s.at(1, 0, Wait::Forever);
+        s.happen(coroutine(at, task), Happening::Fork { tid: 0, coroutine: made });
+    }
+    for span in [10, 20] {
+        let at = s.at(1, 1, Wait::Forever);
+        s.serve(coroutine(at, 5), span, span);
+    }
+    for (made, span) in [(82, 20), (81, 10)] {
+        let at = s.at(1, 2, Wait::Look);
+        s.ask(coroutine(at, made), span + 1, span + 5);
+    }
+    for (task, span) in [(71, 10), (72, 20)] {
+        let at = s.at(1, 4, Wait::Look);
+        s.answer(coroutine(at, task), span, span);
+    }
+    assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20))]);
+}
+
+#[test]
+fn responses_that_come_together_go_on_in_their_order() {
+    let mut s = Script::new();
+    for span in [10, 20, 30] {
+        let at = s.at(1, 1, Wait::Forever);
+        s.serve(at, span, span);
+        s.ask(at, span + 1, 900);
+    }
+    let at = s.at(1, 2, Wait::Forever);
+    s.happen(at, Happening::Data { conn: 900, ingress: true });
+    for span in [11, 21, 31] {
+        s.happen(at, Happening::ClientResponse { span });
+    }
+    // 20 is answered after the others went on.
+    for span in [12, 32] {
+        let at = s.at(1, 2, Wait::Forever);
+        s.ask(at, span, 900);
+    }
+    let at = s.at(1, 2, Wait::Forever);
+    s.answer(at, 20, 20);
+    let parents = s.parents();
+    assert_eq!(parents, [(11, Some(10)), (12, Some(10)), (21, Some(20)), (31, Some(30)), (32, Some(30))]);
+}
+
+#[test]
+fn ids_decide_at_once_and_rules_can_be_off() {
+    let ask = |rules| {
+        let mut s = Script::with(rules);
+        let at = s.at(1, 1, Wait::Forever);
+        let request =
+            |span, trace_id| Happening::ServerRequest { span, conn: span, trace_id, x_request_id: None };
+        s.happen(at, request(10, Some("a")));
+        s.happen(at, request(20, Some("b")));
+        let began = s.at(2, 1, Wait::Forever);
+        let (conn, peer, trace_id) = (5, PEER, Some("b"));
+        s.happen(
+            began,
+            Happening::ClientRequest { span: 21, conn, peer, began, trace_id, x_request_id: None },
+        );
+        s.decisions
+    };
+    let parent = Some(Parent { span: 20, rule: Rule::WireId, confidence: 1.0 });
+    assert_eq!(ask(Rules::ALL), [Decision { client: 21, parent }]);
+    assert_eq!(ask(Rules::BLIND), []);
+}
+
+#[test]
+fn what_was_lost_leaves_no_context() {
+    let mut s = Script::new();
+    let at = s.at(1, 1, Wait::Forever);
+    s.serve(at, 10, 10);
+    let at = s.at(1, 1, Wait::Forever);
+    s.happen(at, Happening::Lost);
+    s.ask(at, 11, 200);
+    assert_eq!(s.parents(), [(11, None)]);
+}
