@@ -168,7 +168,7 @@ async fn watch(
         database.client.url().trim_start_matches("http://").parse().ok(),
     ]);
     // Before capture begins: where it must be had and cannot, nothing starts.
-    let traced = args.tracer.open(args.sources.mode(), &own)?;
+    let traced = tokio::task::block_in_place(|| args.tracer.open(args.sources.mode(), &own))?;
     let Sources { workers, names: interfaces, nics, .. } = sources;
     let sample_seed = seed();
     let mut threads = Vec::new();

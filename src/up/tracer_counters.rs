@@ -15,6 +15,8 @@ pub struct TracerCounters {
     process_reads: Counter,
     from_events: Counter,
     nameless: Counter,
+    agent_millicores: Counter,
+    program_millicores: Counter,
     level: Counter,
     downs: Vec<Counter>,
     ups: Counter,
@@ -77,6 +79,14 @@ impl TracerCounters {
                 "Processes that had ended before they were read, and are known by their exec or parent.",
             ),
             nameless: counter("wirespan_tracer_processes_unknown_total", "Processes known by pid alone."),
+            agent_millicores: gauge(
+                "wirespan_tracer_agent_millicores",
+                "CPU of the thread that reads events.",
+            ),
+            program_millicores: gauge(
+                "wirespan_tracer_program_millicores",
+                "CPU of the programs in the kernel.",
+            ),
             level: gauge(
                 "wirespan_tracer_guard_level",
                 "0 everything is traced, 1 payload is left out, 2 most connections too, 3 the tracer is off.",
@@ -99,6 +109,9 @@ impl TracerCounters {
         self.process_reads.set(processes.reads);
         self.from_events.set(processes.from_events);
         self.nameless.set(processes.unknown);
+        let load = source.load();
+        self.agent_millicores.set((load.agent_cores * 1000.0) as u64);
+        self.program_millicores.set((load.program_cores * 1000.0) as u64);
         if let Some(guard) = source.guard() {
             self.level.set(guard.level() as u64);
             self.downs.iter().zip(guard.downs()).for_each(|(counter, (_, count))| counter.set(count));

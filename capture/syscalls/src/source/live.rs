@@ -5,7 +5,7 @@ use super::cost::Cost;
 use super::recording::Recording;
 use super::{Counts, EventSource, SourceError};
 use crate::guard::meter::Meter;
-use crate::guard::{Guard, Level, Limits};
+use crate::guard::{Guard, Level, Limits, Load};
 use crate::processes::{ProcessStats, Processes};
 use crate::tls::Libraries;
 use std::collections::VecDeque;
@@ -53,6 +53,7 @@ pub struct Live {
     guard: Option<Guard>,
     /// Of the thread that reads; made by it.
     meter: Option<Meter>,
+    load: Load,
     recording: Recording,
     due: Instant,
     /// Processes that were there at the start, or were executed, and that TLS libraries are to be looked for in.
@@ -98,6 +99,7 @@ impl Live {
             running: Some(running),
             guard: options.limits.map(Guard::new),
             meter: None,
+            load: Load::default(),
             clock_told: false,
             due: Instant::now() + TICK,
             notes: Vec::new(),
@@ -155,6 +157,11 @@ impl Live {
         self.processes.stats()
     }
 
+    /// What the tracer and the host did in the last second.
+    pub fn load(&self) -> Load {
+        self.load
+    }
+
     /// The guard, if there are limits.
     pub fn guard(&self) -> Option<&Guard> {
         self.guard.as_ref()
@@ -175,8 +182,10 @@ impl Live {
             self.notes.push(format!("the recording of events ended: {error}"));
         }
         let programs = self.running.as_ref().map_or(0.0, |running| running.cost.cores());
-        let (Some(guard), Some(meter)) = (&mut self.guard, &mut self.meter) else { return Ok(()) };
-        let Some(step) = guard.sample(&meter.load(programs)) else { return Ok(()) };
+        self.load = self.meter.as_mut().map(|meter| meter.load(programs)).unwrap_or_default();
+        let Some(step) = self.guard.as_mut().and_then(|guard| guard.sample(&self.load)) else {
+            return Ok(());
+        };
         self.notes.push(format!("overhead guard: {step}"));
         self.set_level(step.level)
     }
@@ -318,6 +327,8 @@ fn is_own(header: &Header, own: &[Endpoint]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
 
     #[test]
     fn tls_is_recognised_by_its_records() {
@@ -329,6 +340,53 @@ mod tests {
         assert!(!says(b"\x16\x03"));
         let decrypted = Header { source: Source::OpenSsl as u8, ..header };
         assert!(!speaks_tls(&Event { header: &decrypted, payload: b"\x16\x03\x01" }));
+    }
+
+    /// Sends five bytes over a connection, and gives what is told of them.
+    fn told(live: &mut Live) -> Vec<(u32, Vec<u8>)> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect(("127.0.0.1", port)).unwrap().write_all(b"hello").unwrap();
+        let mut told = Vec::new();
+        for _ in 0..3 {
+            let mut each = |entry: Entry<'_>| match entry {
+                Entry::Event(Event { header, payload })
+                    if header.remote_port == port && header.kind() == Some(Kind::Data) =>
+                {
+                    told.push((header.length, payload.to_vec()));
+                }
+                _ => {}
+            };
+            live.next(Duration::from_millis(20), &mut each).unwrap();
+        }
+        told
+    }
+
+    #[test]
+    fn levels_can_be_left_and_come_back_to() {
+        let tracer =
+            TracerOptions { left_out: None, only: Some(std::process::id()), ..TracerOptions::default() };
+        let options = LiveOptions { tracer, tls: false, limits: None, own: Vec::new(), record: None };
+        let mut live = match Live::start(options) {
+            Ok(live) => live,
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "{error}");
+                eprintln!("skipped: {error}");
+                return;
+            }
+        };
+        let whole = [(5, b"hello".to_vec())];
+        assert_eq!(told(&mut live), whole);
+        live.set_level(Level::NoPayload).unwrap();
+        assert_eq!(told(&mut live), [(5, Vec::new())]);
+        live.set_level(Level::Off).unwrap();
+        let before = live.counts();
+        assert_eq!(told(&mut live), []);
+        assert_eq!(live.counts(), before);
+        live.set_level(Level::Sampled).unwrap();
+        live.set_level(Level::Full).unwrap();
+        assert_eq!(told(&mut live), whole);
+        assert!(live.counts().events > before.events, "counts go on over a restart");
     }
 
     #[test]

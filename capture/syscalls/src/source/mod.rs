@@ -30,8 +30,8 @@ use wirespan_event::log::LogError;
 
 /// Says what happens on a host.
 pub trait EventSource {
-    /// Hands on what there is, at the latest after `patience` when there is nothing. Gives the time, ns of CLOCK_BOOTTIME, that
-    /// everything handed on so far lies before; `None` when there will be nothing more.
+    /// Hands on what there is, at the latest after `patience` when there is nothing. Gives a time, ns of CLOCK_BOOTTIME: what
+    /// happened before it was handed on, unless it is late; `None` when there will be nothing more.
     fn next(
         &mut self,
         patience: Duration,
