@@ -66,4 +66,6 @@ pub enum Entry<'a> {
     Process(ProcessKey, &'a Arc<Process>),
     /// What happened.
     Event(Event<'a>),
+    /// From the last event to here, things happened that are not told: what was open may be over.
+    Gap,
 }

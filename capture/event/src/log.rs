@@ -7,6 +7,7 @@
 //! event   = struct event of bpf/programs/event.h, payload
 //! process = pid (u32), start (u64, CLOCK_BOOTTIME), start (u64, epoch),
 //!           name, executable, command, container id, pod uid: each a length (u32) and UTF-8 bytes, the last two may be empty
+//! gap     = nothing
 //! ```
 //!
 //! Numbers are in the byte order of the machine, as in the kernel's ring. Records are only ever added at the end: of a file that
@@ -27,6 +28,7 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 const CLOCK: u32 = 1;
 const EVENT: u32 = 2;
 const PROCESS: u32 = 3;
+const GAP: u32 = 4;
 
 /// Why an event log cannot be read or written.
 #[derive(Debug, Error)]
@@ -63,6 +65,7 @@ impl<W: Write> LogWriter<W> {
         match entry {
             Entry::Clock(clock) => self.record(CLOCK, &clock.boot_ns.to_ne_bytes(), &[]),
             Entry::Event(Event { header, payload }) => self.record(EVENT, header.as_bytes(), payload),
+            Entry::Gap => self.record(GAP, &[], &[]),
             Entry::Process(key, process) => {
                 let mut body = std::mem::take(&mut self.body);
                 encode(key, process, &mut body);
@@ -211,6 +214,7 @@ impl<R: Read> LogReader<R> {
                         return Ok(Some(Entry::Process(key, &self.process)));
                     }
                 }
+                GAP => return Ok(Some(Entry::Gap)),
                 _ => {}
             }
             self.stats.damaged += 1;
@@ -273,6 +277,7 @@ mod tests {
         Clock(u64),
         Event(Box<Header>, Vec<u8>),
         Process(ProcessKey, Arc<Process>),
+        Gap,
     }
 
     impl Said {
@@ -281,6 +286,7 @@ mod tests {
                 Self::Clock(boot_ns) => Entry::Clock(Clock { boot_ns: *boot_ns }),
                 Self::Event(header, payload) => Entry::Event(Event { header, payload }),
                 Self::Process(key, process) => Entry::Process(*key, process),
+                Self::Gap => Entry::Gap,
             }
         }
 
@@ -289,6 +295,7 @@ mod tests {
                 Entry::Clock(clock) => Self::Clock(clock.boot_ns),
                 Entry::Event(event) => Self::Event(Box::new(*event.header), event.payload.to_vec()),
                 Entry::Process(key, process) => Self::Process(key, Arc::clone(process)),
+                Entry::Gap => Self::Gap,
             }
         }
     }
@@ -335,7 +342,7 @@ mod tests {
                 Said::Process(ProcessKey { tgid, start_ns }, Arc::new(process))
             },
         );
-        prop_oneof![any::<u64>().prop_map(Said::Clock), event, process]
+        prop_oneof![any::<u64>().prop_map(Said::Clock), event, process, Just(Said::Gap)]
     }
 
     proptest! {

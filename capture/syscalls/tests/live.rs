@@ -52,6 +52,7 @@ impl Said {
             Entry::Process(key, process) => {
                 self.processes.entry(key).or_default().push(Arc::clone(process));
             }
+            Entry::Gap => panic!("without limits, nothing is left out"),
             Entry::Event(event) => {
                 assert!(self.clocks > 0, "the clock comes first");
                 let has_bytes = matches!(event.header.kind(), Some(Kind::Data | Kind::Open));

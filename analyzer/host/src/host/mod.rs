@@ -82,6 +82,7 @@ impl Host {
             Entry::Clock(clock) => self.set_clock(clock),
             Entry::Process(key, process) => self.process(key, Arc::clone(process)),
             Entry::Event(event) => self.event(&event),
+            Entry::Gap => self.gap(),
         }
     }
 
@@ -116,10 +117,15 @@ impl Host {
         self.tracker.shared.desk.hand_on(sink);
     }
 
-    /// No event will follow: hands on all that is left.
-    pub fn finish(&mut self, sink: &mut dyn SpanSink) {
+    /// Things happened that are not told: nothing that was open is gone on with, so that nothing is taken for what it was before.
+    pub fn gap(&mut self) {
         while self.take(u64::MAX) {}
         self.tracker.finish();
+    }
+
+    /// No event will follow: hands on all that is left.
+    pub fn finish(&mut self, sink: &mut dyn SpanSink) {
+        self.gap();
         self.tracker.shared.desk.hand_on(sink);
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "only tests run this")]
 
 mod common;
+mod gap;
 mod http2;
 mod loss;
 mod spans;
