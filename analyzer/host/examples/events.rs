@@ -17,6 +17,7 @@ enum Kept {
     Clock(Clock),
     Process(ProcessKey, Arc<Process>),
     Event(Box<Header>, Vec<u8>),
+    Gap,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -37,6 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 Entry::Clock(clock) => Kept::Clock(clock),
                 Entry::Process(key, process) => Kept::Process(key, Arc::clone(process)),
                 Entry::Event(event) => Kept::Event(Box::new(*event.header), event.payload.to_vec()),
+                Entry::Gap => Kept::Gap,
             });
         }
         for time in 1..=times {
@@ -48,6 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 match kept {
                     Kept::Clock(clock) => host.entry(Entry::Clock(*clock)),
                     Kept::Process(key, process) => host.entry(Entry::Process(*key, process)),
+                    Kept::Gap => host.gap(),
                     Kept::Event(header, payload) => {
                         host.event(&Event { header, payload });
                         if header.exit_ns > advanced_ns + 1_000_000 {
