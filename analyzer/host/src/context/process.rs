@@ -53,6 +53,8 @@ struct Conn {
     fresh: bool,
     /// What spoke for the last sends, by thread and its event: a request may take several.
     sends: SmallVec<[((u32, u32), Pieces); 2]>,
+    /// The event that sent its last request.
+    requested: Option<(u32, u32)>,
     /// Requests without a response, oldest first.
     asked: VecDeque<u64>,
     /// The last request that has a response.
@@ -82,11 +84,17 @@ struct Futex {
 pub(super) struct Starts {
     after_bytes: u32,
     by_itself: u32,
+    /// Several requests went out with one event: they are collected, so that the moment of sending tells nothing.
+    together: bool,
 }
 
 impl Starts {
     fn count(&mut self, by_itself: bool) {
         *(if by_itself { &mut self.by_itself } else { &mut self.after_bytes }) += 1;
+    }
+
+    pub(super) fn collected(self) -> bool {
+        self.together
     }
 
     /// Timers or other tasks begin it: bytes that came in before it in the same turn prove little.
@@ -364,7 +372,9 @@ impl ProcessState {
         let event = (began.tid, began.thread_event);
         let sent = conn.sends.iter().rev().find(|(sent, _)| *sent == event).map(|(_, pieces)| pieces.clone());
         let opened = std::mem::take(&mut conn.opened);
-        let fresh = std::mem::take(&mut conn.fresh);
+        // A goroutine opens a connection for one request, and another may be the first to use it.
+        let fresh = std::mem::take(&mut conn.fresh) && !self.goroutines;
+        let together = conn.requested.replace(event) == Some(event);
         // A loop's callback for a connection that is open belongs to no task.
         let coroutine = if fresh && conn.opener != 0 { conn.opener } else { began.coroutine };
         conn.asked.push_back(span);
@@ -376,6 +386,7 @@ impl ProcessState {
         let by_itself = |pieces: &Pieces| pieces.iter().all(|piece| piece.class > Class::LateAnswer);
         if several {
             let starts = self.peers.entry(peer).or_default();
+            starts.together |= together;
             starts.count(by_itself(if fresh { &opened } else { &now }));
         }
         // A coroutine that sends knows better than the one that opened the connection; a loop that sends because the
@@ -529,7 +540,8 @@ impl ProcessState {
         {
             self.made.entry(current.group).or_default().answered.push(span);
         }
-        if at.coroutine != 0 && config.rules.coroutine {
+        // Goroutines that write for others were made by whoever needed their connection first.
+        if at.coroutine != 0 && config.rules.coroutine && !self.goroutines {
             self.answering_coroutine(at, span);
         }
         self.close_server(config, at, span);

@@ -34,8 +34,10 @@ impl ProcessState {
     /// How far evidence for this client request is to be trusted.
     fn trust_in(&self, client: &Client, piece: &Evidence) -> f32 {
         let trust = self.trust.of(piece.class);
+        let peer = self.peers.get(&client.peer).copied().unwrap_or_default();
         let doubtful = match piece.class {
-            Class::LateTurn => self.peers.get(&client.peer).is_some_and(|peer| peer.often_by_itself()),
+            Class::Turn | Class::LateTurn if peer.collected() => true,
+            Class::LateTurn => peer.often_by_itself(),
             Class::LateAnswer => self.answers.often_by_itself(),
             _ => false,
         };
