@@ -52,7 +52,7 @@ bench: cargo engine ## Measure: one line per measurement, beside its physical li
 
 accuracy: cargo ## Compare the links of real services' calls with the truth, into analyzer/stitch/ACCURACY.md (needs root)
 	@.ci/packages.sh build accuracy
-	cargo run --release --locked -p wirespan-perf -- accuracy --write analyzer/stitch/ACCURACY.md
+	cargo run --locked -p wirespan-perf -- accuracy --write analyzer/stitch/ACCURACY.md
 
 NFSTREAM := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wirespan/nfstream
 peers: ## Install the slower programs that `make bench` compares with: tshark, nfstream

@@ -39,8 +39,8 @@ pub struct Requests<'a> {
 impl Requests<'_> {
     /// Makes them; every one must be answered.
     pub fn make(&self) -> anyhow::Result<()> {
-        if let Load::Curl(options) = self.load {
-            return self.with_curl(options);
+        if let Load::Curl(option) = self.load {
+            return self.with_curl(option);
         }
         let at_once = if self.load == Load::Pipelined { PIPELINED } else { 1 };
         let next = AtomicUsize::new(0);
@@ -86,8 +86,7 @@ impl Requests<'_> {
         for id in ids.clone() {
             let _ = write!(text, "GET {} HTTP/1.1\r\nHost: 127.0.0.1\r\n", self.path_of(id));
             if self.wire_ids {
-                // The ids of a trace that begins here: any will do that are not 0.
-                let _ = write!(text, "traceparent: 00-{:032x}-{:016x}-01\r\n", id + 1, id + 1);
+                let _ = write!(text, "{}\r\n", traceparent(id));
             }
             let last = self.load == Load::Close;
             text += if last { "Connection: close\r\n\r\n" } else { "\r\n" };
@@ -99,19 +98,25 @@ impl Requests<'_> {
         Ok(())
     }
 
-    fn with_curl(&self, options: &str) -> anyhow::Result<()> {
+    fn with_curl(&self, option: &str) -> anyhow::Result<()> {
         let scheme = if self.tls { "https" } else { "http" };
         let mut config = String::new();
         for id in 0..self.count {
+            // Options hold for one URL only.
             let _ = writeln!(config, "url = \"{scheme}://127.0.0.1:{}{}\"", self.port, self.path_of(id));
-            config += "output = \"/dev/null\"\n";
+            let _ = writeln!(
+                config,
+                "cacert = \"{}\"\n{option}\noutput = \"/dev/null\"\nfail",
+                self.certificate.display()
+            );
+            if self.wire_ids {
+                let _ = writeln!(config, "header = \"{}\"", traceparent(id));
+            }
+            config += "next\n";
         }
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--fail", "--parallel", "--parallel-max"]);
-        curl.arg(self.concurrency.to_string()).arg("--cacert").arg(self.certificate).args(options.split(' '));
-        if self.wire_ids {
-            curl.args(["--header", &format!("traceparent: 00-{:032x}-{:016x}-01", 1, 1)]);
-        }
+        curl.args(["--silent", "--show-error", "--parallel", "--parallel-max"])
+            .arg(self.concurrency.to_string());
         let mut child = curl.args(["--config", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         child.stdin.take().context("curl takes no input")?.write_all(config.as_bytes())?;
         let output = child.wait_with_output()?;
@@ -124,6 +129,11 @@ impl Requests<'_> {
     fn path_of(&self, id: usize) -> String {
         format!("{}/{}-{id}", self.path, self.tag)
     }
+}
+
+/// The header of a trace that begins here: any ids will do that are not 0.
+fn traceparent(id: usize) -> String {
+    format!("traceparent: 00-{:032x}-{:016x}-01", id + 1, id + 1)
 }
 
 /// Reads an answer that says how long it is.

@@ -28,7 +28,7 @@ pub enum Load {
     Close,
     /// Five requests at once on a connection that stays, then their answers.
     Pipelined,
-    /// curl, with these options.
+    /// curl, with this option.
     Curl(&'static str),
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for Load {
             Self::KeepAlive => f.write_str("connections that stay"),
             Self::Close => f.write_str("a connection for each request"),
             Self::Pipelined => f.write_str("connections that stay, five requests at once"),
-            Self::Curl(options) => write!(f, "`curl --parallel {options}`"),
+            Self::Curl(option) => write!(f, "`curl --parallel --{option}`"),
         }
     }
 }
@@ -136,7 +136,7 @@ pub fn all() -> Vec<Scenario> {
             "/seq.1.redis",
             [redis(), python("app", "threads"), nginx2("edge").tls("1.3")],
         )
-        .load(Load::Curl("--http2")),
+        .load(Load::Curl("http2")),
         Scenario::new(
             "http2-node-nginx",
             "/all.3.edge/seq.1.redis",
@@ -175,13 +175,13 @@ pub fn all() -> Vec<Scenario> {
             "/seq.1.redis",
             [redis(), python("app", "threads"), nginx("edge", true).tls("1.2")],
         )
-        .load(Load::Curl("--http1.1")),
+        .load(Load::Curl("http1.1")),
         Scenario::new(
             "tls1.3-curl-nginx",
             "/seq.1.redis",
             [redis(), python("app", "threads"), nginx("edge", true).tls("1.3")],
         )
-        .load(Load::Curl("--http1.1")),
+        .load(Load::Curl("http1.1")),
         Scenario::new(
             "tls1.2-python",
             "/seq.2.back/leaf",
