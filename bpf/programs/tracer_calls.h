@@ -12,6 +12,12 @@ static __always_inline bool is_ingress(__u8 call)
 	return call >= CALL_READ && call <= CALL_RECVMMSG;
 }
 
+/* Where the thread's stack is. By a helper: what the verifier reads itself it takes for a pointer, which nobody may count with. */
+static __always_inline __u64 stack_of(struct task_struct *task)
+{
+	return (__u64)BPF_CORE_READ(task, stack);
+}
+
 /* Stacks are 16 KiB, behind a page that guards them. */
 static __always_inline __u64 *place_of(__u64 stack)
 {
@@ -21,7 +27,7 @@ static __always_inline __u64 *place_of(__u64 stack)
 /* The thread is in a call that is remembered from now on. */
 static __always_inline void enter_call(struct task_struct *task, struct thread *thread, __u8 call)
 {
-	__u64 stack = (__u64)TASK(task, stack), *place = place_of(stack), other;
+	__u64 stack = stack_of(task), *place = place_of(stack), other;
 
 	thread->call = call;
 	if (HAS_ATOMICS) {
@@ -40,7 +46,7 @@ static __always_inline void enter_call(struct task_struct *task, struct thread *
 /* The thread is in such a call, and has a place. */
 static __always_inline bool is_in_call(struct task_struct *task)
 {
-	__u64 stack = (__u64)TASK(task, stack);
+	__u64 stack = stack_of(task);
 
 	return *(volatile __u64 *)place_of(stack) == stack;
 }
@@ -54,7 +60,7 @@ static __always_inline bool may_be_in_call(struct task_struct *task)
 /* It is not any more. */
 static __always_inline void leave_call(struct task_struct *task, struct thread *thread)
 {
-	__u64 stack = (__u64)TASK(task, stack), *place = place_of(stack);
+	__u64 stack = stack_of(task), *place = place_of(stack);
 
 	if (*place == stack)
 		*place = 0;
