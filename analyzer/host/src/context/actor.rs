@@ -184,10 +184,10 @@ impl Actor {
 
     /// The request that it must be at work on, because it has no other.
     pub(crate) fn only_open(&self) -> Option<u64> {
-        match self.open.as_slice() {
-            &[(span, _)] if !self.unsure => Some(span),
+        match *self.open.as_slice() {
+            [(span, _)] if !self.unsure => Some(span),
             // Who waits for each answer works on one request after the other, in the order in which a connection brought them.
-            &[(span, _), ..] if !self.unsure && !self.several && !self.overlaps => Some(span),
+            [(span, _), ..] if !self.unsure && !self.several && !self.overlaps => Some(span),
             _ => None,
         }
     }

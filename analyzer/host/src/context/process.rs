@@ -164,14 +164,6 @@ impl ProcessState {
         self.last_ns = at.time_ns;
         self.bound(config, decisions);
         let at = &Moment { coroutine: self.serial(at.coroutine), ..*at };
-        eprintln!(
-            "H {} tgid {} tid {} co {} turn {} {what:?}",
-            at.time_ns / 1000,
-            at.process.tgid,
-            at.tid,
-            at.coroutine,
-            at.turn
-        );
         match what {
             Happening::Data { conn, ingress: true } => self.received(at, conn),
             Happening::Data { conn, ingress: false } => self.sent(config, at, conn),
@@ -712,11 +704,6 @@ impl ProcessState {
             self.learn(span, &verdict);
             verdict.parent()
         });
-        let c = &self.clients[&span];
-        eprintln!("DEC {span} {parent:?} sent {} heard {:?} group {:?}", c.sent_ns / 1000, c.heard_ns, 0);
-        for e in &c.evidence {
-            eprintln!("   {e:?} trust {} made {:?}", self.trust.of(e.class), self.made.get(&e.group));
-        }
         if let Some(client) = self.clients.get_mut(&span) {
             client.decided = Some(parent);
         }
@@ -732,10 +719,10 @@ impl ProcessState {
     }
 
     fn forget_client(&mut self, span: u64) {
-        if let Some(client) = self.clients.remove(&span) {
-            if let Some(conn) = self.conns.get_mut(&client.conn) {
-                conn.asked.retain(|asked| *asked != span);
-            }
+        if let Some(client) = self.clients.remove(&span)
+            && let Some(conn) = self.conns.get_mut(&client.conn)
+        {
+            conn.asked.retain(|asked| *asked != span);
         }
     }
 

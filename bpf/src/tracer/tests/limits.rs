@@ -21,7 +21,8 @@ fn captured(seen: &[Seen]) -> Vec<usize> {
 
 #[test]
 fn payload_is_copied_up_to_a_bound_of_the_event_and_one_of_the_message() {
-    let Some(mut watch) = watch(&this_process()) else { return };
+    let options = TracerOptions { snap: Snap::new(512, 4096), ..this_process() };
+    let Some(mut watch) = watch(&options) else { return };
     let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
     for _ in 0..10 {
         client.write_all(&[b'x'; 700]).unwrap();
@@ -43,7 +44,8 @@ fn payload_is_copied_up_to_a_bound_of_the_event_and_one_of_the_message() {
 
 #[test]
 fn policies_raise_lower_and_mute() {
-    let Some(mut watch) = watch(&this_process()) else { return };
+    let options = TracerOptions { snap: Snap::new(512, 4096), ..this_process() };
+    let Some(mut watch) = watch(&options) else { return };
     let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
     let own = client.local_addr().unwrap().port();
     let mut lens = |watch: &mut super::watch::Watch, expected: usize| {
@@ -123,6 +125,16 @@ fn a_group_that_is_off_says_so_and_tells_nothing() {
     };
     let Some(watch) = watch(&TracerOptions { groups, ..this_process() }) else { return };
     assert!(watch.tracer.features().iter().all(|feature| feature.off.as_deref() == Some("switched off")));
+}
+
+#[test]
+fn the_options_of_a_host_agent_are_taken_by_the_kernel() {
+    let Some(watch) = watch(&TracerOptions::default()) else { return };
+    assert!(
+        watch.tracer.features().iter().all(|feature| feature.off.is_none()),
+        "{:?}",
+        watch.tracer.features()
+    );
 }
 
 #[test]
