@@ -10,7 +10,8 @@ declare -A groups=(
         clang:clang|clang-19|clang-18|clang-17|clang-16|clang-15|clang-14
         libbpf-dev:/usr/include/bpf/bpf_helpers.h linux-libc-dev:/usr/include/linux/bpf.h"
     [lint]="python3:/usr/bin/python3 shellcheck:shellcheck"
-    [test]="iproute2:ip procps:sysctl curl:curl openssl:openssl python3:/usr/bin/python3 nodejs:node nginx:nginx redis-server:redis-server"
+    [test]="iproute2:ip procps:sysctl curl:curl openssl:openssl python3:/usr/bin/python3 nodejs:node nginx:nginx redis-server:redis-server
+        gnutls-bin:gnutls-serv golang-go:go"
     [web]="nodejs:node npm:npm chromium:chromium"
     [engine]="npm:npm"
     [fuzz]="g++:c++"

@@ -174,8 +174,8 @@ impl<'a> Image<'a> {
     ///
     /// # Errors
     /// [`ElfError`].
-    pub fn functions<const N: usize>(&self, names: &[&str; N]) -> Result<[Option<Function>; N], ElfError> {
-        let mut found = [None; N];
+    pub fn functions(&self, names: &[&str]) -> Result<Vec<Option<Function>>, ElfError> {
+        let mut found = vec![None; names.len()];
         for kind in [SHT_DYNSYM, SHT_SYMTAB] {
             for table in self.sections.iter().filter(|section| section.kind == kind) {
                 self.named(table, names, |which, symbol| {

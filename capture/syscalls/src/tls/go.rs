@@ -85,16 +85,13 @@ pub fn g_offset(image: &Image<'_>) -> Result<Option<i32>, ElfError> {
 ///
 /// # Errors
 /// [`ElfError`]
-pub fn functions<const N: usize>(
-    image: &Image<'_>,
-    names: &[&str; N],
-) -> Result<[Option<Function>; N], ElfError> {
+pub fn functions(image: &Image<'_>, names: &[&str]) -> Result<Vec<Option<Function>>, ElfError> {
     let found = image.functions(names)?;
     if found.iter().any(Option::is_some) {
         return Ok(found);
     }
     let table = image.sections().iter().find(|section| section.name.ends_with(".gopclntab"));
-    table.map_or(Ok([None; N]), |table| Table::read(image, table)?.functions(names))
+    table.map_or(Ok(found), |table| Table::read(image, table)?.functions(names))
 }
 
 /// The table of functions (`pclntab`).
@@ -138,8 +135,8 @@ impl<'a> Table<'a> {
         })
     }
 
-    fn functions<const N: usize>(&self, names: &[&str; N]) -> Result<[Option<Function>; N], ElfError> {
-        let mut found = [None; N];
+    fn functions(&self, names: &[&str]) -> Result<Vec<Option<Function>>, ElfError> {
+        let mut found = vec![None; names.len()];
         let places = self.image.find_names(self.names.0, self.names.1, names)?;
         if places.is_empty() {
             return Ok(found);

@@ -154,9 +154,7 @@ fn go_plan(image: &Image<'_>, version: String) -> Result<Plan, ElfError> {
         plan.missing.push("goroutine numbers of system calls: linked with C, and stripped".to_owned());
     }
     plan.go = Some(GoProgram { version, g, goid: go::goid_offset(numbers), self_at: None });
-    let [names, work] = [GO_TLS.map(|(name, ..)| name).to_vec(), GO_WORK.map(|(name, ..)| name).to_vec()];
-    let names: [&str; 7] =
-        std::array::from_fn(|at| names.iter().chain(&work).nth(at).copied().unwrap_or_default());
+    let names: Vec<_> = GO_TLS.iter().chain(&GO_WORK).map(|(name, ..)| *name).collect();
     let found = match go::functions(image, &names) {
         Ok(found) => found,
         Err(error) => {
@@ -197,7 +195,7 @@ impl Plan {
         calls: &[Call],
         return_probes: ReturnProbes,
     ) -> Result<(), ElfError> {
-        let names: [&str; 5] = std::array::from_fn(|at| calls.get(at).map_or("", |(name, ..)| name));
+        let names: Vec<_> = calls.iter().map(|(name, ..)| *name).collect();
         let found = image.functions(&names)?;
         let mut seen = BTreeSet::new();
         for (&(name, program, has_end), function) in calls.iter().zip(found) {

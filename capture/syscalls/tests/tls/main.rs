@@ -9,6 +9,7 @@ mod watch;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -205,6 +206,236 @@ fn openssl_and_curl_are_heard() {
                     .iter()
                     .any(|heard| heard.header.kind() == Some(Kind::TlsFree) && heard.header.tgid == client_id)
             });
+        },
+    );
+}
+
+/// Where the programs of the tests are.
+fn peer(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls/peers").join(name)
+}
+
+/// A server and its client say what they should, and the plaintext of both comes out.
+fn pair_is_heard(
+    source: Source,
+    answer: &str,
+    server: impl Fn(&mut Command, u16),
+    client: impl Fn(u16, &str) -> (Running, Source),
+) {
+    let directory = certificate();
+    let mut number = 0;
+    before_and_after(
+        |port| {
+            // What it is run with is set by `server`; `env` only finds it.
+            let mut command = Command::new("env");
+            command.current_dir(&directory).stdout(Stdio::null());
+            server(&mut command, port);
+            spawn(&mut command)
+        },
+        |watch, server, port| {
+            number += 1;
+            let path = format!("/request-{number}-of-{port}");
+            let (client, client_source) = client(port, &path);
+            check(
+                watch,
+                &Expected {
+                    source,
+                    server: server.0.id(),
+                    client: Some((client.0.id(), client_source)),
+                    request: &format!("GET {path} HTTP/1.1\r\n"),
+                    answer,
+                },
+            );
+            assert!(output_of(client).contains(answer));
+        },
+    );
+}
+
+#[test]
+fn python_is_heard() {
+    needs!("openssl", "python3");
+    pair_is_heard(
+        Source::OpenSsl,
+        "answer-of-python",
+        |command, port| {
+            command.args(["/usr/bin/python3"]).arg(peer("server.py")).args([&port.to_string(), "sync"]);
+        },
+        |port, path| {
+            let mut command = Command::new("/usr/bin/python3");
+            command.arg(peer("client.py")).args([&port.to_string(), path]);
+            (http_request(&mut command), Source::OpenSsl)
+        },
+    );
+}
+
+/// Its TLS library never sees the socket.
+#[test]
+fn asyncio_is_heard() {
+    needs!("openssl", "python3", "curl");
+    pair_is_heard(
+        Source::OpenSsl,
+        "answer-of-python",
+        |command, port| {
+            command.args(["/usr/bin/python3"]).arg(peer("server.py")).args([&port.to_string(), "asyncio"]);
+        },
+        |port, path| (curl(port, path), Source::OpenSsl),
+    );
+}
+
+/// OpenSSL is a part of its program.
+#[test]
+fn node_is_heard() {
+    needs!("openssl", "node");
+    pair_is_heard(
+        Source::OpenSsl,
+        "answer-of-node",
+        |command, port| {
+            command.arg("node").arg(peer("node.js")).args(["server", &port.to_string()]);
+        },
+        |port, path| {
+            let mut command = Command::new("node");
+            command.arg(peer("node.js")).args(["client", &port.to_string(), path]);
+            (http_request(&mut command), Source::OpenSsl)
+        },
+    );
+}
+
+#[test]
+fn gnutls_is_heard() {
+    needs!("openssl", "gnutls-serv", "gnutls-cli");
+    let directory = certificate();
+    before_and_after(
+        |port| {
+            spawn(
+                Command::new("gnutls-serv")
+                    .args(["--echo", "--quiet", "--port", &port.to_string()])
+                    .args(["--x509certfile", "cert.pem", "--x509keyfile", "key.pem"])
+                    .current_dir(&directory)
+                    .stdout(Stdio::null()),
+            )
+        },
+        |watch, server, port| {
+            let mut client = spawn(
+                Command::new("gnutls-cli")
+                    .args(["--insecure", "--logfile=/dev/null", "--port", &port.to_string(), "127.0.0.1"])
+                    .stdout(Stdio::piped()),
+            );
+            client.0.stdin.as_mut().unwrap().write_all(b"request-of-gnutls\n").unwrap();
+            let (server, client) = (server.0.id(), client.0.id());
+            let said = "request-of-gnutls\n";
+            check(
+                watch,
+                &Expected {
+                    source: Source::GnuTls,
+                    server,
+                    client: Some((client, Source::GnuTls)),
+                    request: said,
+                    answer: said,
+                },
+            );
+            assert_eq!(watch.find(client, said, false).header.length as usize, said.len());
+            assert_eq!(watch.find(server, said, true).header.length as usize, said.len());
+            assert_ne!(watch.find(client, said, false).header.conn, 0);
+        },
+    );
+}
+
+/// Builds the Go program, with more flags of `go build`.
+fn go_program(directory: &Path, flags: &[&str]) -> PathBuf {
+    let program = directory.join("peer");
+    let output = Command::new("go")
+        .arg("build")
+        .args(flags)
+        .arg("-o")
+        .arg(&program)
+        .arg(peer("main.go"))
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    program
+}
+
+fn go_is_heard(flags: &[&str]) {
+    needs!("openssl", "go");
+    let directory = tempfile::tempdir().unwrap();
+    let program = go_program(directory.path(), flags);
+    pair_is_heard(
+        Source::GoTls,
+        "answer-of-go",
+        |command, port| {
+            command.arg(&program).args(["server", &port.to_string()]);
+        },
+        |port, path| {
+            let mut command = Command::new(&program);
+            command.args(["client", &port.to_string(), path]);
+            (http_request(&mut command), Source::GoTls)
+        },
+    );
+}
+
+#[test]
+fn go_with_symbols_is_heard() {
+    go_is_heard(&[]);
+}
+
+#[test]
+fn stripped_go_is_heard() {
+    go_is_heard(&["-ldflags", "-s -w"]);
+}
+
+#[test]
+fn position_independent_stripped_go_is_heard() {
+    go_is_heard(&["-buildmode", "pie", "-ldflags", "-s -w"]);
+}
+
+/// Goroutines have the numbers that Go says they have; who makes another one, and who has a request sent, is told.
+#[test]
+fn goroutines_are_told_apart() {
+    needs!("openssl", "go", "curl");
+    let directory = certificate();
+    let program = go_program(directory.path(), &[]);
+    before_and_after(
+        |port| {
+            let mut command = Command::new(&program);
+            spawn(command.args(["server", &port.to_string()]).current_dir(&directory))
+        },
+        |watch, server, port| {
+            let tgid = server.0.id();
+            let answer = output_of(curl(port, "/goroutines"));
+            let number = |name: &str| -> u64 {
+                let (_, rest) = answer.split_once(name).unwrap_or_else(|| panic!("{answer}"));
+                rest.split_whitespace().next().unwrap().parse().unwrap()
+            };
+            let (handler, child) = (number("handler="), number("child="));
+            watch.until("the answer", |heard| {
+                heard
+                    .iter()
+                    .any(|heard| heard.header.tgid == tgid && heard.header.tls != 0 && heard.has(" child="))
+            });
+            assert_eq!(watch.find(tgid, "/goroutines", true).header.coroutine, handler);
+            assert_eq!(watch.find(tgid, " child=", false).header.coroutine, handler);
+            let work = |kind: Kind| {
+                let is_work = move |heard: &&Heard| {
+                    heard.header.tgid == tgid
+                        && heard.header.kind() == Some(kind)
+                        && heard.header.coroutine == handler
+                };
+                watch.heard.iter().filter(is_work).filter_map(|heard| heard.header.other_coroutine())
+            };
+            assert!(work(Kind::Fork).any(|other| other == child));
+            // The inner request is written by the goroutine of its connection, right after it was handed over.
+            let [writer] = work(Kind::Wake).collect::<Vec<_>>()[..] else {
+                panic!("one request, one handover")
+            };
+            let written = watch.heard.iter().find(|heard| {
+                let header = &heard.header;
+                header.tgid == tgid
+                    && header.source() == Some(Source::Syscall)
+                    && !header.is_ingress()
+                    && heard.has("GET /inner")
+            });
+            assert_eq!(written.unwrap().header.coroutine, writer);
         },
     );
 }

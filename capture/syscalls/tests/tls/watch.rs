@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use wirespan_bpf::tracer::{Tracer, TracerOptions};
+use wirespan_bpf::tracer::{Stats, Tracer, TracerOptions};
 use wirespan_event::{Header, Kind};
 use wirespan_syscalls::tls::Libraries;
 
@@ -77,11 +77,15 @@ impl Watch {
                 }
                 eprintln!("{:?}", self.libraries.failures().collect::<Vec<_>>());
                 for heard in
-                    self.heard.iter().filter(|heard| heard.header.source > 0 && heard.header.source != 4)
+                    self.heard.iter().filter(|heard| heard.header.tls != 0 && heard.header.length > 0)
                 {
-                    eprintln!("{:?} {}", heard.header, String::from_utf8_lossy(&heard.payload));
+                    let Header { tgid, tls, conn, coroutine, length, .. } = heard.header;
+                    let text = String::from_utf8_lossy(&heard.payload);
+                    let line = text.lines().next().unwrap_or_default();
+                    eprintln!("{tgid} {tls:x} conn {conn} coroutine {coroutine}: {length} bytes: {line}");
                 }
-                panic!("not heard: {what}; lost: {:?}", self.tracer.stats());
+                let lost = self.tracer.stats().map(|stats| Stats { programs: Vec::new(), ..stats });
+                panic!("not heard: {what}; {lost:?}");
             }
             self.turn();
         }
