@@ -228,7 +228,7 @@ impl Plan {
             None => {}
             Some(Python::Unknown(version)) => self.missing.push(format!("tasks of {version}")),
             Some(Python::Known(program)) => {
-                let [function] = image.functions(&[python::COPY])?;
+                let function = image.functions(&[python::COPY])?.pop().flatten();
                 let Some(function) = function else { return Ok(()) };
                 match returns::reachable(image, function.address) {
                     Ok(ends) => {

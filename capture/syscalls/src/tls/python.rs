@@ -31,7 +31,7 @@ pub enum Python {
 /// # Errors
 /// [`ElfError`]
 pub fn interpreter(image: &Image<'_>) -> Result<Option<Python>, ElfError> {
-    let [Some(_)] = image.functions(&[COPY])? else { return Ok(None) };
+    let [Some(_)] = image.functions(&[COPY])?[..] else { return Ok(None) };
     let Some(address) = image.object(VERSION)? else {
         return Ok(Some(Python::Unknown("Python older than 3.11".to_owned())));
     };
