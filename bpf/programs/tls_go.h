@@ -13,11 +13,32 @@
 /* Where a g has the top of its stack. */
 #define G_STACK_TOP 8
 
+#define HAS_COOKIE bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_attach_cookie)
+
+/* What is known of the current process; its first goroutine is made before it does anything else. A probe knows the program
+ * that it is in, so that no process has to be told of first; before Linux 5.15 it does not. */
+static __always_inline struct go_program *go_program(struct pt_regs *regs, __u32 tgid)
+{
+	struct go_program *known = bpf_map_lookup_elem(&go_programs, &tgid);
+	struct go_program program = {};
+	__u64 cookie;
+
+	if (known || !HAS_COOKIE)
+		return known;
+	cookie = bpf_get_attach_cookie(regs);
+	if (!cookie || is_left_out(tgid))
+		return NULL;
+	program.goid = (__u32)cookie;
+	program.g = cookie >> 32;
+	bpf_map_update_elem(&go_programs, &tgid, &program, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&go_programs, &tgid);
+}
+
 /* Fills in the key of a call of the running goroutine; false when it is none of a known program. */
 static __always_inline bool go_call(struct pt_regs *regs, struct tls_call_key *key)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct go_program *program = bpf_map_lookup_elem(&go_programs, &tgid);
+	struct go_program *program = go_program(regs, tgid);
 	__u64 top = 0;
 
 	if (!program || is_left_out(tgid))
@@ -126,7 +147,7 @@ static __always_inline void tell_handoff(__u8 kind, __u64 from, __u64 to)
 static __always_inline __u64 running_goid(struct pt_regs *regs)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct go_program *program = bpf_map_lookup_elem(&go_programs, &tgid);
+	struct go_program *program = go_program(regs, tgid);
 
 	return program && !is_left_out(tgid) ? goid_of(program, regs->r14) : 0;
 }
@@ -166,7 +187,7 @@ int go_newproc(struct pt_regs *regs)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
-	struct go_program *program = bpf_map_lookup_elem(&go_programs, &tgid);
+	struct go_program *program = go_program(regs, tgid);
 	__u64 parent;
 
 	if (!program || is_left_out(tgid))
@@ -183,7 +204,7 @@ int go_newproc_return(struct pt_regs *regs)
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
 	__u64 *parent = bpf_map_lookup_elem(&go_births, &tid);
-	struct go_program *program = bpf_map_lookup_elem(&go_programs, &tgid);
+	struct go_program *program = go_program(regs, tgid);
 	__u64 child;
 
 	if (!parent || !program)

@@ -178,6 +178,8 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 
 	/* A thread other than the first becomes the first: what was known by its old id is of the past. */
 	bpf_map_delete_elem(&threads, &tid);
+	tid = task->tgid;
+	bpf_map_delete_elem(&go_programs, &tid);
 	if (is_left_out(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	event = reserve(CLASS_256);
@@ -215,6 +217,8 @@ int BPF_PROG(process_exit, struct task_struct *task)
 	/* A thread that is killed in a call never comes to the call's end. */
 	leave_call(task, bpf_map_lookup_elem(&threads, &tid));
 	bpf_map_delete_elem(&threads, &tid);
+	if (is_last)
+		bpf_map_delete_elem(&go_programs, &tgid);
 	if (is_left_out(tgid))
 		return 0;
 	if (tid != tgid)

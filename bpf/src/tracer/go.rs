@@ -25,7 +25,19 @@ unsafe impl Pod for GoProgram {}
 /// The map behind [`Tracer::set_go_program`].
 pub(super) type GoPrograms = HashMap<MapData, u32, GoProgram>;
 
+impl GoProgram {
+    /// For the probes of a program of Go: they find a process's goroutines by it before [`Tracer::set_go_program`] did.
+    pub fn cookie(&self) -> u64 {
+        u64::from(self.g.cast_unsigned()) << 32 | u64::from(self.goid)
+    }
+}
+
 impl Tracer {
+    /// Says that some processes may have goroutines; to be said before probes with a [`GoProgram::cookie`] are attached.
+    pub fn expect_coroutines(&mut self) -> Result<(), BpfError> {
+        self.policies.expect_coroutines()
+    }
+
     /// Says that a process is a program of Go, so that its events have goroutines, or that it is not any more.
     pub fn set_go_program(&mut self, tgid: u32, program: Option<GoProgram>) -> Result<(), BpfError> {
         if program.is_some() {

@@ -182,14 +182,15 @@ impl Tracer {
         })
     }
 
-    /// Attaches a program of the object to an instruction of a file, for one process or for all.
+    /// Attaches a program of the object to an instruction of a file, for all processes. A program of Go's functions takes
+    /// [`GoProgram::cookie`].
     pub fn attach_uprobe(
         &mut self,
         program: &str,
         file: &Path,
         offset: u64,
-        pid: Option<u32>,
+        cookie: Option<u64>,
     ) -> Result<UprobeLink, BpfError> {
-        uprobe::attach(&mut self.object, program, file, offset, pid)
+        uprobe::attach(&mut self.object, program, file, offset, cookie)
     }
 }

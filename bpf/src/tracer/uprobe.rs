@@ -1,9 +1,8 @@
 //! Probes on functions of programs and libraries.
 
-use std::num::NonZeroU32;
 use std::path::Path;
 
-use aya::programs::uprobe::{UProbeLink, UProbeScope};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{ProgramError, UProbe};
 
 use super::object::{Object, Result};
@@ -15,13 +14,13 @@ pub struct UprobeLink {
     _link: UProbeLink,
 }
 
-/// Loads `program` when it is not yet, and attaches it to the instruction at `offset` of `file`.
+/// Loads `program` when it is not yet, and attaches it to the instruction at `offset` of `file`; it can read `cookie` there.
 pub(super) fn attach(
     object: &mut Object,
     program: &str,
     file: &Path,
     offset: u64,
-    pid: Option<u32>,
+    cookie: Option<u64>,
 ) -> Result<UprobeLink> {
     let failed = |error: ProgramError| BpfError::Uprobe {
         file: file.to_owned(),
@@ -32,7 +31,13 @@ pub(super) fn attach(
     if probe.fd().is_err() {
         probe.load().map_err(failed)?;
     }
-    let scope = pid.and_then(NonZeroU32::new).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
-    let id = probe.attach(offset, file, scope).map_err(failed)?;
+    let location = UProbeAttachLocation::AbsoluteOffset(offset);
+    let point = UProbeAttachPoint { location, cookie };
+    let id = match probe.attach(point, file, UProbeScope::AllProcesses) {
+        // Before Linux 5.15 there are none.
+        Err(_) if cookie.is_some() => probe.attach(offset, file, UProbeScope::AllProcesses),
+        attached => attached,
+    };
+    let id = id.map_err(failed)?;
     Ok(UprobeLink { _link: probe.take_link(id).map_err(failed)? })
 }

@@ -79,9 +79,13 @@ impl Attached {
             probes: 0,
             missing: plan.missing,
         };
+        let cookie = report.go.as_ref().map(|go| wirespan_bpf::tracer::GoProgram::from(go).cookie());
+        if let Some(Err(error)) = cookie.map(|_| tracer.expect_coroutines()) {
+            report.missing.push(format!("goroutines: {error}"));
+        }
         let mut links = Vec::new();
         for (name, probes) in plan.functions {
-            let attach = |probe: &Probe| tracer.attach_uprobe(probe.program, &path, probe.offset, None);
+            let attach = |probe: &Probe| tracer.attach_uprobe(probe.program, &path, probe.offset, cookie);
             match probes.iter().map(attach).collect::<Result<Vec<_>, _>>() {
                 Ok(attached) => {
                     links.extend(attached);
