@@ -57,10 +57,10 @@ missing() {
     done
 }
 
-# A trace that goes through most programs.
+# A trace that goes through most programs, if possible one without errors.
 whole_trace() {
     ask "SELECT lower(hex(trace_key)) AS trace FROM l7_log WHERE trace_key != 0 GROUP BY trace_key
-        ORDER BY uniqExact(process_name) DESC, count(), trace_key LIMIT 1" | tail -n 1
+        ORDER BY uniqExact(process_name) DESC, countIf(response_status != 'ok'), count(), trace_key LIMIT 1" | tail -n 1
 }
 
 show() {
@@ -70,14 +70,14 @@ show() {
     curl -sf "http://$page/api/map" | /usr/bin/python3 "$demo/show_map.py"
     say "latest requests, by SQL (wirespan query)"
     ask "SELECT start_time, l7_protocol, dictGet('names', 'name', client_ip) AS client,
-        dictGet('names', 'name', server_ip) AS server, request_type, endpoint, response_status AS status, duration_us
-        FROM l7_log WHERE l7_protocol != 'DNS' ORDER BY start_time DESC LIMIT 8"
+        dictGet('names', 'name', server_ip) AS server, process_name, request_type, endpoint, response_status AS status,
+        duration_us FROM l7_log WHERE observation_point = 's-p' AND l7_protocol != 'DNS' ORDER BY start_time DESC LIMIT 8"
     say "one request through every program and mirror port (wirespan trace ID)"
     "$wirespan" trace "$(whole_trace)" | tee "$LAB/trace"
     say "what the shop's database spent its time on, by SQL"
     ask "SELECT endpoint, count() AS requests, round(avg(duration_us) / 1000, 2) AS mean_ms,
         countIf(response_status = 'server_error') AS errors
-        FROM l7_log WHERE l7_protocol = 'MySQL' GROUP BY endpoint ORDER BY sum(duration_us) DESC LIMIT 5"
+        FROM l7_log WHERE l7_protocol = 'MySQL' AND observation_point = 's-p' GROUP BY endpoint ORDER BY sum(duration_us) DESC LIMIT 5"
 }
 
 trap 'trap "" INT TERM; lab_down' EXIT
