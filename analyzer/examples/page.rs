@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
 use wirespan_analyzer::{Ingest, IngestOptions, Registry, Server, ServerOptions, Sink, push_names};
 use wirespan_controller::Names;
-use wirespan_records::{Endpoint, L7Protocol, ResponseStatus, Span};
+use wirespan_records::{
+    Endpoint, L7Protocol, ObservationPoint, Parent, Process, ResponseStatus, Rule, Signal, Span, next_id,
+};
 use wirespan_store::{
     Client, Retention, ServeOptions, Supervisor, SupervisorOptions, Writer, WriterOptions, migrate, serve,
 };
@@ -139,5 +141,18 @@ fn page_view(n: u64, start_ns: u64) -> Vec<Span> {
         let name = "db.shop.example".to_owned();
         spans.push(from_web(endpoint(53, 53), L7Protocol::Dns, 100, 310, ResponseStatus::Ok, ("A", name)));
     }
+    // As the tracer tells it: what the web server asked, it asked for this view.
+    let view = next_id();
+    for span in spans.iter_mut().skip(1) {
+        span.parent = Some(Parent { span: view, rule: Rule::Turn, confidence: 0.95 });
+    }
+    let process = Process { pid: 80, name: "nginx".into(), ..Process::default() };
+    spans.push(Span {
+        id: view,
+        signal: Signal::Syscall,
+        observation_point: ObservationPoint::ServerProcess,
+        process: Some(process.into()),
+        ..spans[0].clone()
+    });
     spans
 }

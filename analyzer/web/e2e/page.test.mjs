@@ -130,6 +130,27 @@ test("a request shows all its fields, by keyboard too", { skip: missing }, async
   await page.close();
 });
 
+test("a request shows its trace, and each request of it", { skip: missing }, async () => {
+  const { page, problems } = await open();
+  await page.getByRole("button", { name: "Live" }).click();
+  await page.getByLabel("Protocol").selectOption("HTTP");
+  await page.waitForFunction(() => [...document.querySelectorAll(".requests tbody .protocol")].every((c) => c.textContent === "HTTP"));
+  await page.locator(".requests .time button").nth(10).click();
+  const trace = page.getByRole("region", { name: "Trace" });
+  await trace.waitFor();
+  const lines = await trace.locator(".flame .head").allInnerTexts();
+  assert.ok(lines.length >= 2, lines.join());
+  assert.match(lines[0], /HTTP/);
+  assert.ok(lines.slice(1).some((line) => /Redis/.test(line) && /turn 95 %/.test(line)), lines.join());
+  await page.screenshot({ path: join(screenshots, "trace.png") });
+
+  await trace.locator(".flame .head button").nth(1).click();
+  await page.getByRole("dialog").locator("dd", { hasText: /^(Redis|DNS)$/ }).waitFor();
+  assert.equal(await trace.locator(".flame .head").count(), lines.length, "the trace stays");
+  assert.deepEqual(problems, []);
+  await page.close();
+});
+
 test("numbers move while the page is live and stand still when it is paused", { skip: missing }, async () => {
   const { page, problems } = await open();
   const first = () => page.locator(".requests tbody .time button").first().innerText();
