@@ -57,7 +57,7 @@ impl ReadAt for File {
     }
 }
 
-impl ReadAt for [u8] {
+impl ReadAt for &[u8] {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let from = usize::try_from(offset).ok().and_then(|offset| self.get(offset..)).unwrap_or_default();
         let read = from.len().min(buffer.len());

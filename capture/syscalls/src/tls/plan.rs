@@ -43,7 +43,7 @@ pub struct Probe {
 pub enum Ends {
     /// Probes on return instructions.
     Instructions,
-    /// Return probes of the kernel, for at least one function whose return instructions are not all known.
+    /// Return probes of the kernel.
     ReturnProbes,
 }
 
@@ -78,7 +78,7 @@ pub struct GoProgram {
 /// Which return probes of the kernel may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReturnProbes {
-    /// They do no harm.
+    /// They do no harm, and cost less than a probe on a return instruction, which the processor has to step over.
     Safe,
     /// They make a system call that seccomp filters kill a process for: Linux 6.11 to 6.13.
     Unsafe,
@@ -200,6 +200,12 @@ impl Plan {
         let mut seen = BTreeSet::new();
         for (&(name, program, has_end), function) in calls.iter().zip(found) {
             let Some(function) = function else { continue };
+            if has_end && return_probes == ReturnProbes::Safe {
+                self.ends = Ends::ReturnProbes;
+                self.add(image, name, program, function, "tls_after_return", &[function.address]);
+                self.library = Some(library);
+                continue;
+            }
             let ends = if has_end { returns::reachable(image, function.address) } else { Ok(Vec::new()) };
             match ends {
                 Ok(mut ends) => {
@@ -207,15 +213,11 @@ impl Plan {
                     ends.retain(|end| seen.insert(*end));
                     self.add(image, name, program, function, "tls_at_return", &ends);
                 }
-                Err(error) if return_probes == ReturnProbes::Unsafe => {
+                Err(error) => {
                     self.missing.push(format!(
                         "{name}: {error}, and return probes of Linux 6.11 to 6.13 harm sandboxed programs"
                     ));
                     continue;
-                }
-                Err(_) => {
-                    self.ends = Ends::ReturnProbes;
-                    self.add(image, name, program, function, "tls_after_return", &[function.address]);
                 }
             }
             self.library = Some(library);
@@ -259,5 +261,51 @@ impl Plan {
             .chain([(program, function.address)])
             .filter_map(|(program, address)| Some(Probe { program, offset: image.file_offset(address)? }));
         self.functions.push((name, probes.collect()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn return_probes_are_left_alone_where_they_do_harm() {
+        for (release, expected) in [
+            ("5.15.0-91-generic", ReturnProbes::Safe),
+            ("6.10.3", ReturnProbes::Safe),
+            ("6.11.0-8-generic", ReturnProbes::Unsafe),
+            ("6.13.7\n", ReturnProbes::Unsafe),
+            ("6.14.0", ReturnProbes::Safe),
+        ] {
+            assert_eq!(ReturnProbes::of_release(release), expected, "{release}");
+        }
+    }
+
+    /// The OpenSSL of this host.
+    #[test]
+    fn returns_of_a_real_library_are_return_instructions() {
+        let path = std::path::Path::new("/usr/lib/x86_64-linux-gnu/libssl.so.3");
+        let Ok(bytes) = std::fs::read(path) else {
+            assert!(std::env::var_os("CI").is_none(), "needs {}; install openssl", path.display());
+            eprintln!("skipped: needs {}", path.display());
+            return;
+        };
+        let plan = super::plan(&&bytes[..], ReturnProbes::Unsafe).unwrap().unwrap();
+        assert_eq!((plan.library, plan.ends), (Some(Library::OpenSsl), Ends::Instructions));
+        assert_eq!(plan.missing, Vec::<String>::new());
+        let names: Vec<_> = plan.functions.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, OPENSSL.map(|(name, ..)| name));
+        let (ends, entries): (Vec<Probe>, Vec<Probe>) = plan
+            .functions
+            .into_iter()
+            .flat_map(|(_, probes)| probes)
+            .partition(|probe| probe.program == "tls_at_return");
+        assert_eq!(entries.len(), OPENSSL.len());
+        assert!(ends.len() >= 4);
+        assert!(ends.iter().all(|end| bytes[end.offset as usize] == 0xc3));
+        // The same file, cut anywhere, is refused or read as far as it goes.
+        for cut in (0..bytes.len()).step_by(997) {
+            let _ = super::plan(&&bytes[..cut], ReturnProbes::Unsafe);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Where a function returns: the addresses of its `ret` instructions.
 //!
-//! A probe on each of them sees what a return probe sees, but leaves the stack alone: a Go stack moves, and on kernels since
-//! 6.11 a return probe makes a system call that seccomp filters do not know.
+//! A probe on each of them sees what a return probe sees, but leaves the stack alone: a Go stack moves, and on Linux 6.11 to
+//! 6.13 a return probe makes a system call that seccomp filters do not know.
 
 use std::collections::BTreeSet;
 
