@@ -102,7 +102,10 @@ impl Requests<'_> {
         let scheme = if self.tls { "https" } else { "http" };
         let mut config = String::new();
         for id in 0..self.count {
-            // Options hold for one URL only.
+            // Options hold for one URL only; behind the last `next` curl wants another.
+            if id > 0 {
+                config += "next\n";
+            }
             let _ = writeln!(config, "url = \"{scheme}://127.0.0.1:{}{}\"", self.port, self.path_of(id));
             let _ = writeln!(
                 config,
@@ -112,7 +115,6 @@ impl Requests<'_> {
             if self.wire_ids {
                 let _ = writeln!(config, "header = \"{}\"", traceparent(id));
             }
-            config += "next\n";
         }
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--parallel", "--parallel-max"])
