@@ -27,6 +27,10 @@ pub(crate) struct Current {
     turn: u32,
     /// Which event of which thread brought it.
     event: (u32, u32),
+    /// The connection that brought it.
+    conn: u64,
+    /// What the same connection brought before in this turn, when nothing was done for that yet.
+    before: Nodes,
     /// It came with the head of a message, not with more of its bytes.
     told: bool,
     /// Requests that were made for it so far.
@@ -54,6 +58,8 @@ const MAX_NODES: usize = 64;
 pub(crate) const SAME_WAIT: u64 = 128;
 /// Timers are set in milliseconds, and loops look at the clock a moment before they wait.
 const TIMER_SLACK_NS: u64 = 2_000_000;
+/// Loops set no timer that is due before this time.
+const SHORTEST_TIMER_NS: u64 = 1_000_000;
 
 /// What is known of a thread or coroutine.
 #[derive(Clone, Debug, Default)]
@@ -67,17 +73,21 @@ pub(crate) struct Actor {
     pub serves: bool,
     /// It had requests of several connections open at a time.
     pub several: bool,
+    /// It waits for whatever comes (epoll, poll, select).
+    pub polls: bool,
     /// It made requests before others were answered: it does not wait for answers.
     pub overlaps: bool,
     /// The last request that it made, and the thread's event.
     pub asks: Option<(u64, (u32, u32))>,
     /// Time of its last event, ns; 0 for none.
     pub last_ns: u64,
-    /// The coroutine that made this one; 0 for none.
-    pub maker: u64,
+    /// The coroutine that made this one, and when, ns; 0 for none.
+    pub maker: (u64, u64),
     pub turn: u32,
     /// Not earlier than this did the wait begin that the present turn ended, ns.
     pub wait_began_ns: u64,
+    /// Time of the first event of the present turn, ns.
+    pub turn_began_ns: u64,
     pub woken: SmallVec<[Woken; 2]>,
 }
 
@@ -87,15 +97,25 @@ impl Actor {
         if self.turn != at.turn {
             self.turn = at.turn;
             self.wait_began_ns = self.last_ns;
+            self.turn_began_ns = at.time_ns;
         }
         self.last_ns = at.time_ns;
+        self.polls |= at.wait != Wait::Unknown;
         self.woken.iter_mut().for_each(|woken| woken.used = true);
+    }
+
+    /// It waits for several things at a time, so that what runs need not be for the request that it has open.
+    pub(crate) fn loops(&self) -> bool {
+        self.several || self.polls
     }
 
     /// A timer may have been due by now, so that what runs need not come from the last bytes.
     fn timer_due(&self, at: &Moment) -> bool {
         match at.wait {
-            Wait::Forever => false,
+            // Timers are looked at before the next wait too, so one that this turn set may be due at the end of it.
+            Wait::Forever => {
+                self.turn == at.turn && at.time_ns.saturating_sub(self.turn_began_ns) >= SHORTEST_TIMER_NS
+            }
             Wait::Until(ms) => {
                 at.time_ns.saturating_add(TIMER_SLACK_NS)
                     >= self.wait_began_ns.saturating_add(u64::from(ms) * 1_000_000)
@@ -105,9 +125,20 @@ impl Actor {
     }
 
     /// Bytes came in that belong to `nodes`, or to something unknown.
-    pub(crate) fn bytes(&mut self, at: &Moment, nodes: Nodes, group: u64) {
+    pub(crate) fn bytes(&mut self, at: &Moment, conn: u64, nodes: Nodes, group: u64) {
         let event = (at.tid, at.thread_event);
-        self.current = Some(Current { nodes, group, turn: at.turn, event, told: false, made: 0 });
+        let before = match self.current.take() {
+            Some(last) if last.conn == conn && last.turn == at.turn && last.made == 0 => {
+                if last.told {
+                    last.nodes
+                } else {
+                    last.before
+                }
+            }
+            _ => Nodes::new(),
+        };
+        self.current =
+            Some(Current { nodes, group, turn: at.turn, event, conn, before, told: false, made: 0 });
         self.woken.clear();
     }
 
@@ -115,16 +146,21 @@ impl Actor {
     pub(crate) fn head(&mut self, at: &Moment, node: Node, group: u64) -> (u64, usize) {
         let event = (at.tid, at.thread_event);
         if let Some(current) = &mut self.current
-            && current.told
             && current.event == event
         {
+            if !current.told {
+                current.told = true;
+                current.nodes = std::mem::take(&mut current.before);
+            }
             if current.nodes.len() < MAX_NODES {
                 current.nodes.push(node);
             }
             return (current.group, current.nodes.len());
         }
         let nodes = Nodes::from_iter([node]);
-        self.current = Some(Current { nodes, group, turn: at.turn, event, told: true, made: 0 });
+        let before = Nodes::new();
+        self.current =
+            Some(Current { nodes, group, turn: at.turn, event, conn: 0, before, told: true, made: 0 });
         self.woken.clear();
         (group, 1)
     }
@@ -187,7 +223,7 @@ impl Actor {
         match *self.open.as_slice() {
             [(span, _)] if !self.unsure => Some(span),
             // Who waits for each answer works on one request after the other, in the order in which a connection brought them.
-            [(span, _), ..] if !self.unsure && !self.several && !self.overlaps => Some(span),
+            [(span, _), ..] if !self.unsure && !self.loops() && !self.overlaps => Some(span),
             _ => None,
         }
     }
@@ -196,7 +232,7 @@ impl Actor {
     pub(crate) fn answer_class(&self, at: &Moment) -> Class {
         if at.coroutine != 0 && !self.several {
             Class::Coroutine
-        } else if !self.serves || self.several && self.timer_due(at) {
+        } else if !self.serves || self.loops() && self.timer_due(at) {
             Class::LateAnswer
         } else {
             Class::Answer
@@ -217,7 +253,7 @@ impl Actor {
                 Class::Coroutine
             } else if !self.serves {
                 Class::Pool
-            } else if self.several && self.timer_due(at) {
+            } else if self.loops() && self.timer_due(at) {
                 Class::LateTurn
             } else {
                 Class::Turn
@@ -299,6 +335,8 @@ impl Actor {
             return Nodes::new();
         }
         match &self.current {
+            // Who waits for whatever comes is done with what came before.
+            Some(_) if self.polls => Nodes::new(),
             Some(current) => current.nodes.clone(),
             None => self.woken_nodes(),
         }

@@ -36,6 +36,8 @@ pub(crate) enum Class {
     OnlyOpen,
     /// A thread that was made go on for one made the other.
     Woken,
+    /// The response was sent by a thread that was made go on for the other.
+    WokenAnswer,
     /// One of several requests that came with one event, in their order.
     Order,
     /// A thread that answers nothing itself went on from one to the other: another task may have begun between.
@@ -51,9 +53,8 @@ impl Class {
             Self::Coroutine => 0.95,
             Self::Blocking | Self::Turn | Self::Answer => 0.9,
             Self::LateTurn | Self::LateAnswer | Self::WakesWaiting => 0.8,
-            Self::OnlyOpen => 0.7,
-            Self::Woken | Self::Order => 0.6,
-            Self::Pool => 0.4,
+            Self::Order => 0.6,
+            Self::Woken | Self::WokenAnswer | Self::OnlyOpen | Self::Pool => WEAK,
         }
     }
 }
@@ -74,6 +75,8 @@ pub(crate) struct Evidence {
 
 /// Less than this is no proof by itself.
 pub(crate) const PROOF: f32 = 0.5;
+/// Counts with other evidence only, or when that has agreed often enough.
+pub(crate) const WEAK: f32 = 0.4;
 
 /// Judgements about a class before what was learned counts.
 const ENOUGH: u32 = 20;
@@ -106,6 +109,7 @@ impl Trust {
             // Once in a hundred is too often for a fact.
             return class.prior().min(PROOF / 2.0);
         }
-        if total >= ENOUGH && class == Class::Pool { 0.6 } else { class.prior() }
+        let weak = matches!(class, Class::Woken | Class::WokenAnswer | Class::OnlyOpen | Class::Pool);
+        if total >= ENOUGH && weak { 0.6 } else { class.prior() }
     }
 }

@@ -55,6 +55,8 @@ struct Conn {
     sends: SmallVec<[((u32, u32), Pieces); 2]>,
     /// The event that sent its last request.
     requested: Option<(u32, u32)>,
+    /// The event that sent its last response.
+    responded: Option<(u32, u32)>,
     /// Requests without a response, oldest first.
     asked: VecDeque<u64>,
     /// The last request that has a response.
@@ -84,7 +86,7 @@ struct Futex {
 pub(super) struct Starts {
     after_bytes: u32,
     by_itself: u32,
-    /// Several requests went out with one event: they are collected, so that the moment of sending tells nothing.
+    /// Several went out with one event: they are collected, so that the moment of sending tells nothing.
     together: bool,
 }
 
@@ -100,6 +102,20 @@ impl Starts {
     /// Timers or other tasks begin it: bytes that came in before it in the same turn prove little.
     pub(super) fn often_by_itself(self) -> bool {
         self.by_itself > 2 && u64::from(self.by_itself) * 50 > u64::from(self.after_bytes)
+    }
+}
+
+/// How often requests were answered by the thread that heard them, and how often by another that hears requests too.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moves {
+    stayed: u32,
+    moved: u32,
+}
+
+impl Moves {
+    /// Tasks go from thread to thread, as goroutines do: what a thread did before says little of what it does.
+    pub(super) fn often(self) -> bool {
+        self.moved > 2 && u64::from(self.moved) * 50 > u64::from(self.stayed)
     }
 }
 
@@ -144,6 +160,9 @@ pub(super) struct ProcessState {
     /// How many requests were made for what came with one event.
     pub(super) made: HashMap<u64, Made>,
     pub(super) trust: Trust,
+    /// Requests that are open.
+    open: usize,
+    pub(super) moves: Moves,
     groups: u64,
     coroutines: u64,
     serials: HashMap<u64, u64>,
@@ -182,7 +201,10 @@ impl ProcessState {
             Happening::Connect { conn } => {
                 let mut opened = self.actor(at).pieces(at);
                 self.allow(config, &mut opened);
-                self.actor(at).acts(at);
+                let actor = self.actor(at);
+                actor.acts(at);
+                // Its first request is made for this, whenever it is sent.
+                actor.made_one();
                 self.conns
                     .insert(conn, Conn { opened, opener: at.coroutine, fresh: true, ..Conn::default() });
             }
@@ -207,7 +229,8 @@ impl ProcessState {
                     0 => ActorId::Thread(tid),
                     _ => ActorId::Coroutine(self.new_serial(coroutine)),
                 };
-                let mut actor = Actor { maker: at.coroutine, last_ns: at.time_ns, ..Actor::default() };
+                let mut actor =
+                    Actor { maker: (at.coroutine, at.time_ns), last_ns: at.time_ns, ..Actor::default() };
                 actor.wakes(nodes, 0, coroutine != 0);
                 self.actors.insert(id, actor);
             }
@@ -267,9 +290,9 @@ impl ProcessState {
         }
         while self.servers.len() > config.max_requests {
             let Some((_, span)) = self.left.pop_first().or_else(|| self.since.pop_first()) else { break };
-            if let Some(server) = self.servers.remove(&span)
-                && let Some(actor) = self.actors.get_mut(&server.actor)
-            {
+            let Some(server) = self.servers.remove(&span) else { continue };
+            self.open -= usize::from(server.closed_ns.is_none());
+            if let Some(actor) = self.actors.get_mut(&server.actor) {
                 actor.closes(span);
                 actor.unsure = true;
             }
@@ -309,7 +332,7 @@ impl ProcessState {
         let group = self.group();
         let actor = self.actor(at);
         actor.acts(at);
-        actor.bytes(at, nodes, group);
+        actor.bytes(at, id, nodes, group);
     }
 
     fn sent(&mut self, config: &ContextConfig, at: &Moment, id: u64) {
@@ -337,6 +360,7 @@ impl ProcessState {
         self.came(group, came);
         self.conns.entry(conn).or_default().open.push(span);
         self.since.insert((at.time_ns, span));
+        self.open += 1;
         self.servers.insert(
             span,
             Server {
@@ -370,23 +394,27 @@ impl ProcessState {
         // A loop's callback for a connection that is open belongs to no task.
         let coroutine = if fresh && conn.opener != 0 { conn.opener } else { began.coroutine };
         conn.asked.push_back(span);
-        let several = self.actor(began).several;
+        let actor = self.actor(began);
+        let (several, serves, loops) = (actor.several, actor.serves, actor.loops());
         let now = match sent {
             Some(pieces) => pieces,
             None => self.actor(at).pieces(at),
         };
         let by_itself = |pieces: &Pieces| pieces.iter().all(|piece| piece.class > Class::LateAnswer);
-        if several {
+        if several || serves && loops {
+            let idle = self.open == 0;
             let starts = self.peers.entry(peer).or_default();
             starts.together |= together;
-            starts.count(by_itself(if fresh { &opened } else { &now }));
+            // While nothing is open, nothing can be what it is made for.
+            let alone = several && by_itself(if fresh { &opened } else { &now });
+            starts.count(idle || alone);
         }
         // A coroutine that sends knows better than the one that opened the connection; a loop that sends because the
         // connection is open knows nothing.
-        let mut evidence = match now.first() {
-            Some(piece) if !fresh || piece.class == Class::Coroutine => now,
-            _ if !fresh || opened.is_empty() && !several => now,
-            _ => opened.into_iter().map(|piece| Evidence { rule: Rule::Socket, ..piece }).collect(),
+        let (counted, mut evidence) = match now.first() {
+            Some(piece) if !fresh || piece.class == Class::Coroutine => (false, now),
+            _ if !fresh || opened.is_empty() && !several => (false, now),
+            _ => (true, opened.into_iter().map(|piece| Evidence { rule: Rule::Socket, ..piece }).collect()),
         };
         self.allow(config, &mut evidence);
         if let Some(piece) = evidence.first()
@@ -395,7 +423,9 @@ impl ProcessState {
             self.made.entry(piece.group).or_default().requests += 1;
         }
         let actor = self.actor(began);
-        actor.made_one();
+        if !counted {
+            actor.made_one();
+        }
         actor.asks(span, began);
         self.sent.insert((began.time_ns, span));
         self.clients.insert(
@@ -517,12 +547,22 @@ impl ProcessState {
         let (nodes, class) = match actor.current(at) {
             Some(current) => (current.nodes.clone(), actor.answer_class(at)),
             None if actor.serves => (Nodes::new(), Class::LateAnswer),
-            None => (actor.hands_on(at), Class::Woken),
+            None => (actor.hands_on(at), Class::WokenAnswer),
         };
         if actor.several {
             self.answers.count(nodes.is_empty());
         }
-        let rule = if class == Class::Woken { Rule::Handoff } else { Rule::Socket };
+        let conn = self.servers.get(&span).and_then(|server| self.conns.get_mut(&server.conn));
+        let event = (at.tid, at.thread_event);
+        self.answers.together |= conn.is_some_and(|conn| conn.responded.replace(event) == Some(event));
+        if at.coroutine == 0 && actor.serves {
+            match self.servers.get(&span) {
+                Some(server) if server.actor == ActorId::of(at) => self.moves.stayed += 1,
+                Some(_) => self.moves.moved += 1,
+                None => {}
+            }
+        }
+        let rule = if class == Class::WokenAnswer { Rule::Handoff } else { Rule::Socket };
         if let ([Node::Client(client)], true) = (nodes.as_slice(), config.rules.allow(rule)) {
             let nodes = Nodes::from_iter([Node::Server(span)]);
             self.connect(*client, Evidence { nodes, class, rule, position: 0, group: 0 });
@@ -549,7 +589,9 @@ impl ProcessState {
             .range((heard_ns, 0)..)
             .map(|&(_, client)| client)
             .filter(|client| {
-                self.clients.get(client).is_some_and(|client| self.descends(client.coroutine, at.coroutine))
+                self.clients
+                    .get(client)
+                    .is_some_and(|client| self.descends(client.coroutine, at.coroutine, heard_ns))
             })
             .collect();
         for client in theirs {
@@ -559,13 +601,16 @@ impl ProcessState {
         }
     }
 
-    /// A coroutine is `ancestor`, or was made by it or by one that was.
-    fn descends(&self, mut coroutine: u64, ancestor: u64) -> bool {
+    /// A coroutine is `ancestor`, or was made since by it or by one that was.
+    fn descends(&self, mut coroutine: u64, ancestor: u64, since_ns: u64) -> bool {
         for _ in 0..MAX_GENERATIONS {
             if coroutine == 0 || coroutine == ancestor {
                 break;
             }
-            coroutine = self.actors.get(&ActorId::Coroutine(coroutine)).map_or(0, |actor| actor.maker);
+            coroutine = match self.actors.get(&ActorId::Coroutine(coroutine)) {
+                Some(Actor { maker: (maker, made_ns), .. }) if *made_ns >= since_ns => *maker,
+                _ => 0,
+            };
         }
         coroutine != 0 && coroutine == ancestor
     }
@@ -576,6 +621,7 @@ impl ProcessState {
             return;
         }
         server.closed_ns = Some(at.time_ns);
+        self.open -= 1;
         if let Some(actor) = self.actors.get_mut(&server.actor) {
             actor.closes(span);
         }

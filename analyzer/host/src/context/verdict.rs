@@ -1,6 +1,6 @@
 //! From evidence to a parent: what all the best evidence agrees on, or nothing.
 
-use super::evidence::{Class, Evidence, Node, PROOF};
+use super::evidence::{Class, Evidence, Node, PROOF, WEAK};
 use super::process::{Client, ProcessState, Server};
 use smallvec::SmallVec;
 use wirespan_records::{Parent, Rule};
@@ -37,10 +37,12 @@ impl ProcessState {
         let peer = self.peers.get(&client.peer).copied().unwrap_or_default();
         let doubtful = match piece.class {
             Class::Turn | Class::LateTurn if peer.collected() => true,
-            Class::LateTurn => peer.often_by_itself(),
-            Class::LateAnswer => self.answers.often_by_itself(),
+            Class::LateTurn | Class::Blocking => peer.often_by_itself(),
+            Class::Answer if self.answers.collected() => true,
+            Class::LateAnswer => self.answers.collected() || self.answers.often_by_itself(),
             _ => false,
         };
+        let doubtful = doubtful || self.moves.often() && piece.class != Class::Coroutine;
         match piece.nodes.len() {
             _ if doubtful => trust.min(PROOF / 2.0),
             1 => trust,
@@ -131,7 +133,9 @@ impl ProcessState {
                 _ => return self.directly(client, level),
             }
         }
-        None
+        // Whoever woke the thread that sent it is weak evidence, unless the thread that answered was woken for its response.
+        let has = |class| client.evidence.iter().any(|piece| piece.class == class);
+        (has(Class::Woken) && has(Class::WokenAnswer)).then(|| self.directly(client, WEAK)).flatten()
     }
 
     /// The most trusted evidence around this request that is trusted less than `below`.
@@ -222,14 +226,17 @@ impl ProcessState {
     /// Judges the kinds of evidence by what came out.
     pub(super) fn learn(&mut self, span: u64, verdict: &Verdict) {
         let Some(client) = self.clients.get(&span) else { return };
+        // Where threads that were woken answer too, those that were woken for something else may look the same.
+        let woken = client.evidence.iter().any(|piece| piece.class == Class::WokenAnswer);
         let judged: SmallVec<[(Class, bool); 4]> = client
             .evidence
             .iter()
             .filter(|_| client.evidence.len() > 1)
             .filter_map(|piece| {
                 let server = self.one_of(client, piece)?;
-                (server != verdict.server || verdict.agreed)
-                    .then_some((piece.class, server == verdict.server))
+                let right = server == verdict.server;
+                (!right || verdict.agreed && !(woken && piece.class == Class::Woken))
+                    .then_some((piece.class, right))
             })
             .collect();
         for (class, right) in judged {

@@ -122,16 +122,21 @@ fn a_lock_that_all_wait_for_hands_on_nothing() {
 #[test]
 fn a_task_is_known_by_what_it_answers() {
     let mut s = Script::new();
-    // One callback reads for all; tasks 71 and 72 answer on their connections, and made 81 and 82.
+    // One callback reads for all; tasks 71 and 72 answer on their connections, and made 81 and 82. 90 is there for no request.
     let coroutine = |at: Moment, coroutine| Moment { coroutine, ..at };
-    for (task, made) in [(71, 81), (72, 82)] {
+    let make = |s: &mut Script, task, made| {
         let at = s.at(1, 0, Wait::Forever);
         s.happen(coroutine(at, task), Happening::Fork { tid: 0, coroutine: made });
-    }
+    };
+    make(&mut s, 71, 90);
     for span in [10, 20] {
         let at = s.at(1, 1, Wait::Forever);
         s.serve(coroutine(at, 5), span, span);
     }
+    make(&mut s, 71, 81);
+    make(&mut s, 72, 82);
+    let at = s.at(1, 2, Wait::Look);
+    s.ask(coroutine(at, 90), 30, 35);
     for (made, span) in [(82, 20), (81, 10)] {
         let at = s.at(1, 2, Wait::Look);
         s.ask(coroutine(at, made), span + 1, span + 5);
@@ -140,7 +145,7 @@ fn a_task_is_known_by_what_it_answers() {
         let at = s.at(1, 4, Wait::Look);
         s.answer(coroutine(at, task), span, span);
     }
-    assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20))]);
+    assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20)), (30, None)]);
 }
 
 #[test]
