@@ -204,3 +204,83 @@ fn what_was_lost_leaves_no_context() {
     s.ask(at, 11, 200);
     assert_eq!(s.parents(), [(11, None)]);
 }
+
+#[test]
+fn threads_that_answer_what_others_heard_prove_nothing() {
+    let mut s = Script::new();
+    for n in 0..20 {
+        let span = 10 * n;
+        let at = s.at(1, n as u32, Wait::Forever);
+        s.serve(at, span + 1, span + 1);
+        let at = s.at(2, n as u32, Wait::Forever);
+        s.serve(at, span + 2, span + 2);
+        s.ask(at, span + 3, span + 3);
+        // Each thread answers for the other.
+        for (tid, answered) in [(1, span + 2), (2, span + 1)] {
+            let at = s.at(tid, n as u32 + 1, Wait::Forever);
+            s.answer(at, answered, answered);
+        }
+    }
+    assert!(s.parents().iter().all(|(_, parent)| parent.is_none()));
+}
+
+#[test]
+fn a_timer_that_runs_while_nothing_is_open_is_no_requests_work() {
+    let mut s = Script::new();
+    for n in 0..20 {
+        let span = 10 * n;
+        let at = s.at(1, 4 * n as u32, Wait::Until(1));
+        s.serve(at, span + 1, 1);
+        // The timer is due in the turn of the request too.
+        s.ask(at, span + 2, 900);
+        let at = s.at(1, 4 * n as u32 + 1, Wait::Until(1));
+        s.answer(at, span + 1, 1);
+        let at = s.at(1, 4 * n as u32 + 2, Wait::Until(1));
+        s.ask(at, span + 3, 900);
+    }
+    assert!(s.parents().iter().all(|(_, parent)| parent.is_none()));
+}
+
+#[test]
+fn requests_of_one_connection_that_are_read_one_by_one_go_on_in_their_order() {
+    let mut s = Script::new();
+    for span in [10, 20, 30] {
+        let at = s.at(1, 1, Wait::Forever);
+        s.serve(at, span, 1);
+    }
+    // The second needs a new connection, which is there later.
+    let ask = |s: &mut Script, turn, span| {
+        let at = s.at(1, turn, Wait::Forever);
+        s.ask(at, span, span);
+    };
+    ask(&mut s, 1, 11);
+    let at = s.at(1, 1, Wait::Forever);
+    s.happen(at, Happening::Connect { conn: 21 });
+    ask(&mut s, 1, 31);
+    ask(&mut s, 2, 21);
+    assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20)), (31, Some(30))]);
+}
+
+#[test]
+fn answers_that_are_collected_prove_nothing() {
+    let mut s = Script::new();
+    for (turn, [first, second]) in [(1, [10, 20]), (5, [30, 40])] {
+        for span in [first, second] {
+            let at = s.at(1, turn, Wait::Forever);
+            s.serve(at, span, 1);
+        }
+        for span in [first, second] {
+            let at = s.at(1, turn, Wait::Forever);
+            s.ask(at, span + 1, span + 1);
+        }
+        for span in [first, second] {
+            let at = s.at(1, turn + 1, Wait::Forever);
+            s.hear(at, span + 1, span + 1);
+        }
+        // Both leave with one event, in the turn of the second one's response.
+        let at = s.at(1, turn + 1, Wait::Forever);
+        s.answer(at, first, 1);
+        s.happen(at, Happening::ServerResponse { span: second });
+    }
+    assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20)), (31, Some(30)), (41, Some(40))]);
+}
