@@ -511,11 +511,19 @@ impl Exchanges {
         }
     }
 
+    /// Tells the sink of messages. Not part of a packet's way, which wants none of it.
+    #[cold]
+    fn tell(&mut self, client: Side, out: &mut Out<'_>) {
+        for heard in self.heard.iter_mut().flat_map(|heard| heard.drain(..)) {
+            out.sink.message(out.flow, client, heard);
+        }
+    }
+
     /// Hands on what is ready.
     #[inline]
     pub(crate) fn flush(&mut self, client: Side, protocol: L7Protocol, out: &mut Out<'_>) {
-        for heard in self.heard.iter_mut().flat_map(|heard| heard.drain(..)) {
-            out.sink.message(out.flow, client, heard);
+        if self.heard.is_some() {
+            self.tell(client, out);
         }
         if !self.ready.is_empty() {
             for ready in self.ready.drain(..) {
