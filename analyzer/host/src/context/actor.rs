@@ -86,6 +86,8 @@ pub(crate) struct Actor {
     pub turn: u32,
     /// Not earlier than this did the wait begin that the present turn ended, ns.
     pub wait_began_ns: u64,
+    /// Events of the present turn that brought bytes.
+    pub came: u32,
     /// Time of the first event of the present turn, ns.
     pub turn_began_ns: u64,
     pub woken: SmallVec<[Woken; 2]>,
@@ -98,6 +100,7 @@ impl Actor {
             self.turn = at.turn;
             self.wait_began_ns = self.last_ns;
             self.turn_began_ns = at.time_ns;
+            self.came = 0;
         }
         self.last_ns = at.time_ns;
         self.polls |= at.wait != Wait::Unknown;
@@ -127,6 +130,7 @@ impl Actor {
     /// Bytes came in that belong to `nodes`, or to something unknown.
     pub(crate) fn bytes(&mut self, at: &Moment, conn: u64, nodes: Nodes, group: u64) {
         let event = (at.tid, at.thread_event);
+        self.came += 1;
         let before = match self.current.take() {
             Some(last) if last.conn == conn && last.turn == at.turn && last.made == 0 => {
                 if last.told {
@@ -185,6 +189,11 @@ impl Actor {
         if let Some(current) = &mut self.current {
             current.nodes.retain(|node| *node != Node::Server(span));
         }
+        // What one request's calls brought is not what the next request of the connection is at.
+        let calls = |current: &Current| matches!(current.nodes.first(), Some(Node::Client(_)));
+        if !self.several && !self.overlaps && self.current.as_ref().is_some_and(calls) {
+            self.current = None;
+        }
     }
 
     /// Nothing is known any more of what it is at work on.
@@ -223,7 +232,7 @@ impl Actor {
         match *self.open.as_slice() {
             [(span, _)] if !self.unsure => Some(span),
             // Who waits for each answer works on one request after the other, in the order in which a connection brought them.
-            [(span, _), ..] if !self.unsure && !self.loops() && !self.overlaps => Some(span),
+            [(span, _), ..] if !self.unsure && !self.several && !self.overlaps => Some(span),
             _ => None,
         }
     }
@@ -255,6 +264,8 @@ impl Actor {
                 Class::Pool
             } else if self.loops() && self.timer_due(at) {
                 Class::LateTurn
+            } else if self.came == 1 && current.nodes.len() == 1 {
+                Class::LoneTurn
             } else {
                 Class::Turn
             };
@@ -270,6 +281,7 @@ impl Actor {
         if let Some(only) = &only {
             let (class, rule) = match (self.several, at.coroutine) {
                 (true, _) => (Class::OnlyOpen, Rule::Thread),
+                (false, 0) if self.open.len() > 1 => (Class::FirstOpen, Rule::Thread),
                 (false, 0) => (Class::Blocking, Rule::Thread),
                 (false, _) => (Class::Coroutine, Rule::Coroutine),
             };

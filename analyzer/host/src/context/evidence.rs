@@ -22,6 +22,10 @@ pub(crate) enum Class {
     Coroutine,
     /// The only request that a thread has ever had open at a time.
     Blocking,
+    /// The first of the requests that one connection brought to a thread which does one after the other.
+    FirstOpen,
+    /// A thread that answers requests went on from one to the other without a wait, no timer was due, and nothing else came in.
+    LoneTurn,
     /// A thread that answers requests went on from one to the other without a wait, and no timer was due.
     Turn,
     /// The same, but a timer may have been due.
@@ -51,7 +55,7 @@ impl Class {
     fn prior(self) -> f32 {
         match self {
             Self::Coroutine => 0.95,
-            Self::Blocking | Self::Turn | Self::Answer => 0.9,
+            Self::Blocking | Self::FirstOpen | Self::LoneTurn | Self::Turn | Self::Answer => 0.9,
             Self::LateTurn | Self::LateAnswer | Self::WakesWaiting => 0.8,
             Self::Order => 0.6,
             Self::Woken | Self::WokenAnswer | Self::OnlyOpen | Self::Pool => WEAK,

@@ -34,7 +34,7 @@ pub(super) struct Client {
     pub sent_ns: u64,
     /// The coroutine that began it; 0 for none.
     pub coroutine: u64,
-    actor: ActorId,
+    pub actor: ActorId,
     pub heard_ns: Option<u64>,
     pub evidence: Pieces,
     /// Client requests that were made in the context of this one's response.
@@ -139,7 +139,7 @@ enum Check {
 
 #[derive(Debug, Default)]
 pub(super) struct ProcessState {
-    actors: HashMap<ActorId, Actor>,
+    pub(super) actors: HashMap<ActorId, Actor>,
     conns: HashMap<u64, Conn>,
     pub(super) servers: HashMap<u64, Server>,
     pub(super) clients: HashMap<u64, Client>,

@@ -38,6 +38,8 @@ impl ProcessState {
         let doubtful = match piece.class {
             Class::Turn | Class::LateTurn if peer.collected() => true,
             Class::LateTurn | Class::Blocking => peer.often_by_itself(),
+            // It turned out that the thread does not wait for answers.
+            Class::FirstOpen => self.actors.get(&client.actor).is_some_and(|actor| actor.overlaps),
             Class::Answer if self.answers.collected() => true,
             Class::LateAnswer => self.answers.collected() || self.answers.often_by_itself(),
             _ => false,

@@ -284,3 +284,45 @@ fn answers_that_are_collected_prove_nothing() {
     }
     assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20)), (31, Some(30)), (41, Some(40))]);
 }
+
+#[test]
+fn pipelined_requests_are_worked_on_one_after_the_other_by_who_waits_for_answers() {
+    let mut s = Script::new();
+    let at = s.at(1, 1, Wait::Unknown);
+    for span in [10, 20] {
+        s.happen(at, Happening::Data { conn: 1, ingress: true });
+        s.happen(at, Happening::ServerRequest { span, conn: 1, trace_id: None, x_request_id: None });
+    }
+    for span in [10, 20] {
+        for call in [span + 1, span + 2] {
+            let at = s.at(1, 1, Wait::Unknown);
+            s.ask(at, call, 900);
+            let at = s.at(1, 1, Wait::Unknown);
+            s.hear(at, call, 900);
+        }
+        let at = s.at(1, 1, Wait::Unknown);
+        s.answer(at, span, 1);
+    }
+    assert_eq!(s.parents(), [(11, Some(10)), (12, Some(10)), (21, Some(20)), (22, Some(20))]);
+}
+
+#[test]
+fn who_does_not_wait_for_answers_is_not_at_the_first_of_pipelined_requests() {
+    let mut s = Script::new();
+    let at = s.at(1, 1, Wait::Forever);
+    for span in [10, 20] {
+        s.happen(at, Happening::Data { conn: 1, ingress: true });
+        s.happen(at, Happening::ServerRequest { span, conn: 1, trace_id: None, x_request_id: None });
+    }
+    for span in [10, 20] {
+        let at = s.at(1, 1, Wait::Forever);
+        s.ask(at, span + 1, 900);
+    }
+    for span in [10, 20] {
+        let at = s.at(1, 2, Wait::Forever);
+        s.hear(at, span + 1, 900);
+        let at = s.at(1, 2, Wait::Forever);
+        s.answer(at, span, 1);
+    }
+    assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20))]);
+}
