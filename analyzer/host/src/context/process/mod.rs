@@ -1,13 +1,25 @@
 //! One process: its threads, its connections, and the requests that it answers and makes.
+//!
+//! | module | what |
+//! |---|---|
+//! | `decide` | when requests are decided on and forgotten |
+//! | `habits` | what the process often does, so that some evidence proves little |
+//! | `wake` | threads that make each other go on |
 
-use super::actor::{Actor, ActorId, SAME_WAIT};
+mod decide;
+mod habits;
+mod wake;
+
+use super::actor::{Actor, ActorId};
 use super::evidence::{Class, Evidence, Node, Nodes, Trust};
 use super::happening::{Happening, Moment};
 use super::{ContextConfig, Decision};
 use foldhash::HashMap;
+use habits::{Made, Moves, Starts};
 use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use wake::Futex;
 use wirespan_records::{Parent, Rule};
 
 pub(super) type Pieces = SmallVec<[Evidence; 2]>;
@@ -67,68 +79,6 @@ struct Conn {
 
 /// Coroutines that are followed from one to its maker.
 const MAX_GENERATIONS: usize = 8;
-/// So many threads do not wait for each other's work by chance.
-const MANY: usize = 3;
-/// Locks that are told from handoffs.
-const MAX_LOCKS: usize = 64;
-
-/// Who waited for a futex.
-#[derive(Debug, Default)]
-struct Futex {
-    timed: bool,
-    threads: SmallVec<[u32; MANY]>,
-    /// Those of them that answer requests.
-    serving: SmallVec<[u32; MANY]>,
-}
-
-/// How often something was done in the turn of what it was done for, and how often with nothing before it in its turn.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Starts {
-    after_bytes: u32,
-    by_itself: u32,
-    /// Several went out with one event: they are collected, so that the moment of sending tells nothing.
-    together: bool,
-}
-
-impl Starts {
-    fn count(&mut self, by_itself: bool) {
-        *(if by_itself { &mut self.by_itself } else { &mut self.after_bytes }) += 1;
-    }
-
-    pub(super) fn collected(self) -> bool {
-        self.together
-    }
-
-    /// Timers or other tasks begin it: bytes that came in before it in the same turn prove little.
-    pub(super) fn often_by_itself(self) -> bool {
-        self.by_itself > 2 && u64::from(self.by_itself) * 50 > u64::from(self.after_bytes)
-    }
-}
-
-/// How often requests were answered by the thread that heard them, and how often by another that hears requests too.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Moves {
-    stayed: u32,
-    moved: u32,
-}
-
-impl Moves {
-    /// Tasks go from thread to thread, as goroutines do: what a thread did before says little of what it does.
-    pub(super) fn often(self) -> bool {
-        self.moved > 2 && u64::from(self.moved) * 50 > u64::from(self.stayed)
-    }
-}
-
-/// What was done for requests or responses that came with one event.
-#[derive(Debug, Default)]
-pub(super) struct Made {
-    /// How many came.
-    pub came: usize,
-    /// How many requests were made then.
-    pub requests: usize,
-    /// Server requests that were answered then.
-    pub answered: SmallVec<[u64; 2]>,
-}
 
 /// When something is to be looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -276,55 +226,6 @@ impl ProcessState {
     /// Leaves out what the rules forbid.
     fn allow(&self, config: &ContextConfig, pieces: &mut Pieces) {
         pieces.retain(|piece| config.rules.allow(piece.rule));
-    }
-
-    /// Keeps to the bounds: the oldest goes first.
-    fn bound(&mut self, config: &ContextConfig, decisions: &mut Vec<Decision>) {
-        while self.sent.len() > config.max_requests {
-            let Some(&(_, span)) = self.sent.first() else { break };
-            self.leave_client(span, decisions);
-        }
-        while self.past.len() > config.max_requests / 2 {
-            let Some(span) = self.past.pop_front() else { break };
-            self.forget_client(span);
-        }
-        while self.servers.len() > config.max_requests {
-            let Some((_, span)) = self.left.pop_first().or_else(|| self.since.pop_first()) else { break };
-            let Some(server) = self.servers.remove(&span) else { continue };
-            self.open -= usize::from(server.closed_ns.is_none());
-            if let Some(actor) = self.actors.get_mut(&server.actor) {
-                actor.closes(span);
-                actor.unsure = true;
-            }
-        }
-        if self.actors.len() > config.max_actors {
-            let mut times: Vec<u64> = self.actors.values().map(|actor| actor.last_ns).collect();
-            let middle = times.len() / 2;
-            let (_, &mut median, _) = times.select_nth_unstable(middle);
-            self.actors.retain(|_, actor| actor.last_ns > median || !actor.open.is_empty());
-            if self.actors.len() > config.max_actors {
-                self.actors.clear();
-            }
-        }
-        if self.conns.len() > config.max_actors {
-            self.conns.retain(|_, conn| !conn.asked.is_empty() || !conn.open.is_empty());
-            if self.conns.len() > config.max_actors {
-                self.conns.clear();
-            }
-        }
-        if self.serials.len() > config.max_actors {
-            self.serials.clear();
-        }
-        if self.futexes.len() > config.max_actors {
-            self.futexes.clear();
-        }
-        if self.peers.len() > config.max_actors {
-            self.peers.clear();
-        }
-        if self.made.len() > config.max_requests {
-            let oldest = self.groups.saturating_sub(config.max_requests as u64 / 2);
-            self.made.retain(|group, _| *group > oldest);
-        }
     }
 
     fn received(&mut self, at: &Moment, id: u64) {
@@ -662,127 +563,6 @@ impl ProcessState {
         for span in conn.open {
             self.close_server(config, at, span);
         }
-    }
-
-    /// A lock that many threads wait for in turn, as the GIL of Python: who lets it go does not hand on work.
-    fn wakes_anyone(&mut self, tid: u32, address: u64, timed: bool) -> bool {
-        if address == 0 {
-            return false;
-        }
-        let serves = self.actors.get(&ActorId::Thread(tid)).is_some_and(|actor| actor.serves);
-        let futex = self.futexes.entry(address).or_default();
-        futex.timed |= timed;
-        for (counts, threads) in [(true, &mut futex.threads), (serves, &mut futex.serving)] {
-            if counts && threads.len() < MANY && !threads.contains(&tid) {
-                threads.push(tid);
-            }
-        }
-        // A pool's workers may all wait for one lock, but they wait until there is work, and answer nothing themselves.
-        let lock = futex.timed && futex.threads.len() > 1 || futex.serving.len() >= MANY;
-        if lock && !self.locks.contains(&address) && self.locks.len() < MAX_LOCKS {
-            self.locks.push(address);
-        }
-        self.locks.iter().any(|lock| lock.abs_diff(address) < SAME_WAIT)
-    }
-
-    fn wake(&mut self, at: &Moment, id: ActorId, futex: u64) {
-        let nodes = self.actor(at).hands_on(at);
-        let woken = self.actors.entry(id).or_default();
-        if let [Node::Client(span)] = nodes.as_slice()
-            && let Some(server) = woken.only_open()
-            && let Some(client) = self.clients.get(span)
-            && client.heard_ns.is_some()
-            && woken.last_ns <= client.sent_ns
-        {
-            let nodes = Nodes::from_iter([Node::Server(server)]);
-            let (class, rule) = (Class::WakesWaiting, Rule::Handoff);
-            self.connect(*span, Evidence { nodes, class, rule, position: 0, group: 0 });
-            self.actor(at).finishes();
-        } else {
-            woken.wakes(nodes, futex, matches!(id, ActorId::Coroutine(_)));
-        }
-    }
-
-    /// Looks at what is due.
-    pub(super) fn advance(&mut self, now_ns: u64, decisions: &mut Vec<Decision>) {
-        while let Some(&Reverse((due_ns, check))) = self.checks.peek()
-            && due_ns <= now_ns
-        {
-            self.checks.pop();
-            match check {
-                Check::Client(span) => self.decide(span, decisions),
-                Check::Server(span) => self.leave_server(span, decisions),
-            }
-        }
-    }
-
-    /// Decides on what was made for a server request, and on all that can have been made for no other.
-    fn leave_server(&mut self, span: u64, decisions: &mut Vec<Decision>) {
-        let Some(server) = self.servers.get_mut(&span) else { return };
-        let (heard_ns, closed_ns) = (server.heard_ns, server.closed_ns.unwrap_or(server.heard_ns));
-        for client in std::mem::take(&mut server.clients) {
-            if self.verdict(client).is_some_and(|verdict| verdict.server == span) {
-                self.decide(client, decisions);
-            }
-        }
-        self.since.remove(&(heard_ns, span));
-        let oldest_ns = self.since.first().map_or(u64::MAX, |&(heard_ns, _)| heard_ns);
-        let past: Vec<u64> =
-            self.sent.iter().take_while(|(sent_ns, _)| *sent_ns < oldest_ns).map(|&(_, span)| span).collect();
-        for client in past {
-            self.leave_client(client, decisions);
-        }
-        self.left.insert((closed_ns, span));
-        let oldest_ns = self.sent.first().map_or(u64::MAX, |&(sent_ns, _)| sent_ns);
-        while let Some(&(closed_ns, span)) = self.left.first()
-            && closed_ns < oldest_ns
-        {
-            self.left.pop_first();
-            self.servers.remove(&span);
-        }
-    }
-
-    fn decide(&mut self, span: u64, decisions: &mut Vec<Decision>) {
-        if self.clients.get(&span).is_none_or(|client| client.decided.is_some()) {
-            return;
-        }
-        let parent = self.verdict(span).map(|verdict| {
-            self.learn(span, &verdict);
-            verdict.parent()
-        });
-        if let Some(client) = self.clients.get_mut(&span) {
-            client.decided = Some(parent);
-        }
-        decisions.push(Decision { client: span, parent });
-    }
-
-    fn leave_client(&mut self, span: u64, decisions: &mut Vec<Decision>) {
-        self.decide(span, decisions);
-        if let Some(client) = self.clients.get(&span) {
-            self.sent.remove(&(client.sent_ns, span));
-        }
-        self.past.push_back(span);
-    }
-
-    fn forget_client(&mut self, span: u64) {
-        if let Some(client) = self.clients.remove(&span)
-            && let Some(conn) = self.conns.get_mut(&client.conn)
-        {
-            conn.asked.retain(|asked| *asked != span);
-        }
-    }
-
-    /// Decides all that is left.
-    pub(super) fn finish(&mut self, decisions: &mut Vec<Decision>) {
-        self.advance(u64::MAX, decisions);
-        while let Some((_, span)) = self.sent.pop_first() {
-            self.decide(span, decisions);
-        }
-    }
-
-    /// When it has to be looked at again, ns.
-    pub(super) fn due_ns(&self) -> Option<u64> {
-        self.checks.peek().map(|Reverse((due_ns, _))| *due_ns)
     }
 }
 
