@@ -7,6 +7,8 @@ use wirespan_records::{Parent, Rule};
 
 /// Connected requests that are looked at for one verdict.
 const MAX_CONNECTED: usize = 256;
+/// A thread that was woken while one request was open works for that one.
+const ALONE: f32 = 0.6;
 /// Nothing that programs do proves more.
 const MOST: f32 = 0.98;
 
@@ -33,7 +35,11 @@ type Servers = SmallVec<[u64; 2]>;
 impl ProcessState {
     /// How far evidence for this client request is to be trusted.
     fn trust_in(&self, client: &Client, piece: &Evidence) -> f32 {
-        let trust = self.trust.of(piece.class);
+        let trust = match (self.trust.of(piece.class), piece.class) {
+            // There is no other request that the thread could have been woken for.
+            (trust, Class::Woken | Class::WokenAnswer) if client.alone && trust >= WEAK => trust.max(ALONE),
+            (trust, _) => trust,
+        };
         let peer = self.peers.get(&client.peer).copied().unwrap_or_default();
         let doubtful = match piece.class {
             Class::Turn | Class::LateTurn if peer.collected() => true,

@@ -47,6 +47,8 @@ pub(super) struct Client {
     /// The coroutine that began it; 0 for none.
     pub coroutine: u64,
     pub actor: ActorId,
+    /// One request was open in the process when it was sent.
+    pub alone: bool,
     pub heard_ns: Option<u64>,
     pub evidence: Pieces,
     /// Client requests that were made in the context of this one's response.
@@ -337,6 +339,7 @@ impl ProcessState {
                 sent_ns: began.time_ns,
                 coroutine,
                 actor: ActorId::of(began),
+                alone: self.open == 1,
                 heard_ns: None,
                 evidence: Pieces::new(),
                 after: SmallVec::new(),

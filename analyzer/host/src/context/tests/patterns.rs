@@ -326,3 +326,22 @@ fn who_does_not_wait_for_answers_is_not_at_the_first_of_pipelined_requests() {
     }
     assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20))]);
 }
+
+#[test]
+fn a_woken_thread_works_for_the_only_request_or_proves_nothing() {
+    let parents = |others: u64| {
+        let mut s = Script::new();
+        for other in 0..others {
+            let at = s.at(50 + other as u32, 1, Wait::Unknown);
+            s.serve(at, 500 + other, 500 + other);
+        }
+        let at = s.at(1, 1, Wait::Unknown);
+        s.serve(at, 10, 10);
+        s.happen(at, Happening::Wake { tid: 2, coroutine: 0, futex: 4096, timed: false });
+        let at = s.at(2, 1, Wait::Unknown);
+        s.ask(at, 11, 900);
+        s.parents()
+    };
+    assert_eq!(parents(0), [(11, Some(10))]);
+    assert_eq!(parents(1), [(11, None)]);
+}
