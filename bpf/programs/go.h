@@ -38,10 +38,15 @@ static __always_inline __u64 goid_of(struct go_program *program, __u64 g)
 static __always_inline __u64 go_coroutine(__u32 tgid)
 {
 #if defined(__TARGET_ARCH_x86)
-	struct go_program *program = bpf_map_lookup_elem(&go_programs, &tgid);
+	__u32 zero = 0;
+	struct default_policy *policy = bpf_map_lookup_elem(&default_policy, &zero);
+	struct go_program *program;
 	unsigned long base;
 	__u64 g = 0, self = 0;
 
+	if (!policy || !policy->coroutines)
+		return 0;
+	program = bpf_map_lookup_elem(&go_programs, &tgid);
 	if (!program || !program->g)
 		return 0;
 	if (HAS_TASK_BTF)

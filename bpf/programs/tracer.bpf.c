@@ -45,7 +45,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 	switch (call) {
 	case CALL_WAIT:
 		tid = TASK(task, pid);
-		thread = bpf_map_lookup_elem(&threads, &tid);
+		thread = find_thread(tid);
 		if (thread) {
 			__s32 ms = WAIT_MS(nr, regs);
 
@@ -76,10 +76,8 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	if (nr >= SYSCALLS_MAX || !calls[nr] || calls[nr] >= CALL_CLOSE)
 		return 0;
 	task = this_task();
-	if (!may_be_in_call(task))
-		return 0;
 	tid = TASK(task, pid);
-	thread = bpf_map_lookup_elem(&threads, &tid);
+	thread = find_thread(tid);
 	if (!thread || !thread->call || thread->nr != nr)
 		return 0;
 	switch (thread->call) {
@@ -92,7 +90,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	default:
 		tell_data(task, thread, tid, result);
 	}
-	leave_call(task, thread);
+	thread->call = CALL_NONE;
 	return 0;
 }
 

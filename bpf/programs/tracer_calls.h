@@ -12,67 +12,6 @@ static __always_inline bool is_ingress(__u8 call)
 	return call >= CALL_READ && call <= CALL_RECVMMSG;
 }
 
-/* Where the thread's stack is. By a helper: what the verifier reads itself it takes for a pointer, which nobody may count with. */
-static __always_inline __u64 stack_of(struct task_struct *task)
-{
-	return (__u64)BPF_CORE_READ(task, stack);
-}
-
-/* Stacks are 16 KiB, behind a page that guards them. */
-static __always_inline __u64 *place_of(__u64 stack)
-{
-	return &in_call[stack >> 15 & (PLACES - 1)];
-}
-
-/* The thread is in a call that is remembered from now on. */
-static __always_inline void enter_call(struct task_struct *task, struct thread *thread, __u8 call)
-{
-	__u64 stack = stack_of(task), *place = place_of(stack), other;
-
-	thread->call = call;
-	if (HAS_ATOMICS) {
-		other = __sync_val_compare_and_swap(place, 0, stack);
-	} else {
-		other = *place;
-		if (!other)
-			*place = stack;
-	}
-	if (other && other != stack && !thread->crowded) {
-		thread->crowded = 1;
-		__sync_fetch_and_add(&crowded, 1);
-	}
-}
-
-/* The thread is in such a call, and has a place. */
-static __always_inline bool is_in_call(struct task_struct *task)
-{
-	__u64 stack = stack_of(task);
-
-	return *(volatile __u64 *)place_of(stack) == stack;
-}
-
-/* The thread may be in such a call. */
-static __always_inline bool may_be_in_call(struct task_struct *task)
-{
-	return is_in_call(task) || *(volatile __u32 *)&crowded;
-}
-
-/* It is not any more. */
-static __always_inline void leave_call(struct task_struct *task, struct thread *thread)
-{
-	__u64 stack = stack_of(task), *place = place_of(stack);
-
-	if (*place == stack)
-		*place = 0;
-	if (!thread)
-		return;
-	thread->call = CALL_NONE;
-	if (thread->crowded) {
-		thread->crowded = 0;
-		__sync_fetch_and_add(&crowded, -1);
-	}
-}
-
 /* Remembers a call on a socket. The flags of a receive say whether it takes the bytes out of the socket. */
 static __always_inline void remember(struct pt_regs *regs, struct task_struct *task, __u16 nr, __u8 call)
 {
@@ -137,7 +76,7 @@ static __always_inline void remember(struct pt_regs *regs, struct task_struct *t
 	thread->count = ARG2(regs);
 	thread->name = name;
 	thread->armed = 1;
-	enter_call(task, thread, call);
+	thread->call = call;
 	thread->enter_ns = bpf_ktime_get_boot_ns();
 }
 
@@ -278,7 +217,7 @@ static __always_inline struct scratch *scratch_of_cpu(void)
 /* Tells of the message in the scratch. A global function, so that the verifier looks at it once and not for each message. */
 __noinline int tell_message(__u32 tid)
 {
-	struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
+	struct thread *thread = find_thread(tid);
 	struct scratch *scratch = scratch_of_cpu();
 	struct message message;
 

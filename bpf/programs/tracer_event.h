@@ -38,24 +38,79 @@ static __always_inline __u64 cgroup_of(struct task_struct *task)
 	return HAS_TASK_BTF ? task->cgroups->dfl_cgrp->kn->id : BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
 }
 
+/* Those of neighbours, which run on other CPUs, are apart in memory. */
+static __always_inline struct thread *place_of(__u32 tid)
+{
+	__u32 place = tid * 33 & (settings.places - 1);
+
+	return bpf_map_lookup_elem(&places, &place);
+}
+
+static __noinline struct thread *find_in_crowd(__u32 tid)
+{
+	return bpf_map_lookup_elem(&crowd, &tid);
+}
+
+/* What is remembered of a thread, or NULL. */
+static __always_inline struct thread *find_thread(__u32 tid)
+{
+	struct thread *place = place_of(tid);
+
+	if (place && place->tid == tid)
+		return place;
+	return *(volatile __u32 *)&crowded ? find_in_crowd(tid) : NULL;
+}
+
+/* Takes the place when it is nobody's. */
+static __always_inline bool take_place(struct thread *place, __u32 tid)
+{
+	if (HAS_ATOMICS)
+		return __sync_val_compare_and_swap(&place->tid, 0, tid) == 0;
+	if (place->tid)
+		return false;
+	place->tid = tid;
+	return true;
+}
+
 /* Not inlined: it is on nobody's fast path. */
 static __noinline struct thread *new_thread(__u32 tid, __u64 start_ns)
 {
-	struct thread thread = {.process_start_ns = start_ns};
-	struct thread *made;
+	struct thread thread = {.tid = tid, .process_start_ns = start_ns};
+	struct thread *made = place_of(tid);
 
-	bpf_map_update_elem(&threads, &tid, &thread, BPF_NOEXIST);
-	made = bpf_map_lookup_elem(&threads, &tid);
+	if (made && take_place(made, tid)) {
+		made->process_start_ns = start_ns;
+		return made;
+	}
+	if (!bpf_map_update_elem(&crowd, &tid, &thread, BPF_NOEXIST))
+		__sync_fetch_and_add(&crowded, 1);
+	made = bpf_map_lookup_elem(&crowd, &tid);
 	if (!made)
 		COUNT(threads_full, 1);
 	return made;
+}
+
+/* The thread is no more. */
+static __always_inline void forget_thread(__u32 tid)
+{
+	struct thread *place = place_of(tid);
+
+	if (place && place->tid == tid) {
+		__u32 *last = &place->tid;
+
+		__builtin_memset(last + 1, 0, sizeof(*place) - sizeof(*last));
+		/* Only then may another have it. */
+		*(volatile __u32 *)last = 0;
+	}
+	if (*(volatile __u32 *)&crowded && !bpf_map_delete_elem(&crowd, &tid))
+		__sync_fetch_and_add(&crowded, -1);
 }
 
 /* What is remembered of a thread, which is the current one. */
 static __always_inline struct thread *thread_of(struct task_struct *task)
 {
 	__u32 tid = TASK(task, pid);
-	struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
+	struct thread *thread = find_thread(tid);
 
 	return thread ? thread : new_thread(tid, process_start_ns(task));
 }

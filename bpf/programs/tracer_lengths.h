@@ -17,11 +17,11 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 	struct event *event;
 	__u16 family;
 
-	/* In a call that is remembered, its end tells of them. */
-	if (length <= 0 || is_in_call(task) || is_left_out(tgid))
+	if (length <= 0)
 		return 0;
-	thread = bpf_map_lookup_elem(&threads, &tid);
-	if (thread && thread->call && thread->sk == sk)
+	thread = find_thread(tid);
+	/* In a call that is remembered, its end tells of them. */
+	if ((thread && thread->call) || is_left_out(tgid))
 		return 0;
 	family = COMMON(socket, skc_family);
 	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)

@@ -68,7 +68,7 @@ static __always_inline void remember_accept(struct task_struct *task, __u16 nr)
 		return;
 	thread->sk = 0;
 	thread->nr = nr;
-	enter_call(task, thread, CALL_ACCEPT);
+	thread->call = CALL_ACCEPT;
 	thread->enter_ns = bpf_ktime_get_boot_ns();
 }
 
@@ -177,7 +177,7 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	long len;
 
 	/* A thread other than the first becomes the first: what was known by its old id is of the past. */
-	bpf_map_delete_elem(&threads, &tid);
+	forget_thread(tid);
 	tid = task->tgid;
 	bpf_map_delete_elem(&go_programs, &tid);
 	if (is_left_out(bpf_get_current_pid_tgid() >> 32))
@@ -214,9 +214,7 @@ int BPF_PROG(process_exit, struct task_struct *task)
 	__u32 tid = task->pid, tgid = task->tgid;
 	bool is_last = BPF_CORE_READ(task, signal, live.counter) == 0;
 
-	/* A thread that is killed in a call never comes to the call's end. */
-	leave_call(task, bpf_map_lookup_elem(&threads, &tid));
-	bpf_map_delete_elem(&threads, &tid);
+	forget_thread(tid);
 	if (is_last)
 		bpf_map_delete_elem(&go_programs, &tgid);
 	if (is_left_out(tgid))

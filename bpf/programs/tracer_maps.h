@@ -24,6 +24,7 @@ struct settings {
 	__u32 only;	/* the one process whose calls are traced; 0 for all */
 	__u32 wake_above; /* bytes in the ring from which its reader is woken */
 	__u32 casts; /* not 0: the kernel has bpf_rdonly_cast */
+	__u32 places; /* elements of the map of that name: a power of two */
 };
 
 const volatile struct settings settings;
@@ -50,8 +51,12 @@ struct {
 	__uint(max_entries, 1 << 23);
 } events SEC(".maps");
 
-/* A thread that uses sockets, by thread id. Uprobes may use all of it: a thread is in one place at a time. */
+/* A thread that uses sockets. Uprobes may use all of it: a thread is in one place at a time. */
 struct thread {
+	__u32 tid; /* in `places`: whose it is, 0 for nobody's */
+	__u8 call; /* 0 when in none */
+	__u8 flags; /* CALL_... below */
+	__u16 nr;
 	/* The system call that the thread is in, when it is on a socket. */
 	__u64 enter_ns;
 	__u64 sk;
@@ -60,16 +65,12 @@ struct thread {
 	__u64 count;  /* bytes or elements there */
 	__u64 name;   /* address of a sockaddr, or 0 */
 	__s32 fd;
-	__u16 nr;
-	__u8 call;  /* 0 when in none */
-	__u8 flags; /* CALL_... below */
 	__u32 write_seq;
 	__u32 copied_seq;
 
 	__u32 turn;
 	__u32 wait; /* the last of them: enum wait_limit */
 	__u32 events;
-	__u32 unused;
 	__u64 process_start_ns;
 
 	/* The socket call that ended last and moved bytes: what TLS probes bind a session to. */
@@ -81,9 +82,8 @@ struct thread {
 	__u32 last_seq; /* of its first byte */
 	__u32 last_length;
 	__u8 last_ingress;
-	__u8 crowded; /* its place in `in_call` is another's */
 	__u8 armed; /* used a socket, or was woken by one that did: its wake-ups are told */
-	__u8 pad[1];
+	__u8 pad[2];
 };
 
 #define CALL_INGRESS 1
@@ -92,19 +92,22 @@ struct thread {
 #define CALL_DISCARD 8 /* MSG_TRUNC: bytes are counted, not copied */
 #define CALL_SEQ_UNKNOWN 16 /* the socket is none of TCP's own (MPTCP): its sequence numbers are not those on the wire */
 
+/* A thread has the place of its id, which is found without a call and without a look at anything else. Where another has that
+ * already, it is in `crowd`, whose threads `crowded` counts: nobody looks there while there are none. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct thread);
+	__uint(max_entries, 32768);
+} places SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, __u32);
 	__type(value, struct thread);
 	__uint(max_entries, 32768);
-} threads SEC(".maps");
+} crowd SEC(".maps");
 
-/* Which threads are in a call that is remembered, by the address of their stack: the end of any other call is told from theirs
- * without looking in a map. Two threads with the same place are rare; `crowded` counts those that found theirs taken, and while
- * there are any, all ends look in the map. */
-#define PLACES (1 << 16)
-
-__u64 in_call[PLACES];
 __u32 crowded;
 
 /* A socket, by the address of its struct sock. `ino`, which no two sockets share, tells when that address is used again. */

@@ -41,14 +41,14 @@ int BPF_PROG(waking, struct task_struct *woken)
 
 	if (woken->tgid != task->tgid || tid == 0 || is_left_out(woken->tgid))
 		return 0;
-	thread = bpf_map_lookup_elem(&threads, &tid);
+	thread = find_thread(tid);
 	/* A write to a socket wakes by its bytes, which are told already. */
 	if (!thread || !thread->armed || thread->call)
 		return 0;
 	nr = SYSCALL((struct pt_regs *)bpf_task_pt_regs(task));
 	if (nr >= SYSCALLS_MAX || !wakers[nr])
 		return 0;
-	other_thread = bpf_map_lookup_elem(&threads, &other);
+	other_thread = find_thread(other);
 	if (!other_thread)
 		other_thread = new_thread(other, thread->process_start_ns);
 	if (other_thread)

@@ -22,8 +22,14 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// `struct settings` of `programs/tracer_maps.h`.
-fn settings(options: &TracerOptions, casts: bool) -> [u32; 4] {
-    [options.left_out.unwrap_or(0), options.only.unwrap_or(0), options.ring_bytes / 4, u32::from(casts)]
+fn settings(options: &TracerOptions, casts: bool) -> [u32; 5] {
+    let (left_out, only) = (options.left_out.unwrap_or(0), options.only.unwrap_or(0));
+    [left_out, only, options.ring_bytes / 4, u32::from(casts), places(options)]
+}
+
+/// Threads by the low bits of their ids.
+fn places(options: &TracerOptions) -> u32 {
+    options.threads.clamp(1, 1 << 22).next_power_of_two()
 }
 
 /// The object in the kernel.
@@ -49,7 +55,8 @@ impl Object {
             .override_global("calls", &calls, true)
             .override_global("wakers", &wakers, true)
             .map_max_entries("events", options.ring_bytes)
-            .map_max_entries("threads", options.threads)
+            .map_max_entries("places", places(options))
+            .map_max_entries("crowd", places(options))
             .map_max_entries("conns", options.sockets)
             .load(&with_cast(cast))
             .map_err(|error| BpfError::load(&error))?;

@@ -13,7 +13,7 @@ pub struct TracerOptions {
     pub only: Option<u32>,
     /// Bytes of the ring between the kernel and [`Tracer::drain`](super::Tracer::drain); rounded up to a power of two.
     pub ring_bytes: u32,
-    /// Threads that are remembered.
+    /// Threads that are remembered, rounded up to a power of two, and as many again of those whose ids collide.
     pub threads: u32,
     /// Sockets that are remembered; the one that was used longest ago makes room for another.
     pub sockets: u32,

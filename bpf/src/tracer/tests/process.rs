@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Barrier, mpsc};
 
 use wirespan_event::Kind;
 
@@ -113,4 +113,32 @@ fn a_thread_that_hands_work_to_another_wakes_it() {
     assert_eq!((wake[0].header.tid, wake[0].header.other_tgid), (tid(), std::process::id()));
     assert!(wake[0].header.enter_ns >= read[0].header.exit_ns);
     assert!(wake[0].header.thread_event > read[0].header.thread_event);
+}
+
+#[test]
+fn threads_whose_ids_collide_are_told_apart_and_forgotten() {
+    const WRITERS: usize = 40;
+    let Some(mut watch) = watch(&TracerOptions { threads: 32, ..this_process() }) else { return };
+    // More than there is room for, if it were not given back.
+    for _ in 0..5 {
+        let together = Barrier::new(WRITERS);
+        let threads: Vec<_> = std::thread::scope(|scope| {
+            let write = || {
+                let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
+                client.write_all(b"x").unwrap();
+                // All of them are there at once, in the middle of what they do.
+                together.wait();
+                server.read_exact(&mut [0]).unwrap();
+                (tid(), port)
+            };
+            let threads: Vec<_> = (0..WRITERS).map(|_| scope.spawn(write)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for (tid, port) in threads {
+            let data = watch.of_port(2, Kind::Data, port);
+            assert_eq!(data.iter().map(|seen| seen.header.tid).collect::<Vec<_>>(), [tid; 2]);
+            assert!(data[0].header.thread_event < data[1].header.thread_event);
+        }
+    }
+    assert_eq!(watch.tracer.stats().unwrap().threads_full, 0);
 }
