@@ -223,23 +223,31 @@ fn connections_that_were_open_before_are_traced() {
     let Some(mut live) = start(options()) else { return };
     let mut said = Said::default();
     let tgid = std::process::id();
-    let mut conns = HashSet::new();
-    for (client, server) in &mut ends {
-        client.write_all(b"ping").unwrap();
-        server.read_exact(&mut [0; 4]).unwrap();
-    }
+    // Both ends of each, by their ports, and the sockets.
+    let (mut seen, mut conns) = (HashSet::new(), HashSet::new());
     let end = Instant::now() + PATIENCE;
-    while conns.len() < 2 * ends.len() && Instant::now() < end {
-        live.next(LOOK, &mut |entry| said.take(entry)).unwrap();
-        for (header, payload) in said.events.drain(..) {
-            if header.tgid == tgid && header.kind() == Some(Kind::Data) && payload == b"ping" {
-                assert!([header.local_port, header.remote_port].contains(&address.port()));
-                conns.insert(header.conn);
+    // Other tests of this machine may fill the ring, so what was lost speaks again.
+    while seen.len() < 2 * ends.len() {
+        assert!(Instant::now() < end, "{} of {}", seen.len(), 2 * ends.len());
+        for some in ends.chunks_mut(100) {
+            for (client, server) in some {
+                let port = client.local_addr().unwrap().port();
+                if !seen.contains(&(port, address.port())) || !seen.contains(&(address.port(), port)) {
+                    client.write_all(b"ping").unwrap();
+                    server.read_exact(&mut [0; 4]).unwrap();
+                }
+            }
+            live.next(LOOK, &mut |entry| said.take(entry)).unwrap();
+            for (header, payload) in said.events.drain(..) {
+                if header.tgid == tgid && header.kind() == Some(Kind::Data) && payload == b"ping" {
+                    assert!([header.local_port, header.remote_port].contains(&address.port()));
+                    seen.insert((header.local_port, header.remote_port));
+                    conns.insert(header.conn);
+                }
             }
         }
     }
     assert_eq!(conns.len(), 2 * ends.len());
-    assert_eq!(live.counts().lost().map(|(_, count)| count).sum::<u64>(), 0);
 }
 
 #[test]
