@@ -5,6 +5,7 @@ mod flame;
 use crate::api::{Api, ServerArgs};
 use crate::table::{Table, duration};
 use anyhow::bail;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Deserialize;
 use wirespan_stitch::{Trace, TraceSummary};
 
@@ -74,18 +75,12 @@ fn list_path(args: &TraceArgs) -> String {
     path
 }
 
-/// A value as part of a URL (RFC 3986, 2.3: unreserved characters stay).
-fn escape(value: &str) -> String {
-    let mut escaped = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                escaped.push(char::from(byte));
-            }
-            _ => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    escaped
+/// All but the unreserved characters of RFC 3986, 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A value as part of a URL.
+fn escape(value: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(value, RESERVED)
 }
 
 fn list(args: &TraceArgs, traces: &[TraceSummary]) -> anyhow::Result<()> {
@@ -120,6 +115,6 @@ mod tests {
 
     #[test]
     fn ids_are_escaped() {
-        assert_eq!(escape("a-b/ü?"), "a-b%2F%C3%BC%3F");
+        assert_eq!(escape("a-b/ü?").to_string(), "a-b%2F%C3%BC%3F");
     }
 }
