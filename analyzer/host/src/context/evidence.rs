@@ -44,6 +44,8 @@ pub(crate) enum Class {
     WokenAnswer,
     /// One of several requests that came with one event, in their order.
     Order,
+    /// It went out with others, the same number for each request that had come in.
+    Share,
     /// A thread that answers nothing itself went on from one to the other: another task may have begun between.
     Pool,
 }
@@ -57,7 +59,7 @@ impl Class {
             Self::Coroutine => 0.95,
             Self::Blocking | Self::FirstOpen | Self::LoneTurn | Self::Turn | Self::Answer => 0.9,
             Self::LateTurn | Self::LateAnswer | Self::WakesWaiting => 0.8,
-            Self::Order => 0.6,
+            Self::Order | Self::Share => 0.6,
             Self::Woken | Self::WokenAnswer | Self::OnlyOpen | Self::Pool => WEAK,
         }
     }

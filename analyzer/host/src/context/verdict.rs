@@ -75,7 +75,10 @@ impl ProcessState {
 
     /// The one request that evidence speaks of: the only one, or the one whose turn it was among those that came with one
     /// event, if for each of them one was made.
-    fn points_to(&self, piece: &Evidence) -> Option<Node> {
+    fn points_to(&self, client: &Client, piece: &Evidence) -> Option<Node> {
+        if piece.class == Class::Share {
+            return self.share_of(client.peer, piece);
+        }
         if let [node] = piece.nodes.as_slice() {
             return Some(*node);
         }
@@ -94,8 +97,11 @@ impl ProcessState {
 
     /// The server request that evidence leads to, if that can be told.
     fn one_of(&self, client: &Client, piece: &Evidence) -> Option<u64> {
-        if let Some(node) = self.points_to(piece) {
+        if let Some(node) = self.points_to(client, piece) {
             return self.stands_for(node).filter(|server| self.fits(client, *server));
+        }
+        if piece.class == Class::Share {
+            return None;
         }
         // A request that was answered before this one's response came did not need it.
         let can = |server: u64| {
@@ -188,7 +194,7 @@ impl ProcessState {
             };
             for piece in client.evidence.iter().filter(|piece| self.trust_in(client, piece) >= level) {
                 show(client, piece);
-                if let Some(Node::Client(other)) = self.points_to(piece) {
+                if let Some(Node::Client(other)) = self.points_to(client, piece) {
                     reach(other);
                 }
             }

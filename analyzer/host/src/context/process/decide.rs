@@ -47,6 +47,7 @@ impl ProcessState {
         }
         if self.peers.len() > config.max_actors {
             self.peers.clear();
+            self.shares.clear();
         }
         if self.made.len() > config.max_requests {
             let oldest = self.groups.saturating_sub(config.max_requests as u64 / 2);

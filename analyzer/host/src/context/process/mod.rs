@@ -2,10 +2,12 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `batch` | requests that go out together |
 //! | `decide` | when requests are decided on and forgotten |
 //! | `habits` | what the process often does, so that some evidence proves little |
 //! | `wake` | threads that make each other go on |
 
+mod batch;
 mod decide;
 mod habits;
 mod wake;
@@ -14,6 +16,7 @@ use super::actor::{Actor, ActorId};
 use super::evidence::{Class, Evidence, Node, Nodes, Trust};
 use super::happening::{Happening, Moment};
 use super::{ContextConfig, Decision};
+use batch::{Batch, Shares};
 use foldhash::HashMap;
 use habits::{Made, Moves, Starts};
 use smallvec::SmallVec;
@@ -69,6 +72,9 @@ struct Conn {
     sends: SmallVec<[((u32, u32), Pieces); 2]>,
     /// The event that sent its last request.
     requested: Option<(u32, u32)>,
+    /// When it sent that, and the event with requests before that, ns.
+    requested_ns: [u64; 2],
+    batch: Option<Box<Batch>>,
     /// The event that sent its last response.
     responded: Option<(u32, u32)>,
     /// Requests without a response, oldest first.
@@ -108,6 +114,7 @@ pub(super) struct ProcessState {
     /// Addresses of locks that threads wait for in turn.
     locks: Vec<u64>,
     pub(super) peers: HashMap<u64, Starts>,
+    pub(super) shares: HashMap<u64, Shares>,
     pub(super) answers: Starts,
     /// How many requests were made for what came with one event.
     pub(super) made: HashMap<u64, Made>,
@@ -294,6 +301,10 @@ impl ProcessState {
         // A goroutine opens a connection for one request, and another may be the first to use it.
         let fresh = std::mem::take(&mut conn.fresh) && !self.goroutines;
         let together = conn.requested.replace(event) == Some(event);
+        if !together {
+            conn.requested_ns = [began.time_ns, conn.requested_ns[0]];
+        }
+        let since_ns = conn.requested_ns[1];
         // A loop's callback for a connection that is open belongs to no task.
         let coroutine = if fresh && conn.opener != 0 { conn.opener } else { began.coroutine };
         conn.asked.push_back(span);
@@ -349,6 +360,9 @@ impl ProcessState {
         );
         for piece in evidence {
             self.connect(span, piece);
+        }
+        if loops && self.peers.get(&peer).is_some_and(|starts| starts.collected()) {
+            self.share(began, span, id, peer, since_ns);
         }
         let latest = match self.since.is_empty() {
             true => config.grace_ns,

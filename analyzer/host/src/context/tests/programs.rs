@@ -63,7 +63,53 @@ fn check(parents: &[(u64, Option<u64>)]) -> usize {
     parents.iter().filter(|(_, parent)| parent.is_some()).count()
 }
 
+/// A loop whose requests come together, each of which makes so many calls, which one event sends for all of them. Says what is linked.
+fn together(sizes: &[usize], mut calls: impl FnMut(u64) -> u64) -> Vec<(u64, Option<u64>)> {
+    let (mut s, mut next) = (Script::new(), 0);
+    for (turn, size) in (1..).step_by(2).zip(sizes) {
+        let spans: Vec<u64> = (1..=*size as u64).map(|n| next + n * CALLS).collect();
+        next += *size as u64 * CALLS;
+        for (conn, span) in spans.iter().enumerate() {
+            let at = s.at(10, turn, Wait::Forever);
+            s.serve(at, *span, 1 + conn as u64);
+        }
+        let made: Vec<u64> =
+            spans.iter().flat_map(|span| (1..=calls(*span)).map(move |n| span + n)).collect();
+        let at = s.at(10, turn, Wait::Forever);
+        made.iter().for_each(|call| s.ask(at, *call, 50));
+        let at = s.at(10, turn + 1, Wait::Forever);
+        made.iter().for_each(|call| s.hear(at, *call, 50));
+        for (conn, span) in spans.iter().enumerate() {
+            let at = s.at(10, turn + 1, Wait::Forever);
+            s.answer(at, *span, 1 + conn as u64);
+        }
+    }
+    s.parents()
+}
+
+#[test]
+fn calls_that_go_out_together_are_shared_only_where_each_request_makes_as_many() {
+    let sizes = [1, 3, 2, 4, 3, 5, 2, 6, 4, 3];
+    for each in 1..5 {
+        let parents = together(&sizes, |_| each);
+        assert_eq!(check(&parents), 33 * each as usize);
+    }
+    // The sums fit now and then.
+    let parents = together(&sizes, |span| span / CALLS % 3);
+    assert!(check(&parents) < 5, "{parents:?}");
+    // They always fit, but there is nothing to tell that from: two come each time.
+    let parents = together(&[2; 20], |span| 1 + span / CALLS % 2 * 2);
+    assert_eq!(check(&parents), 0);
+}
+
 proptest! {
+    #[test]
+    fn calls_that_go_out_together(sizes in prop::collection::vec(1usize..9, 0..40), each in 1u64..5, rare in 0u64..200) {
+        // A few requests make one call less: what is linked is right where those are not.
+        let parents = together(&sizes, |span| each - u64::from(rare > 0 && span / CALLS % 200 == rare));
+        check(&parents);
+    }
+
     #[test]
     fn threads_that_serve_one_connection_each(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let (mut s, mut dice, mut next) = (Script::new(), Dice(bytes.iter()), 0);
