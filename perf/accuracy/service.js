@@ -86,6 +86,8 @@ const modes = {
     for (const id of ids) await call(id);
   },
   all: async (call, ids) => Promise.all(ids.map(call)),
+  // As many as the request's number says.
+  some: async (call, ids) => Promise.all(ids.slice(0, Number(ids[0].match(/-(\d+)/)[1]) * 7 % (ids.length + 1)).map(call)),
   later: async (call, ids) => {
     for (const id of ids) {
       await pause(2);

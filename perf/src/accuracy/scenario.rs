@@ -154,6 +154,23 @@ pub fn all() -> Vec<Scenario> {
             [redis(), Service::new("back", Node("http2")), node("app")],
         ),
         Scenario::new(
+            "http2-node-await",
+            "/seq.3.back/leaf",
+            [Service::new("back", Node("http2")), node("app")],
+        ),
+        Scenario::new(
+            "http2-node-uneven",
+            "/some.3.back/leaf",
+            [Service::new("back", Node("http2")), node("app")],
+        )
+        .aim(NONE),
+        Scenario::new(
+            "http2-node-timer",
+            "/later.2.back/leaf",
+            [Service::new("back", Node("http2")), node("app")],
+        )
+        .aim(NONE),
+        Scenario::new(
             "http2-node-late",
             "/all.3.back/seq.1.redis",
             [redis(), Service::new("back", Node("http2")), node("app")],
