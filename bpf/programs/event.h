@@ -24,7 +24,8 @@ enum event_source {
 	SOURCE_GNUTLS = 2,
 	SOURCE_GO_TLS = 3,
 	SOURCE_KERNEL = 4, /* a tracepoint below the system calls */
-	SOURCE_GO = 5 /* Go's runtime or net/http: `coroutine` lets the coroutine `tls` work for it */
+	SOURCE_GO = 5,	   /* Go's runtime or net/http: `coroutine` lets the coroutine `tls` work for it */
+	SOURCE_QUEUE = 6   /* a queue of Python: FORK: this thread put the item `tls` there; WAKE: it took it */
 };
 
 enum event_flags {

@@ -17,12 +17,14 @@
 //	tracer_wake.h		one thread wakes another
 //	go.h			the goroutine that runs
 //	tls.h, tls_go.h		plaintext of TLS libraries
+//	python.h		work that threads of Python give to each other
 
 #include "tracer_calls.h"
 #include "tracer_lifecycle.h"
 #include "tracer_lengths.h"
 #include "tracer_wake.h"
 #include "tls_go.h"
+#include "python.h"
 
 /* What runs on every system call of the host comes first, and calls nothing. */
 SEC("tp_btf/sys_enter")

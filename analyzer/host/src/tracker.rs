@@ -64,6 +64,8 @@ impl Tracker {
             Kind::Open => self.open(&at, header),
             Kind::Close => self.close(header.conn),
             Kind::TlsFree => self.tls.end(&mut self.shared, &mut self.streams, (header.tls, at.process)),
+            Kind::Wake if let Some(item) = header.item() => self.shared.happen(&at, Happening::Take { item }),
+            Kind::Fork if let Some(item) = header.item() => self.shared.happen(&at, Happening::Put { item }),
             Kind::Wake => {
                 let coroutine = header.other_coroutine().unwrap_or_default();
                 let (tid, timed) = (header.other_tid, header.length != 0);

@@ -57,10 +57,13 @@ pub enum Source {
     Kernel = 4,
     /// Go's runtime or net/http: one goroutine lets another work for it, see [`Header::other_coroutine`].
     Go = 5,
+    /// A queue of Python, through which threads give each other work, see [`Header::item`].
+    Queue = 6,
 }
 
 impl Source {
-    const ALL: [Self; 6] = [Self::Syscall, Self::OpenSsl, Self::GnuTls, Self::GoTls, Self::Kernel, Self::Go];
+    const ALL: [Self; 7] =
+        [Self::Syscall, Self::OpenSsl, Self::GnuTls, Self::GoTls, Self::Kernel, Self::Go, Self::Queue];
 
     /// The bytes are what the application reads and writes, not what is on the wire.
     pub fn is_tls(self) -> bool {
@@ -187,7 +190,7 @@ pub struct Header {
     /// Socket, never used twice in a run; 0 for none.
     pub conn: u64,
     /// Address of the TLS session's structure; 0 for none.
-    /// [`Kind::Wake`]: the futex that the other thread waits for. With [`Source::Go`] see [`Self::other_coroutine`].
+    /// [`Kind::Wake`]: the futex that the other thread waits for. With [`Source::Go`] see [`Self::other_coroutine`], with [`Source::Queue`] [`Self::item`].
     pub tls: u64,
     /// Waits (epoll, poll, select, io_uring) of this thread so far.
     pub turn: u32,
@@ -261,6 +264,12 @@ impl Header {
     /// request to send.
     pub fn other_coroutine(&self) -> Option<u64> {
         (self.source() == Some(Source::Go)).then_some(self.tls)
+    }
+
+    /// What this thread put into a queue ([`Kind::Fork`]), or took from one ([`Kind::Wake`]): no other item has this number
+    /// while it is there.
+    pub fn item(&self) -> Option<u64> {
+        (self.source() == Some(Source::Queue)).then_some(self.tls)
     }
 
     /// The bytes were received.

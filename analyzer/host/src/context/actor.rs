@@ -91,6 +91,8 @@ pub(crate) struct Actor {
     /// Time of the first event of the present turn, ns.
     pub turn_began_ns: u64,
     pub woken: SmallVec<[Woken; 2]>,
+    /// What the work is for that it took from a queue; empty if it took none, or that is not known.
+    pub task: Nodes,
 }
 
 impl Actor {
@@ -200,12 +202,22 @@ impl Actor {
     pub(crate) fn forgets(&mut self) {
         self.current = None;
         self.woken.clear();
+        self.task.clear();
     }
 
-    /// Its task is done: the next thing that it does is another's.
+    /// Its task is done: the next thing that it does is another's, unless a queue said what that is.
     pub(crate) fn finishes(&mut self) {
         if !self.serves {
-            self.forgets();
+            self.current = None;
+            self.woken.clear();
+        }
+    }
+
+    /// It took work from a queue. Who has requests of its own takes other things too: connections, answers.
+    pub(crate) fn takes(&mut self, nodes: Nodes) {
+        self.finishes();
+        if !self.serves {
+            self.task = nodes;
         }
     }
 
@@ -256,6 +268,9 @@ impl Actor {
                 out.push(Evidence { nodes: nodes.clone(), class, rule, position, group });
             }
         };
+        if !self.serves {
+            add(&self.task, Class::Task, Rule::Handoff, 0, 0);
+        }
         let only = self.only_open().map(|span| Nodes::from_iter([Node::Server(span)]));
         if let Some(current) = self.current(at) {
             let class = if at.coroutine != 0 && !self.several {
@@ -350,6 +365,7 @@ impl Actor {
             // Who waits for whatever comes is done with what came before.
             Some(_) if self.polls => Nodes::new(),
             Some(current) => current.nodes.clone(),
+            None if !self.task.is_empty() => self.task.clone(),
             None => self.woken_nodes(),
         }
     }

@@ -20,6 +20,8 @@ pub(crate) type Nodes = SmallVec<[Node; 2]>;
 pub(crate) enum Class {
     /// The same coroutine went on from one to the other.
     Coroutine,
+    /// A thread that answers nothing itself took work from a queue that was put there for the other.
+    Task,
     /// The only request that a thread has ever had open at a time.
     Blocking,
     /// The first of the requests that one connection brought to a thread which does one after the other.
@@ -57,7 +59,7 @@ impl Class {
     fn prior(self) -> f32 {
         match self {
             Self::Coroutine => 0.95,
-            Self::Blocking | Self::FirstOpen | Self::LoneTurn | Self::Turn | Self::Answer => 0.9,
+            Self::Task | Self::Blocking | Self::FirstOpen | Self::LoneTurn | Self::Turn | Self::Answer => 0.9,
             Self::LateTurn | Self::LateAnswer | Self::WakesWaiting => 0.8,
             Self::Order | Self::Share => 0.6,
             Self::Woken | Self::WokenAnswer | Self::OnlyOpen | Self::Pool => WEAK,

@@ -131,6 +131,16 @@ pub enum Happening<'a> {
         /// The new goroutine; 0 for none.
         coroutine: u64,
     },
+    /// This thread, or its coroutine, put work into a queue.
+    Put {
+        /// No other item has this number while it is there.
+        item: u64,
+    },
+    /// This thread took work from a queue.
+    Take {
+        /// As it was put there.
+        item: u64,
+    },
     /// Events of this process were lost, it is not known which.
     Lost,
     /// The thread ended; the process, when it is its first thread.

@@ -1,5 +1,6 @@
 //! What is needed of an ELF file, read in small ranges: a program may have hundreds of megabytes, and may change under the reader.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -7,8 +8,9 @@ use std::os::unix::fs::FileExt;
 use memchr::memmem::Finder;
 use object::LittleEndian as LE;
 use object::elf::{
-    ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, FileHeader64, PF_X, PT_LOAD, PT_TLS, ProgramHeader64, Rela64,
-    SHN_UNDEF, SHT_DYNSYM, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, STT_FUNC, STT_TLS, SectionHeader64, Sym64,
+    ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, FileHeader64, PF_X, PT_LOAD, PT_TLS, ProgramHeader64,
+    R_X86_64_RELATIVE, Rela64, SHN_UNDEF, SHT_DYNSYM, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, STT_FUNC, STT_TLS,
+    SectionHeader64, Sym64,
 };
 use object::pod::{self, Pod};
 
@@ -18,6 +20,9 @@ const CHUNK: usize = 64 << 10;
 const MAX_HEADERS: usize = 65_536;
 /// Places of the sought names in a table of names; more are a file that is made to be slow.
 const MAX_PLACES: usize = 4096;
+
+/// Pointers of a module that is looked into; the one that is sought has some sixty.
+const MAX_POINTERS: usize = 65_536;
 
 /// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -311,6 +316,23 @@ impl<'a> Image<'a> {
                 .map(|symbol| symbol.st_value.get(LE)));
         }
         Ok(None)
+    }
+
+    /// Pointers that the loader fills in: where each is, and to where in this file.
+    ///
+    /// # Errors
+    /// [`ElfError`].
+    pub fn pointers(&self) -> Result<BTreeMap<u64, u64>, ElfError> {
+        let mut pointers = BTreeMap::new();
+        for table in self.sections.iter().filter(|section| section.kind == SHT_RELA) {
+            self.each(table, |rela: &Rela64<LE>| {
+                let relative = rela.r_type(LE, false) == R_X86_64_RELATIVE;
+                if relative && pointers.len() < MAX_POINTERS {
+                    pointers.insert(rela.r_offset.get(LE), rela.r_addend.get(LE).cast_unsigned());
+                }
+            })?;
+        }
+        Ok(pointers)
     }
 
     fn each<T: Pod + Copy>(&self, table: &Section, mut visit: impl FnMut(&T)) -> Result<(), ElfError> {

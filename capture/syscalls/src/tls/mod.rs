@@ -1,4 +1,5 @@
-//! Plaintext of TLS, and goroutines: finds the TLS libraries of processes, and attaches the tracer's probes to their functions.
+//! Plaintext of TLS, goroutines and Python's tasks: finds the libraries of processes, and attaches the tracer's probes to their
+//! functions.
 //!
 //! Takes in which processes begin, end and speak TLS; hands on probes in the running [`Tracer`], whose events then carry
 //! what applications gave to, and took from, the library. A file is looked into once, and probed once for all processes.
@@ -14,7 +15,7 @@
 //! | [`go`] | programs of Go: version, functions, goroutine numbers |
 //! | [`maps`] | the files whose code a process has in memory |
 //! | [`plan`] | what to probe in a file |
-//! | [`python`] | interpreters of Python: version, contexts of tasks |
+//! | [`python`] | interpreters of Python: version, contexts of tasks; queues through which threads get work |
 //! | [`returns`] | where functions return |
 
 mod attached;
@@ -27,7 +28,7 @@ pub mod returns;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -57,7 +58,7 @@ const LIBRARY_DIRECTORIES: [&str; 6] = [
     "/usr/lib",
     "/usr/local/lib",
 ];
-const LIBRARY_NAMES: [&str; 2] = ["libssl.so", "libgnutls.so"];
+const LIBRARY_NAMES: [&str; 3] = ["libssl.so", "libgnutls.so", "_queue."];
 
 /// Whether plaintext of a process is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,15 +106,22 @@ impl Libraries {
             unprobed: BTreeSet::new(),
             failures: BTreeSet::new(),
         };
-        for path in LIBRARY_DIRECTORIES.iter().filter_map(|path| Path::new(path).read_dir().ok()).flatten() {
-            let Ok(entry) = path else { continue };
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if LIBRARY_NAMES.iter().any(|library| name.starts_with(library))
-                && let Ok(identity) = Identity::of(&entry.path())
+        let files = |directory: &Path| directory.read_dir().into_iter().flatten().flatten();
+        let named = |path: &Path, beginnings: &[&str]| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            beginnings.iter().any(|beginning| name.starts_with(beginning))
+        };
+        let of_python = |entry: DirEntry| {
+            let path = entry.path();
+            if named(&path, &["python3"]) { files(&path.join("lib-dynload")).collect() } else { vec![entry] }
+        };
+        for entry in LIBRARY_DIRECTORIES.iter().flat_map(|path| files(Path::new(path))).flat_map(of_python) {
+            let path = entry.path();
+            if named(&path, &LIBRARY_NAMES)
+                && let Ok(identity) = Identity::of(&path)
                 && !libraries.files.contains_key(&identity)
             {
-                libraries.look_into(identity, &entry.path(), &entry.path(), tracer);
+                libraries.look_into(identity, &path, &path, tracer);
                 if let Some(Known::Attached(attached)) = libraries.files.get_mut(&identity) {
                     attached.keep = true;
                 }

@@ -50,7 +50,7 @@ pub enum Ends {
 /// What is to be done with a file.
 #[derive(Debug)]
 pub struct Plan {
-    /// What it has; `None` when only its goroutines are followed.
+    /// What it has; `None` when only work is followed, of goroutines and Python's tasks.
     pub library: Option<Library>,
     /// Functions, and where to attach. Ends of calls come before their beginnings, so that none is left open.
     pub functions: Vec<(&'static str, Vec<Probe>)>,
@@ -137,7 +137,8 @@ pub fn plan(file: &dyn ReadAt, return_probes: ReturnProbes) -> Result<Option<Pla
         plan.add_c_library(&image, library, calls, return_probes)?;
     }
     plan.add_python(&image)?;
-    Ok((plan.library.is_some() || plan.go.is_some() || !plan.missing.is_empty()).then_some(plan))
+    plan.add_python_queue(&image)?;
+    Ok((!plan.functions.is_empty() || !plan.missing.is_empty()).then_some(plan))
 }
 
 fn go_plan(image: &Image<'_>, version: String) -> Result<Plan, ElfError> {
@@ -225,6 +226,27 @@ impl Plan {
         Ok(())
     }
 
+    fn add_python_queue(&mut self, image: &Image<'_>) -> Result<(), ElfError> {
+        let Some(queue) = python::queue(image)? else { return Ok(()) };
+        let mut ends = Vec::new();
+        for get in queue.gets {
+            match returns::reachable(image, get) {
+                Ok(returns) => ends.extend(returns),
+                Err(error) => {
+                    self.missing.push(format!("work that queues of Python hand on: {error}"));
+                    return Ok(());
+                }
+            }
+        }
+        ends.sort_unstable();
+        ends.dedup();
+        let probe = |program, address| Some(Probe { program, offset: image.file_offset(address)? });
+        let gets = ends.into_iter().filter_map(|end| probe("python_got", end)).collect();
+        let puts = queue.puts.into_iter().filter_map(|put| probe("python_put", put)).collect();
+        self.functions.extend([("SimpleQueue.get", gets), ("SimpleQueue.put", puts)]);
+        Ok(())
+    }
+
     fn add_python(&mut self, image: &Image<'_>) -> Result<(), ElfError> {
         match python::interpreter(image)? {
             None => {}
@@ -278,6 +300,31 @@ mod tests {
             ("6.14.0", ReturnProbes::Safe),
         ] {
             assert_eq!(ReturnProbes::of_release(release), expected, "{release}");
+        }
+    }
+
+    /// The queue of this host's Python.
+    #[test]
+    fn methods_of_a_queue_are_found() {
+        let version = std::fs::read_dir("/usr/lib").unwrap().flatten().find_map(|entry| {
+            let modules = entry.path().join("lib-dynload").read_dir().ok()?.flatten();
+            modules.map(|module| module.path()).find(|path| path.to_string_lossy().contains("/_queue."))
+        });
+        let Some(path) = version else {
+            assert!(std::env::var_os("CI").is_none(), "needs the queue of Python; install python3");
+            eprintln!("skipped: needs the queue of Python");
+            return;
+        };
+        let bytes = std::fs::read(path).unwrap();
+        let plan = super::plan(&&bytes[..], ReturnProbes::Unsafe).unwrap().unwrap();
+        assert_eq!(plan.missing, Vec::<String>::new());
+        let [("SimpleQueue.get", gets), ("SimpleQueue.put", puts)] = &plan.functions[..] else {
+            panic!("{:?}", plan.functions)
+        };
+        assert!(!gets.is_empty() && gets.iter().all(|get| bytes[get.offset as usize] == 0xc3), "{gets:?}");
+        assert_eq!(puts.len(), 2);
+        for cut in (0..bytes.len()).step_by(97) {
+            let _ = super::plan(&&bytes[..cut], ReturnProbes::Unsafe);
         }
     }
 

@@ -282,6 +282,34 @@ fn asyncio_is_heard() {
     );
 }
 
+/// Nobody waits for the other when work is queued already, so that only the queue tells.
+#[test]
+fn items_of_queues_of_python_are_told() {
+    needs!("python3");
+    let mut watch = Watch::start();
+    let mut command = Command::new("/usr/bin/python3");
+    let running = spawn(command.arg(peer("queue.py")).stdout(Stdio::piped()));
+    let tgid = running.0.id();
+    let said = output_of(running);
+    let number = |name: &str| -> u64 {
+        let (_, rest) = said.split_once(name).unwrap_or_else(|| panic!("{said}"));
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let (item, giver, taker) = (number("item="), number("giver="), number("taker="));
+    let told = |heard: &[Heard], kind: Kind, tid: u64| {
+        heard.iter().position(|Heard { header, .. }| {
+            header.tgid == tgid
+                && u64::from(header.tid) == tid
+                && header.kind() == Some(kind)
+                && header.item() == Some(item)
+        })
+    };
+    watch.until("the item is taken", |heard| told(heard, Kind::Wake, taker).is_some());
+    let put = told(&watch.heard, Kind::Fork, giver).unwrap();
+    let taken = told(&watch.heard, Kind::Wake, taker).unwrap();
+    assert!(watch.heard[put].header.time_ns() < watch.heard[taken].header.time_ns());
+}
+
 /// OpenSSL is a part of its program.
 #[test]
 fn node_is_heard() {

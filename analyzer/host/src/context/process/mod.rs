@@ -3,11 +3,13 @@
 //! | module | what |
 //! |---|---|
 //! | `batch` | requests that go out together |
+//! | `conn` | its connections |
 //! | `decide` | when requests are decided on and forgotten |
 //! | `habits` | what the process often does, so that some evidence proves little |
 //! | `wake` | threads that make each other go on |
 
 mod batch;
+mod conn;
 mod decide;
 mod habits;
 mod wake;
@@ -16,7 +18,8 @@ use super::actor::{Actor, ActorId};
 use super::evidence::{Class, Evidence, Node, Nodes, Trust};
 use super::happening::{Happening, Moment};
 use super::{ContextConfig, Decision};
-use batch::{Batch, Shares};
+use batch::Shares;
+use conn::Conn;
 use foldhash::HashMap;
 use habits::{Made, Moves, Starts};
 use smallvec::SmallVec;
@@ -61,30 +64,6 @@ pub(super) struct Client {
     pub decided: Option<Option<Parent>>,
 }
 
-#[derive(Debug, Default)]
-struct Conn {
-    /// What it was opened for, until its first request.
-    opened: Pieces,
-    /// The coroutine that opened it; 0 for none.
-    opener: u64,
-    fresh: bool,
-    /// What spoke for the last sends, by thread and its event: a request may take several.
-    sends: SmallVec<[((u32, u32), Pieces); 2]>,
-    /// The event that sent its last request.
-    requested: Option<(u32, u32)>,
-    /// When it sent that, and the event with requests before that, ns.
-    requested_ns: [u64; 2],
-    batch: Option<Box<Batch>>,
-    /// The event that sent its last response.
-    responded: Option<(u32, u32)>,
-    /// Requests without a response, oldest first.
-    asked: VecDeque<u64>,
-    /// The last request that has a response.
-    answered: Option<u64>,
-    /// Requests to answer.
-    open: SmallVec<[u64; 2]>,
-}
-
 /// Coroutines that are followed from one to its maker.
 const MAX_GENERATIONS: usize = 8;
 
@@ -113,6 +92,8 @@ pub(super) struct ProcessState {
     futexes: HashMap<u64, Futex>,
     /// Addresses of locks that threads wait for in turn.
     locks: Vec<u64>,
+    /// Work in queues, by its number, and what it is for.
+    items: HashMap<u64, Nodes>,
     pub(super) peers: HashMap<u64, Starts>,
     pub(super) shares: HashMap<u64, Shares>,
     pub(super) answers: Starts,
@@ -192,6 +173,11 @@ impl ProcessState {
                     Actor { maker: (at.coroutine, at.time_ns), last_ns: at.time_ns, ..Actor::default() };
                 actor.wakes(nodes, 0, coroutine != 0);
                 self.actors.insert(id, actor);
+            }
+            Happening::Put { item } => self.put(config, at, item),
+            Happening::Take { item } => {
+                let nodes = self.items.remove(&item).unwrap_or_default();
+                self.actor(at).takes(nodes);
             }
             Happening::Lost => {
                 let actor = self.actor(at);
@@ -557,47 +543,6 @@ impl ProcessState {
         }
         if let Some(actor) = self.actors.get_mut(&client.actor) {
             actor.answered(span);
-        }
-    }
-
-    fn gap(&mut self, id: u64) {
-        let Some(conn) = self.conns.remove(&id) else { return };
-        for span in conn.open {
-            let Some(server) = self.servers.get(&span) else { continue };
-            if let Some(actor) = self.actors.get_mut(&server.actor) {
-                // What it does next may still be for this one, and nobody will tell when that ends.
-                actor.unsure = true;
-            }
-        }
-        for actor in self.actors.values_mut() {
-            actor.forgets();
-        }
-        self.conns.insert(id, Conn::default());
-    }
-
-    fn close(&mut self, config: &ContextConfig, at: &Moment, id: u64) {
-        let Some(conn) = self.conns.remove(&id) else { return };
-        for span in conn.open {
-            self.close_server(config, at, span);
-        }
-    }
-}
-
-impl Conn {
-    /// What more bytes from the other end belong to, as far as that is certain.
-    fn bytes_of(&self) -> Nodes {
-        match (self.open.as_slice(), self.asked.front(), self.answered) {
-            ([], None, None) => match self.opened.first() {
-                Some(piece) => piece.nodes.clone(),
-                None => Nodes::new(),
-            },
-            ([open], _, _) => Nodes::from_iter([Node::Server(*open)]),
-            ([], Some(asked), None) => Nodes::from_iter([Node::Client(*asked)]),
-            ([], None, Some(answered)) => Nodes::from_iter([Node::Client(answered)]),
-            ([], Some(asked), Some(answered)) => {
-                Nodes::from_iter([Node::Client(answered), Node::Client(*asked)])
-            }
-            _ => Nodes::new(),
         }
     }
 }

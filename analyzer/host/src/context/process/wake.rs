@@ -1,6 +1,7 @@
 //! Threads that make each other go on.
 
 use super::ProcessState;
+use crate::context::ContextConfig;
 use crate::context::actor::{ActorId, SAME_WAIT};
 use crate::context::evidence::{Class, Evidence, Node, Nodes};
 use crate::context::happening::Moment;
@@ -42,6 +43,19 @@ impl ProcessState {
             self.locks.push(address);
         }
         self.locks.iter().any(|lock| lock.abs_diff(address) < SAME_WAIT)
+    }
+
+    /// Work was put into a queue.
+    pub(super) fn put(&mut self, config: &ContextConfig, at: &Moment, item: u64) {
+        let mut nodes = self.actor(at).hands_on(at);
+        // The same object twice: it cannot be told which of them is taken first.
+        if self.items.contains_key(&item) {
+            nodes.clear();
+        }
+        if self.items.len() >= config.max_actors {
+            self.items.clear();
+        }
+        self.items.insert(item, nodes);
     }
 
     pub(super) fn wake(&mut self, at: &Moment, id: ActorId, futex: u64) {

@@ -101,6 +101,38 @@ fn a_pool_whose_worker_wakes_who_waits() {
     assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20))]);
 }
 
+/// Two requests put work into a queue, an item each; a worker takes these, and asks.
+fn queued(serves: bool, items: [u64; 2]) -> Vec<(u64, Option<u64>)> {
+    let mut s = Script::new();
+    if serves {
+        let at = s.at(3, 0, Wait::Unknown);
+        s.serve(at, 500, 500);
+        s.answer(at, 500, 500);
+    }
+    for (thread, item) in [1, 2].into_iter().zip(items) {
+        let at = s.at(thread, 0, Wait::Unknown);
+        s.serve(at, 10 * u64::from(thread), u64::from(thread));
+        s.happen(at, Happening::Put { item });
+    }
+    for (span, item) in [11, 21].into_iter().zip(items) {
+        let at = s.at(3, 0, Wait::Unknown);
+        s.happen(at, Happening::Take { item });
+        s.ask(at, span, 900);
+        let at = s.at(3, 0, Wait::Unknown);
+        s.hear(at, span, 900);
+    }
+    s.parents()
+}
+
+#[test]
+fn a_queue_tells_for_whom_work_is() {
+    assert_eq!(queued(false, [71, 72]), [(11, Some(10)), (21, Some(20))]);
+    // The same object from both: nobody knows which of them is taken first.
+    assert_eq!(queued(false, [71, 71]), [(11, None), (21, None)]);
+    // Who answers requests itself takes other things from queues as well.
+    assert_eq!(queued(true, [71, 72]), [(11, None), (21, None)]);
+}
+
 #[test]
 fn a_lock_that_all_wait_for_hands_on_nothing() {
     let mut s = Script::new();

@@ -175,6 +175,47 @@ proptest! {
     }
 
     #[test]
+    fn workers_of_a_queue_that_is_watched(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let (mut s, mut dice, mut next) = (Script::new(), Dice(bytes.iter()), 0);
+        let mut queue = std::collections::VecDeque::new();
+        let mut waiting = [(0u64, 0u64); 6];
+        while let (Some(server), Some(worker), Some(calls)) = (dice.roll(6), dice.roll(3), dice.roll(4)) {
+            let giver = 10 + server as u32;
+            if waiting[server].0 == 0 {
+                next += CALLS;
+                waiting[server] = (next, 0);
+                let at = s.at(giver, 0, Wait::Unknown);
+                s.serve(at, next, 1 + server as u64);
+                for call in 1..=calls as u64 {
+                    let at = s.at(giver, 0, Wait::Unknown);
+                    s.happen(at, Happening::Put { item: 0x1000 + next + call });
+                    queue.push_back((server, next + call));
+                    waiting[server].1 += 1;
+                }
+            }
+            if let Some((server, call)) = queue.pop_front() {
+                let (tid, conn) = (20 + worker as u32, 90 + worker as u64);
+                let at = s.at(tid, 0, Wait::Unknown);
+                s.happen(at, Happening::Take { item: 0x1000 + call });
+                let at = s.at(tid, 0, Wait::Unknown);
+                s.ask(at, call, conn);
+                let at = s.at(tid, 0, Wait::Unknown);
+                s.hear(at, call, conn);
+                waiting[server].1 -= 1;
+            }
+            // Who is done finds all answers there, and waits for none.
+            for (server, (span, calls)) in waiting.iter_mut().enumerate() {
+                if *span != 0 && *calls == 0 {
+                    let at = s.at(10 + server as u32, 0, Wait::Unknown);
+                    s.answer(at, std::mem::take(span), 1 + server as u64);
+                }
+            }
+        }
+        let parents = s.parents();
+        prop_assert_eq!(check(&parents), parents.len());
+    }
+
+    #[test]
     fn a_loop_that_loses_events(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let (mut s, mut dice, mut next, mut turn) = (Script::new(), Dice(bytes.iter()), 0, 0);
         let mut work = [Work::default(); 8];
