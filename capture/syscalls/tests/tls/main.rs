@@ -288,7 +288,7 @@ fn items_of_queues_of_python_are_told() {
     needs!("python3");
     let mut watch = Watch::start();
     let mut command = Command::new("/usr/bin/python3");
-    let running = spawn(command.arg(peer("queue.py")).stdout(Stdio::piped()));
+    let running = spawn(command.arg(peer("handover.py")).stdout(Stdio::piped()));
     let tgid = running.0.id();
     let said = output_of(running);
     let number = |name: &str| -> u64 {
