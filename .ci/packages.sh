@@ -23,7 +23,8 @@ declare -A groups=(
         default-jdk-headless:javac golang-go:go nginx:nginx redis-server:redis-server dnsmasq-base:dnsmasq"
     [dpdk]="libdpdk-dev:/usr/include/dpdk pkg-config:pkg-config"
     [instructions]="valgrind:valgrind"
-    [bench]="iproute2:ip libndpi-bin:ndpiReader tcpdump:tcpdump nginx:nginx wrk:wrk"
+    [bench]="iproute2:ip libndpi-bin:ndpiReader tcpdump:tcpdump nginx:nginx wrk:wrk
+        python3:/usr/bin/python3 golang-go:go"
     [peers]="tshark:tshark python3-venv:/usr/share/doc/python3-venv"
     [record]="tcpdump:tcpdump"
 )

@@ -5,12 +5,14 @@
 //! | `calls` | the calls that are timed |
 //! | `load` | events per second |
 //! | `nginx` | a web server under load |
+//! | `tls` | calls of TLS libraries |
 //!
 //! Costs are the fastest of several rounds, each with the tracer off and on in turn; the reader runs on another core, as it does in use.
 
 mod calls;
 mod load;
 mod nginx;
+mod tls;
 
 use crate::measure::{Measurement, OneCore, Output};
 use anyhow::Context;
@@ -50,6 +52,8 @@ enum Part {
     Events,
     /// Requests per second of nginx, with wrk
     Nginx,
+    /// Nanoseconds that a call of OpenSSL or Go's crypto/tls takes longer
+    Tls,
 }
 
 /// Runs the suite.
@@ -64,6 +68,9 @@ pub fn run(args: &TracerArgs, output: &mut Output) -> anyhow::Result<()> {
     }
     if wanted(Part::Nginx) {
         nginx::run(time, output)?;
+    }
+    if wanted(Part::Tls) {
+        tls::run(time, output)?;
     }
     Ok(())
 }
@@ -111,7 +118,17 @@ fn traced_as<T>(
     options: &TracerOptions,
     load: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<(T, Stats)> {
+    traced_with(options, |_| Ok(()), load)
+}
+
+/// The same, with what the tracer is given before; it stays as long as the load.
+fn traced_with<P, T>(
+    options: &TracerOptions,
+    prepare: impl FnOnce(&mut Tracer) -> anyhow::Result<P>,
+    load: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(T, Stats)> {
     let mut tracer = Tracer::start(options)?;
+    let _prepared = prepare(&mut tracer)?;
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let over = &over;
