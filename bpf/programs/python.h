@@ -36,9 +36,16 @@ int python_put(struct pt_regs *regs)
 	return tell_item(EVENT_FORK, item);
 }
 
-/* Returns of get, which are the item's address or NULL. */
+/* On the return instructions of get, whose result is the item's address or NULL. */
 SEC("uprobe")
 int python_got(struct pt_regs *regs)
+{
+	return tell_item(EVENT_WAKE, regs->ax);
+}
+
+/* As its return probe. */
+SEC("uretprobe")
+int python_taken(struct pt_regs *regs)
 {
 	return tell_item(EVENT_WAKE, regs->ax);
 }

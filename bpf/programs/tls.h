@@ -214,7 +214,8 @@ static __noinline int tell_tls(struct tls_call *call, __u32 moved, __u64 corouti
 	return 0;
 }
 
-static __always_inline int tls_enter(struct pt_regs *regs, __u8 what, __u8 source)
+/* `out` is where the call will put the number of bytes, with TLS_EX. */
+static __always_inline int tls_enter(struct pt_regs *regs, __u8 what, __u8 source, __u64 out)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct tls_call_key key = {.who = (__u32)pid_tgid, .where = regs->sp, .tgid = pid_tgid >> 32};
@@ -222,7 +223,7 @@ static __always_inline int tls_enter(struct pt_regs *regs, __u8 what, __u8 sourc
 		.enter_ns = bpf_ktime_get_boot_ns(),
 		.tls = regs->di,
 		.buffer = regs->si,
-		.out = regs->cx,
+		.out = out,
 		.what = what,
 		.source = source,
 	};
@@ -284,25 +285,32 @@ static __always_inline int tls_end(__u64 tls, __u8 source)
 SEC("uprobe")
 int ssl_read(struct pt_regs *regs)
 {
-	return tls_enter(regs, TLS_READ, SOURCE_OPENSSL);
+	return tls_enter(regs, TLS_READ, SOURCE_OPENSSL, 0);
 }
 
 SEC("uprobe")
 int ssl_read_ex(struct pt_regs *regs)
 {
-	return tls_enter(regs, TLS_READ | TLS_EX, SOURCE_OPENSSL);
+	return tls_enter(regs, TLS_READ | TLS_EX, SOURCE_OPENSSL, regs->cx);
 }
 
 SEC("uprobe")
 int ssl_write(struct pt_regs *regs)
 {
-	return tls_enter(regs, TLS_WRITE, SOURCE_OPENSSL);
+	return tls_enter(regs, TLS_WRITE, SOURCE_OPENSSL, 0);
 }
 
 SEC("uprobe")
 int ssl_write_ex(struct pt_regs *regs)
 {
-	return tls_enter(regs, TLS_WRITE | TLS_EX, SOURCE_OPENSSL);
+	return tls_enter(regs, TLS_WRITE | TLS_EX, SOURCE_OPENSSL, regs->cx);
+}
+
+/* With flags before the number of bytes. */
+SEC("uprobe")
+int ssl_write_ex2(struct pt_regs *regs)
+{
+	return tls_enter(regs, TLS_WRITE | TLS_EX, SOURCE_OPENSSL, regs->r8);
 }
 
 SEC("uprobe")
@@ -314,13 +322,13 @@ int ssl_free(struct pt_regs *regs)
 SEC("uprobe")
 int gnutls_recv(struct pt_regs *regs)
 {
-	return tls_enter(regs, TLS_READ, SOURCE_GNUTLS);
+	return tls_enter(regs, TLS_READ, SOURCE_GNUTLS, 0);
 }
 
 SEC("uprobe")
 int gnutls_send(struct pt_regs *regs)
 {
-	return tls_enter(regs, TLS_WRITE, SOURCE_GNUTLS);
+	return tls_enter(regs, TLS_WRITE, SOURCE_GNUTLS, 0);
 }
 
 SEC("uprobe")

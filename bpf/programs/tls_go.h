@@ -216,9 +216,8 @@ int go_newproc_return(struct pt_regs *regs)
 	return 0;
 }
 
-/* Returns of PyContext_CopyCurrent, and of what it ends in: the current context was copied, for another task. */
-SEC("uprobe")
-int python_context(struct pt_regs *regs)
+/* The current context of Python was copied, for another task. */
+static __always_inline int python_copy(struct pt_regs *regs)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	__u64 parent;
@@ -229,6 +228,20 @@ int python_context(struct pt_regs *regs)
 	if (parent && regs->ax && regs->ax < GOID_MAX)
 		tell_handoff(EVENT_FORK, parent, regs->ax);
 	return 0;
+}
+
+/* On the return instructions of PyContext_CopyCurrent, and of what it ends in. */
+SEC("uprobe")
+int python_context(struct pt_regs *regs)
+{
+	return python_copy(regs);
+}
+
+/* As its return probe. */
+SEC("uretprobe")
+int python_copied(struct pt_regs *regs)
+{
+	return python_copy(regs);
 }
 
 #endif

@@ -11,7 +11,9 @@
 //! | module | what |
 //! |---|---|
 //! | `attached` | the probes of one file |
+//! | `code` | code of files, decoded piece by piece |
 //! | [`elf`] | ELF files, read in small ranges |
+//! | [`entry`] | where a probe on the beginning of a function costs least |
 //! | [`go`] | programs of Go: version, functions, goroutine numbers |
 //! | [`maps`] | the files whose code a process has in memory |
 //! | [`plan`] | what to probe in a file |
@@ -19,7 +21,9 @@
 //! | [`returns`] | where functions return |
 
 mod attached;
+mod code;
 pub mod elf;
+pub mod entry;
 pub mod go;
 pub mod maps;
 pub mod plan;

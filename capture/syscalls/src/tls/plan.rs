@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use iced_x86::Register;
+
 use super::elf::{ElfError, Function, Image, ReadAt};
+use super::entry;
 use super::go;
 use super::python::{self, Python};
 use super::returns::{self, ReturnsError};
@@ -95,7 +98,7 @@ impl ReturnProbes {
     }
 }
 
-/// A function of a C library: its name, the program at its entry, whether its end matters.
+/// A function: its name, the program at its entry, whether its end matters.
 type Call = (&'static str, &'static str, bool);
 
 const OPENSSL: [Call; 5] = [
@@ -123,6 +126,44 @@ const GO_WORK: [Call; 4] = [
     ("runtime.newproc1", "go_newproc", true),
 ];
 
+/// Two functions that may leave their work to a third, which is then probed for both; and the program for each register that
+/// may have the address of the number of bytes.
+struct Shared {
+    plain: &'static str,
+    ex: &'static str,
+    both: &'static str,
+    programs: &'static [(Register, &'static str)],
+}
+
+const OPENSSL_SHARED: [Shared; 2] = [
+    Shared {
+        plain: "SSL_read",
+        ex: "SSL_read_ex",
+        both: "SSL_read and SSL_read_ex",
+        programs: &[(Register::RCX, "ssl_read_ex")],
+    },
+    Shared {
+        plain: "SSL_write",
+        ex: "SSL_write_ex",
+        both: "SSL_write and SSL_write_ex",
+        // Since OpenSSL 3.3 there are flags before it.
+        programs: &[(Register::RCX, "ssl_write_ex"), (Register::R8, "ssl_write_ex2")],
+    },
+];
+
+/// What the program at a function's entry reads.
+fn kept(program: &str) -> &'static [Register] {
+    use Register::{R8, R14, RAX, RBX, RCX, RDI, RSI, RSP};
+    match program {
+        "ssl_read_ex" | "ssl_write_ex" => &[RSP, RDI, RSI, RCX],
+        "ssl_write_ex2" => &[RSP, RDI, RSI, R8],
+        // What only return probes read is not there yet.
+        "python_copied" | "python_taken" => &[RSP],
+        program if program.starts_with("go_") => &[RSP, RAX, RBX, R14],
+        _ => &[RSP, RDI, RSI],
+    }
+}
+
 /// What to probe in a file; `None` when there is nothing.
 ///
 /// # Errors
@@ -136,8 +177,8 @@ pub fn plan(file: &dyn ReadAt, return_probes: ReturnProbes) -> Result<Option<Pla
     for (library, calls) in [(Library::OpenSsl, &OPENSSL[..]), (Library::GnuTls, &GNUTLS[..])] {
         plan.add_c_library(&image, library, calls, return_probes)?;
     }
-    plan.add_python(&image)?;
-    plan.add_python_queue(&image)?;
+    plan.add_python(&image, return_probes)?;
+    plan.add_python_queue(&image, return_probes)?;
     Ok((!plan.functions.is_empty() || !plan.missing.is_empty()).then_some(plan))
 }
 
@@ -169,7 +210,7 @@ fn go_plan(image: &Image<'_>, version: String) -> Result<Plan, ElfError> {
         let ends = if has_end { go_ends(image, function) } else { Ok(Vec::new()) };
         match ends {
             Ok(ends) => {
-                plan.add(image, name, program, function, end, &ends);
+                plan.add(image, name, (program, cheap(image, function.address, program)?), (end, &ends));
                 if program == "go_tls_read" {
                     plan.library = Some(Library::GoTls);
                 }
@@ -178,6 +219,11 @@ fn go_plan(image: &Image<'_>, version: String) -> Result<Plan, ElfError> {
         }
     }
     Ok(plan)
+}
+
+/// Where a program is put for the entry of the function at `address`.
+fn cheap(image: &Image<'_>, address: u64, program: &str) -> Result<u64, ElfError> {
+    Ok(entry::cheap(image, address, kept(program))?.unwrap_or(address))
 }
 
 fn go_ends(image: &Image<'_>, function: Function) -> Result<Vec<u64>, ReturnsError> {
@@ -198,12 +244,27 @@ impl Plan {
     ) -> Result<(), ElfError> {
         let names: Vec<_> = calls.iter().map(|(name, ..)| *name).collect();
         let found = image.functions(&names)?;
+        let mut shared = BTreeSet::new();
+        if library == Library::OpenSsl && return_probes == ReturnProbes::Safe {
+            for pair in &OPENSSL_SHARED {
+                let function = |name| {
+                    let place = names.iter().position(|other| *other == name)?;
+                    found.get(place).copied().flatten()
+                };
+                if let (Some(plain), Some(ex)) = (function(pair.plain), function(pair.ex))
+                    && self.add_shared(image, pair, plain, ex)?
+                {
+                    shared.extend([pair.plain, pair.ex]);
+                    self.library = Some(library);
+                }
+            }
+        }
         let mut seen = BTreeSet::new();
         for (&(name, program, has_end), function) in calls.iter().zip(found) {
-            let Some(function) = function else { continue };
+            let Some(function) = function.filter(|_| !shared.contains(name)) else { continue };
+            let begin = cheap(image, function.address, program)?;
             if has_end && return_probes == ReturnProbes::Safe {
-                self.ends = Ends::ReturnProbes;
-                self.add(image, name, program, function, "tls_after_return", &[function.address]);
+                self.add_with_return(image, name, (program, begin), "tls_after_return");
                 self.library = Some(library);
                 continue;
             }
@@ -212,7 +273,7 @@ impl Plan {
                 Ok(mut ends) => {
                     // Functions that end in the same one share its returns.
                     ends.retain(|end| seen.insert(*end));
-                    self.add(image, name, program, function, "tls_at_return", &ends);
+                    self.add(image, name, (program, begin), ("tls_at_return", &ends));
                 }
                 Err(error) => {
                     self.missing.push(format!(
@@ -226,61 +287,107 @@ impl Plan {
         Ok(())
     }
 
-    fn add_python_queue(&mut self, image: &Image<'_>) -> Result<(), ElfError> {
+    fn add_python_queue(&mut self, image: &Image<'_>, return_probes: ReturnProbes) -> Result<(), ElfError> {
         let Some(queue) = python::queue(image)? else { return Ok(()) };
-        let mut ends = Vec::new();
+        let probe = |program, address| Some(Probe { program, offset: image.file_offset(address)? });
+        let mut gets = Vec::new();
         for get in queue.gets {
+            if return_probes == ReturnProbes::Safe {
+                gets.extend(probe("python_taken", cheap(image, get, "python_taken")?));
+                continue;
+            }
             match returns::reachable(image, get) {
-                Ok(returns) => ends.extend(returns),
+                Ok(returns) => gets.extend(returns.into_iter().filter_map(|end| probe("python_got", end))),
                 Err(error) => {
                     self.missing.push(format!("work that queues of Python hand on: {error}"));
                     return Ok(());
                 }
             }
         }
-        ends.sort_unstable();
-        ends.dedup();
-        let probe = |program, address| Some(Probe { program, offset: image.file_offset(address)? });
-        let gets = ends.into_iter().filter_map(|end| probe("python_got", end)).collect();
-        let puts = queue.puts.into_iter().filter_map(|put| probe("python_put", put)).collect();
+        gets.sort_unstable();
+        gets.dedup();
+        let mut puts = Vec::new();
+        for put in queue.puts {
+            puts.extend(probe("python_put", cheap(image, put, "python_put")?));
+        }
         self.functions.extend([("SimpleQueue.get", gets), ("SimpleQueue.put", puts)]);
         Ok(())
     }
 
-    fn add_python(&mut self, image: &Image<'_>) -> Result<(), ElfError> {
-        match python::interpreter(image)? {
-            None => {}
-            Some(Python::Unknown(version)) => self.missing.push(format!("tasks of {version}")),
-            Some(Python::Known(program)) => {
-                let function = image.functions(&[python::COPY])?.pop().flatten();
-                let Some(function) = function else { return Ok(()) };
-                match returns::reachable(image, function.address) {
-                    Ok(ends) => {
-                        let probes = ends.iter().filter_map(|address| {
-                            Some(Probe { program: "python_context", offset: image.file_offset(*address)? })
-                        });
-                        self.functions.push((python::COPY, probes.collect()));
-                        self.go = Some(program);
-                    }
-                    Err(error) => self.missing.push(format!("{}: {error}", python::COPY)),
-                }
+    /// Probes what two functions leave their work to, when one of them has no cheap place for a probe and that has one.
+    fn add_shared(
+        &mut self,
+        image: &Image<'_>,
+        pair: &Shared,
+        plain: Function,
+        ex: Function,
+    ) -> Result<bool, ElfError> {
+        let is_cheap = |function: Function| {
+            let registers = kept(pair.programs.first().map_or("", |(_, program)| program));
+            Ok::<_, ElfError>(entry::cheap(image, function.address, registers)?.is_some())
+        };
+        if is_cheap(plain)? && is_cheap(ex)? {
+            return Ok(false);
+        }
+        let Some(worker) = entry::worker(image, plain.address, ex.address)? else { return Ok(false) };
+        let program = pair.programs.iter().find(|(out, _)| *out == worker.out);
+        let Some(&(_, program)) = program else { return Ok(false) };
+        let Some(begin) = entry::cheap(image, worker.address, kept(program))? else { return Ok(false) };
+        self.add_with_return(image, pair.both, (program, begin), "tls_after_return");
+        Ok(true)
+    }
+
+    fn add_python(&mut self, image: &Image<'_>, return_probes: ReturnProbes) -> Result<(), ElfError> {
+        let (program, function) = match python::interpreter(image)? {
+            None => return Ok(()),
+            Some(Python::Unknown(version)) => {
+                self.missing.push(format!("tasks of {version}"));
+                return Ok(());
             }
+            Some(Python::Known(program, function)) => (program, function),
+        };
+        if return_probes == ReturnProbes::Safe {
+            let begin = cheap(image, function.address, "python_copied")?;
+            let probe = image.file_offset(begin).map(|offset| Probe { program: "python_copied", offset });
+            self.functions.push((python::COPY, probe.into_iter().collect()));
+            self.go = Some(program);
+            return Ok(());
+        }
+        match returns::reachable(image, function.address) {
+            Ok(ends) => {
+                let probes = ends.iter().filter_map(|address| {
+                    Some(Probe { program: "python_context", offset: image.file_offset(*address)? })
+                });
+                self.functions.push((python::COPY, probes.collect()));
+                self.go = Some(program);
+            }
+            Err(error) => self.missing.push(format!("{}: {error}", python::COPY)),
         }
         Ok(())
+    }
+
+    /// A return probe where the beginning is probed; nothing is on the stack there but the address that it returns to.
+    fn add_with_return(
+        &mut self,
+        image: &Image<'_>,
+        name: &'static str,
+        begin: (&'static str, u64),
+        end: &'static str,
+    ) {
+        self.ends = Ends::ReturnProbes;
+        self.add(image, name, begin, (end, &[begin.1]));
     }
 
     fn add(
         &mut self,
         image: &Image<'_>,
         name: &'static str,
-        program: &'static str,
-        function: Function,
-        end: &'static str,
-        ends: &[u64],
+        begin: (&'static str, u64),
+        (end, ends): (&'static str, &[u64]),
     ) {
         let ends = ends.iter().map(|address| (end, *address));
         let probes = ends
-            .chain([(program, function.address)])
+            .chain([begin])
             .filter_map(|(program, address)| Some(Probe { program, offset: image.file_offset(address)? }));
         self.functions.push((name, probes.collect()));
     }
@@ -329,14 +436,19 @@ mod tests {
     }
 
     /// The OpenSSL of this host.
-    #[test]
-    fn returns_of_a_real_library_are_return_instructions() {
+    fn openssl() -> Option<Vec<u8>> {
         let path = std::path::Path::new("/usr/lib/x86_64-linux-gnu/libssl.so.3");
-        let Ok(bytes) = std::fs::read(path) else {
+        let bytes = std::fs::read(path).ok();
+        if bytes.is_none() {
             assert!(std::env::var_os("CI").is_none(), "needs {}; install openssl", path.display());
             eprintln!("skipped: needs {}", path.display());
-            return;
-        };
+        }
+        bytes
+    }
+
+    #[test]
+    fn returns_of_a_real_library_are_return_instructions() {
+        let Some(bytes) = openssl() else { return };
         let plan = super::plan(&&bytes[..], ReturnProbes::Unsafe).unwrap().unwrap();
         assert_eq!((plan.library, plan.ends), (Some(Library::OpenSsl), Ends::Instructions));
         assert_eq!(plan.missing, Vec::<String>::new());
@@ -354,5 +466,25 @@ mod tests {
         for cut in (0..bytes.len()).step_by(997) {
             let _ = super::plan(&&bytes[..cut], ReturnProbes::Unsafe);
         }
+    }
+
+    /// Nothing of it has to be stepped over.
+    #[test]
+    fn probes_of_a_real_library_are_on_instructions_that_the_kernel_emulates() {
+        let Some(bytes) = openssl() else { return };
+        let plan = super::plan(&&bytes[..], ReturnProbes::Safe).unwrap().unwrap();
+        assert_eq!((plan.library, plan.ends), (Some(Library::OpenSsl), Ends::ReturnProbes));
+        assert_eq!(plan.missing, Vec::<String>::new());
+        let probes: Vec<_> = plan.functions.into_iter().flat_map(|(_, probes)| probes).collect();
+        for probe in &probes {
+            let at = &bytes[probe.offset as usize..][..2];
+            let is_push_or_jump =
+                matches!(at, [0x50..=0x57 | 0x70..=0x7f, _] | [0x41, 0x50..=0x57] | [0x0f, 0x80..=0x8f]);
+            assert!(is_push_or_jump, "{probe:?} is on {at:x?}");
+        }
+        // A return probe for each beginning of a read or write.
+        let returns = probes.iter().filter(|probe| probe.program == "tls_after_return").count();
+        assert!(returns >= 2);
+        assert_eq!(probes.len(), 2 * returns + 1);
     }
 }

@@ -7,7 +7,7 @@
 //! `concurrent.futures` gives work to the threads of a pool through a `SimpleQueue`, in C. Probes on its methods tell who put an
 //! object there, and who took it. They are found in the module's table of methods, since nothing else names them.
 
-use super::elf::{ElfError, Image};
+use super::elf::{ElfError, Function, Image};
 use super::plan::GoProgram;
 
 /// The function that all copies of contexts are made by, and what tells the version.
@@ -78,8 +78,8 @@ pub fn queue(image: &Image<'_>) -> Result<Option<Queue>, ElfError> {
 
 /// What is known of an interpreter.
 pub enum Python {
-    /// Its tasks can be told apart.
-    Known(GoProgram),
+    /// Its tasks can be told apart; with [`COPY`].
+    Known(GoProgram, Function),
     /// Its version's structures are not known.
     Unknown(String),
 }
@@ -89,7 +89,7 @@ pub enum Python {
 /// # Errors
 /// [`ElfError`]
 pub fn interpreter(image: &Image<'_>) -> Result<Option<Python>, ElfError> {
-    let [Some(_)] = image.functions(&[COPY])?[..] else { return Ok(None) };
+    let [Some(copy)] = image.functions(&[COPY])?[..] else { return Ok(None) };
     let Some(address) = image.object(VERSION)? else {
         return Ok(Some(Python::Unknown("Python older than 3.11".to_owned())));
     };
@@ -100,7 +100,8 @@ pub fn interpreter(image: &Image<'_>) -> Result<Option<Python>, ElfError> {
     let known = STATES.iter().find(|(version, ..)| *version == (major, minor));
     Ok(Some(match known {
         Some(&(_, goid, self_at)) => {
-            Python::Known(GoProgram { version, g: Some(FIRST_KEY), goid, self_at: Some(self_at) })
+            let program = GoProgram { version, g: Some(FIRST_KEY), goid, self_at: Some(self_at) };
+            Python::Known(program, copy)
         }
         None => Python::Unknown(version),
     }))

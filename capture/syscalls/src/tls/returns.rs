@@ -5,16 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
 
+use super::code::Code;
 use super::elf::{ElfError, Image};
 
 /// Instructions of one function; the longest of those that are sought has some hundred.
 const MAX_INSTRUCTIONS: usize = 8192;
-/// Bytes of code that are read at once.
-const PIECE: usize = 512;
-/// Bytes of the longest instruction.
-const LONGEST: usize = 15;
 /// Bytes of the longest function that is swept.
 const MAX_FUNCTION: u64 = 64 << 10;
 
@@ -54,13 +51,15 @@ pub fn reachable(image: &Image<'_>, entry: u64) -> Result<Vec<u64>, ReturnsError
     let mut seen = BTreeSet::new();
     let mut starts = vec![entry];
     let mut instruction = Instruction::default();
-    let mut code = Code { image, start: 0, bytes: Vec::new() };
+    let mut code = Code::new(image);
     while let Some(mut at) = starts.pop() {
         while seen.insert(at) {
             if seen.len() > MAX_INSTRUCTIONS {
                 return Err(ReturnsError::TooLong);
             }
-            code.decode(at, &mut instruction)?;
+            if !code.decode(at, &mut instruction)? {
+                return Err(ReturnsError::Undecodable);
+            }
             at = match instruction.flow_control() {
                 FlowControl::Next
                 | FlowControl::Call
@@ -71,9 +70,7 @@ pub fn reachable(image: &Image<'_>, entry: u64) -> Result<Vec<u64>, ReturnsError
                     instruction.next_ip()
                 }
                 FlowControl::UnconditionalBranch => instruction.near_branch_target(),
-                FlowControl::IndirectBranch => {
-                    imported(image, &instruction)?.ok_or(ReturnsError::Computed)?
-                }
+                FlowControl::IndirectBranch => code.imported(&instruction)?.ok_or(ReturnsError::Computed)?,
                 FlowControl::Return => {
                     returns.insert(at);
                     break;
@@ -84,37 +81,6 @@ pub fn reachable(image: &Image<'_>, entry: u64) -> Result<Vec<u64>, ReturnsError
         }
     }
     if returns.is_empty() { Err(ReturnsError::None) } else { Ok(returns.into_iter().collect()) }
-}
-
-/// Code of a file, read piece by piece.
-struct Code<'a> {
-    image: &'a Image<'a>,
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl Code<'_> {
-    fn decode(&mut self, at: u64, instruction: &mut Instruction) -> Result<(), ReturnsError> {
-        let within = |code: &Self| at.checked_sub(code.start).and_then(|at| usize::try_from(at).ok());
-        if within(self).is_none_or(|within| within + LONGEST > self.bytes.len()) {
-            self.bytes.resize(PIECE, 0);
-            let read = self.image.memory(at, &mut self.bytes)?;
-            self.bytes.truncate(read);
-            self.start = at;
-        }
-        let bytes = within(self).and_then(|within| self.bytes.get(within..)).unwrap_or_default();
-        Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode_out(instruction);
-        if instruction.is_invalid() { Err(ReturnsError::Undecodable) } else { Ok(()) }
-    }
-}
-
-/// The target of a jump through a slot that the dynamic linker fills, as in the procedure linkage table.
-fn imported(image: &Image<'_>, jump: &Instruction) -> Result<Option<u64>, ElfError> {
-    if jump.op0_kind() == OpKind::Memory && jump.is_ip_rel_memory_operand() {
-        image.import(jump.ip_rel_memory_address())
-    } else {
-        Ok(None)
-    }
 }
 
 /// All returns between two addresses, which must be those of one function without data in it, as Go's are.
