@@ -3,116 +3,104 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wirespan_records::Endpoint;
 
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Kind {
-    /// Bytes went through a socket or a TLS library call.
-    Data = 1,
-    /// `connect` or `accept` succeeded, or goes on, on this thread.
-    Open = 2,
-    /// The connection is over.
-    Close = 3,
-    /// This thread made `other_tgid`/`other_tid`.
-    Fork = 4,
-    /// This process is another program now.
-    Exec = 5,
-    /// This thread ended; the process, when it is the first thread.
-    Exit = 6,
-    /// This thread woke `other_tid` of its own process.
-    Wake = 7,
-    /// Bytes went through a socket without a traced system call: io_uring, sendfile, splice.
-    Socket = 8,
-    /// The TLS session `tls` is no more.
-    TlsFree = 9,
+/// An enumeration that is found by its numbers.
+macro_rules! numbered {
+    ($(#[$about:meta])* pub enum $name:ident: $number:ty { $($(#[$of:meta])* $variant:ident = $value:literal,)+ }) => {
+        $(#[$about])*
+        pub enum $name {
+            $($(#[$of])* $variant = $value,)+
+        }
+
+        impl $name {
+            /// `None` for a number that this version does not know.
+            fn of(number: $number) -> Option<Self> {
+                match number {
+                    $($value => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl Kind {
-    const ALL: [Self; 9] = [
-        Self::Data,
-        Self::Open,
-        Self::Close,
-        Self::Fork,
-        Self::Exec,
-        Self::Exit,
-        Self::Wake,
-        Self::Socket,
-        Self::TlsFree,
-    ];
+numbered! {
+    /// What happened.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[repr(u8)]
+    pub enum Kind: u8 {
+        /// Bytes went through a socket or a TLS library call.
+        Data = 1,
+        /// `connect` or `accept` succeeded, or goes on, on this thread.
+        Open = 2,
+        /// The connection is over.
+        Close = 3,
+        /// This thread made `other_tgid`/`other_tid`.
+        Fork = 4,
+        /// This process is another program now.
+        Exec = 5,
+        /// This thread ended; the process, when it is the first thread.
+        Exit = 6,
+        /// This thread woke `other_tid` of its own process.
+        Wake = 7,
+        /// Bytes went through a socket without a traced system call: io_uring.
+        Socket = 8,
+        /// The TLS session `tls` is no more.
+        TlsFree = 9,
+    }
 }
 
-/// Which probe saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Source {
-    /// A system call.
-    Syscall = 0,
-    /// OpenSSL or BoringSSL.
-    OpenSsl = 1,
-    /// GnuTLS.
-    GnuTls = 2,
-    /// Go's crypto/tls.
-    GoTls = 3,
-    /// A tracepoint below the system calls.
-    Kernel = 4,
-    /// Go's runtime or net/http: one goroutine lets another work for it, see [`Header::other_coroutine`].
-    Go = 5,
-    /// A queue of Python, through which threads give each other work, see [`Header::item`].
-    Queue = 6,
+numbered! {
+    /// Which probe saw it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[repr(u8)]
+    pub enum Source: u8 {
+        /// A system call.
+        Syscall = 0,
+        /// OpenSSL or BoringSSL.
+        OpenSsl = 1,
+        /// GnuTLS.
+        GnuTls = 2,
+        /// Go's crypto/tls.
+        GoTls = 3,
+        /// A tracepoint below the system calls.
+        Kernel = 4,
+        /// Go's runtime or net/http: one goroutine lets another work for it, see [`Header::other_coroutine`].
+        Go = 5,
+        /// A queue of Python, through which threads give each other work, see [`Header::item`].
+        Queue = 6,
+    }
 }
 
 impl Source {
-    const ALL: [Self; 7] =
-        [Self::Syscall, Self::OpenSsl, Self::GnuTls, Self::GoTls, Self::Kernel, Self::Go, Self::Queue];
-
     /// The bytes are what the application reads and writes, not what is on the wire.
     pub fn is_tls(self) -> bool {
         matches!(self, Self::OpenSsl | Self::GnuTls | Self::GoTls)
     }
 }
 
-/// The system call that moved the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
-#[allow(missing_docs)]
-pub enum Call {
-    None = 0,
-    Read,
-    Readv,
-    RecvFrom,
-    RecvMsg,
-    RecvMmsg,
-    Write,
-    Writev,
-    SendTo,
-    SendMsg,
-    SendMmsg,
-    SendFile,
-    Splice,
-    Connect,
-    Accept,
-    Close,
-}
-
-impl Call {
-    const ALL: [Self; 16] = [
-        Self::None,
-        Self::Read,
-        Self::Readv,
-        Self::RecvFrom,
-        Self::RecvMsg,
-        Self::RecvMmsg,
-        Self::Write,
-        Self::Writev,
-        Self::SendTo,
-        Self::SendMsg,
-        Self::SendMmsg,
-        Self::SendFile,
-        Self::Splice,
-        Self::Connect,
-        Self::Accept,
-        Self::Close,
-    ];
+numbered! {
+    /// The system call that moved the bytes.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[repr(u32)]
+    #[allow(missing_docs)]
+    pub enum Call: u32 {
+        None = 0,
+        Read = 1,
+        Readv = 2,
+        RecvFrom = 3,
+        RecvMsg = 4,
+        RecvMmsg = 5,
+        Write = 6,
+        Writev = 7,
+        SendTo = 8,
+        SendMsg = 9,
+        SendMmsg = 10,
+        SendFile = 11,
+        Splice = 12,
+        Connect = 13,
+        Accept = 14,
+        Close = 15,
+    }
 }
 
 /// Properties of an event, or-ed.
@@ -173,7 +161,7 @@ pub struct Header {
     pub source: u8,
     /// Properties.
     pub flags: Flags,
-    /// The call began, ns of CLOCK_BOOTTIME.
+    /// The call began, ns of CLOCK_BOOTTIME. [`Kind::Data`] of a system call has one time, see [`Self::time_ns`].
     pub enter_ns: u64,
     /// The call ended, ns of CLOCK_BOOTTIME.
     pub exit_ns: u64,
@@ -247,17 +235,17 @@ const _: () = assert!(size_of::<Header>() == 176);
 impl Header {
     /// What happened; `None` for a number that this version does not know.
     pub fn kind(&self) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| *kind as u8 == self.kind)
+        Kind::of(self.kind)
     }
 
     /// Which probe saw it; `None` for a number that this version does not know.
     pub fn source(&self) -> Option<Source> {
-        Source::ALL.into_iter().find(|source| *source as u8 == self.source)
+        Source::of(self.source)
     }
 
     /// The system call; [`Call::None`] for a number that this version does not know.
     pub fn call(&self) -> Call {
-        Call::ALL.into_iter().find(|call| *call as u32 == self.call).unwrap_or(Call::None)
+        Call::of(self.call).unwrap_or(Call::None)
     }
 
     /// The coroutine that works for `coroutine` from now on: [`Kind::Fork`] made it for that, [`Kind::Wake`] gives it one
@@ -326,6 +314,8 @@ mod tests {
         assert_eq!(read, Some(header));
         assert_eq!(header.kind(), Some(Kind::Data));
         assert_eq!(header.call(), Call::SendMmsg);
+        let unknown = Header { kind: 0, source: 200, call: 77, ..header };
+        assert_eq!((unknown.kind(), unknown.source(), unknown.call()), (None, None, Call::None));
         assert_eq!(Header::read(&header.as_bytes()[1..]), None);
     }
 }
