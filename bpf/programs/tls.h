@@ -83,30 +83,21 @@ static __always_inline struct tls_session *tls_session(__u64 tls, __u32 tgid)
 	return session;
 }
 
-/* The policy of the port or of the process, else the default. That of the connection is about what is on the wire. */
+/* Sets what is wanted of a session. Until its connection is known, its ports are not. */
 static __always_inline void apply_tls_policy(struct tls_session *session, struct conn *conn, __u32 tgid)
 {
-	__u32 zero = 0, port;
+	__u32 zero = 0;
 	struct default_policy *others = bpf_map_lookup_elem(&default_policy, &zero);
-	struct policy *policy = NULL;
+	struct policy policy;
 
 	if (!others || session->policy == others->version + 1)
 		return;
-	/* Until the connection is known, its ports are not. */
-	if (conn) {
+	policy = policy_of(conn, tgid, true, others);
+	if (conn)
 		session->policy = others->version + 1;
-		port = conn->local_port;
-		policy = bpf_map_lookup_elem(&port_policies, &port);
-		if (!policy) {
-			port = conn->remote_port;
-			policy = bpf_map_lookup_elem(&port_policies, &port);
-		}
-	}
-	if (!policy)
-		policy = bpf_map_lookup_elem(&tgid_policies, &tgid);
-	session->snap = policy ? policy->snap : others->snap;
-	session->budget = policy ? policy->budget : others->budget;
-	session->mute = policy ? policy->mute : conn && (conn->id >> 20 & others->sample_mask) != 0;
+	session->snap = policy.snap;
+	session->budget = policy.budget;
+	session->mute = policy.mute != 0;
 }
 
 /* Copies up to `want` bytes behind the event's header, where there is room for `room`, a power of two less one; returns how many. */

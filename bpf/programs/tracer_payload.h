@@ -11,30 +11,45 @@
 #define DIRECTION_IN 1
 #define DIRECTION_OUT 2
 
-/* The policy of a connection: its own, else that of its port, else that of its process, else the default. Looked up anew when
- * a policy has changed or another process uses it. */
-static __always_inline void apply_policy(struct conn *conn, __u32 tgid)
+/* What is wanted of a connection, NULL while it is unknown: by its own policy, else by that of its port, else by that of its
+ * process, else by the default. A connection's own is about what is on the wire, not about `plain` text. */
+static __always_inline struct policy policy_of(struct conn *conn, __u32 tgid, bool plain, struct default_policy *others)
 {
-	__u32 zero = 0, port = conn->local_port;
-	struct default_policy *others = bpf_map_lookup_elem(&default_policy, &zero);
-	struct policy *policy;
+	struct policy fallback = {.snap = others->snap, .budget = others->budget};
+	struct policy *policy = NULL;
+	__u32 port;
 
-	if (!others || (conn->policy == others->version + 1 && conn->tgid == tgid))
-		return;
-	conn->policy = others->version + 1;
-	policy = bpf_map_lookup_elem(&conn_policies, &conn->id);
-	if (!policy)
-		policy = bpf_map_lookup_elem(&port_policies, &port);
-	if (!policy) {
+	if (conn) {
+		if (!plain)
+			policy = bpf_map_lookup_elem(&conn_policies, &conn->id);
+		port = conn->local_port;
+		if (!policy)
+			policy = bpf_map_lookup_elem(&port_policies, &port);
 		port = conn->remote_port;
-		policy = bpf_map_lookup_elem(&port_policies, &port);
+		if (!policy)
+			policy = bpf_map_lookup_elem(&port_policies, &port);
+		/* Numbers are times: their middle bits are as good as random. */
+		fallback.mute = (conn->id >> 20 & others->sample_mask) != 0;
 	}
 	if (!policy)
 		policy = bpf_map_lookup_elem(&tgid_policies, &tgid);
-	conn->snap = policy ? policy->snap : others->snap;
-	conn->budget = policy ? policy->budget : others->budget;
-	/* Numbers are times: their middle bits are as good as random. */
-	conn->mute = policy ? policy->mute : (conn->id >> 20 & others->sample_mask) != 0;
+	return policy ? *policy : fallback;
+}
+
+/* Sets what is wanted of a connection: anew when a policy has changed or another process uses it. */
+static __always_inline void apply_policy(struct conn *conn, __u32 tgid)
+{
+	__u32 zero = 0;
+	struct default_policy *others = bpf_map_lookup_elem(&default_policy, &zero);
+	struct policy policy;
+
+	if (!others || (conn->policy == others->version + 1 && conn->tgid == tgid))
+		return;
+	policy = policy_of(conn, tgid, false, others);
+	conn->policy = others->version + 1;
+	conn->snap = policy.snap;
+	conn->budget = policy.budget;
+	conn->mute = policy.mute != 0;
 }
 
 /* How many bytes of a call's payload are wanted. */
