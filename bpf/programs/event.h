@@ -14,7 +14,7 @@ enum event_kind {
 	EVENT_EXEC = 5,	   /* this process is another program now; the payload is its file name */
 	EVENT_EXIT = 6,	   /* this thread ended; the process, when tid == tgid */
 	EVENT_WAKE = 7,	   /* this thread woke `other_tid` of its own process */
-	EVENT_SOCKET = 8,  /* bytes went through a socket without a traced system call: io_uring, sendfile, splice */
+	EVENT_SOCKET = 8,  /* bytes went through a socket without a traced system call: io_uring */
 	EVENT_TLS_FREE = 9 /* the TLS session `tls` is no more */
 };
 
@@ -73,7 +73,7 @@ struct event {
 	__u8 kind;
 	__u8 source;
 	__u16 flags;
-	__u64 enter_ns;
+	__u64 enter_ns; /* DATA of a system call: both are the time that counts, before a send and after a receive */
 	__u64 exit_ns;
 	__u32 tgid; /* of the initial pid namespace, like all of them */
 	__u32 tid;

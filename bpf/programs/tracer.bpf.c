@@ -45,6 +45,11 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 		return 0;
 	}
 	switch (call) {
+	case CALL_RING:
+		wish_for_lengths();
+		if (nr != NR_IO_URING_ENTER)
+			return 0;
+		/* It waits. */
 	case CALL_WAIT:
 		tid = TASK(task, pid);
 		thread = find_thread(tid);
@@ -59,7 +64,14 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 		remember_accept(task, nr);
 		return 0;
 	case CALL_CLOSE:
-		tell_close(regs, task);
+		tell_close(ARG0(regs));
+		return 0;
+	case CALL_CLOSE_RANGE:
+		tell_close_range(regs, task);
+		return 0;
+	case CALL_DUP:
+		if (ARG0(regs) != ARG1(regs) && file_of(task, ARG0(regs)))
+			tell_close(ARG1(regs));
 		return 0;
 	default:
 		remember(regs, task, nr, call);

@@ -8,6 +8,9 @@
 /* Not told: the time is in memory. */
 #define NO_WAIT_MS (-0x7fffffff)
 
+/* The same on all machines. */
+#define NR_IO_URING_ENTER 426
+
 #if defined(__TARGET_ARCH_x86)
 
 #define TS_COMPAT 2

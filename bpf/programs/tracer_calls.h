@@ -77,7 +77,9 @@ static __always_inline void remember(struct pt_regs *regs, struct task_struct *t
 	thread->name = name;
 	thread->armed = 1;
 	thread->call = call;
-	thread->enter_ns = bpf_ktime_get_boot_ns();
+	/* A clock costs as much as all of the above: each event has one time. */
+	if (!(flags & CALL_INGRESS))
+		thread->enter_ns = bpf_ktime_get_boot_ns();
 }
 
 /* A datagram socket without a fixed peer says in each call who that is. */
@@ -145,8 +147,7 @@ static __always_inline int tell(struct task_struct *task, struct thread *thread,
 		return 0;
 	}
 
-	begin_event_of(event, EVENT_DATA, SOURCE_SYSCALL, task, thread);
-	event->enter_ns = thread->enter_ns;
+	begin_event_of(event, EVENT_DATA, SOURCE_SYSCALL, task, thread, ingress ? bpf_ktime_get_boot_ns() : thread->enter_ns);
 	put_conn(event, conn);
 	conn->events++;
 	conn->told = 1;

@@ -121,10 +121,8 @@ static __always_inline struct thread *this_thread(void)
 }
 
 /* Sets all fields; those about a socket to zero. Without a task, who it is stays open. */
-static __always_inline void fill_event(struct event *event, __u8 kind, __u8 source, struct task_struct *task)
+static __always_inline void fill_event(struct event *event, __u8 kind, __u8 source, struct task_struct *task, __u64 now)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
-
 	__builtin_memset(event, 0, sizeof(*event));
 	event->size = sizeof(*event);
 	event->kind = kind;
@@ -141,9 +139,9 @@ static __always_inline void fill_event(struct event *event, __u8 kind, __u8 sour
 
 /* An event of the current thread. */
 static __always_inline void begin_event_of(struct event *event, __u8 kind, __u8 source, struct task_struct *task,
-					   struct thread *thread)
+					   struct thread *thread, __u64 now)
 {
-	fill_event(event, kind, source, task);
+	fill_event(event, kind, source, task, now);
 	event->process_start_ns = thread->process_start_ns;
 	event->coroutine = go_coroutine(event->tgid);
 	event->turn = thread->turn;
@@ -153,7 +151,7 @@ static __always_inline void begin_event_of(struct event *event, __u8 kind, __u8 
 
 static __always_inline void begin_event(struct event *event, __u8 kind, __u8 source, struct thread *thread)
 {
-	begin_event_of(event, kind, source, this_task(), thread);
+	begin_event_of(event, kind, source, this_task(), thread, bpf_ktime_get_boot_ns());
 }
 
 /* An event of the current thread, which need not be remembered. */
@@ -161,7 +159,7 @@ static __always_inline void begin_task_event(struct event *event, __u8 kind)
 {
 	struct task_struct *task = this_task();
 
-	fill_event(event, kind, SOURCE_KERNEL, task);
+	fill_event(event, kind, SOURCE_KERNEL, task, bpf_ktime_get_boot_ns());
 	event->process_start_ns = process_start_ns(task);
 }
 

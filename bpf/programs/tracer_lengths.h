@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Bytes that go through a socket without a system call that is remembered: io_uring, newer calls, calls that began before the
- * tracer did. Needs Linux 6.3. */
+/* Bytes that go through a socket without a system call that is remembered: those of io_uring. Needs Linux 6.3. These programs run
+ * for the bytes of all other calls as well, so they are attached when a process uses io_uring. */
 #ifndef WIRESPAN_TRACER_LENGTHS_H
 #define WIRESPAN_TRACER_LENGTHS_H
 
@@ -45,7 +45,7 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 	event = reserve(sizeof(*event));
 	if (!event)
 		return 0;
-	begin_event_of(event, EVENT_SOCKET, SOURCE_KERNEL, task, thread);
+	begin_event_of(event, EVENT_SOCKET, SOURCE_KERNEL, task, thread, bpf_ktime_get_boot_ns());
 	nr = SYSCALL((struct pt_regs *)bpf_task_pt_regs(task));
 	thread->armed = 1;
 	put_conn(event, conn);
@@ -55,7 +55,7 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 	conn->process_start_ns = event->process_start_ns;
 	conn->direction = ingress ? DIRECTION_IN : DIRECTION_OUT;
 	event->flags |= FLAG_NO_DATA | FLAG_TRUNCATED | (ingress ? FLAG_INGRESS : 0);
-	if ((task->flags & PF_IO_WORKER) || (nr < SYSCALLS_MAX && calls[nr] == CALL_WAIT))
+	if ((task->flags & PF_IO_WORKER) || (nr < SYSCALLS_MAX && calls[nr] == CALL_RING))
 		event->flags |= FLAG_IO_URING;
 	event->length = length;
 	if (is_tcp(socket)) {

@@ -72,27 +72,29 @@ static __always_inline void remember_accept(struct task_struct *task, __u16 nr)
 	thread->enter_ns = bpf_ktime_get_boot_ns();
 }
 
-/* The last descriptor of a socket is about to be closed. */
-static __always_inline void tell_close(struct pt_regs *regs, struct task_struct *task)
+/* A descriptor is about to be closed: tells of it when it is the last one of a socket. A global function, so that the verifier
+ * looks at it once and not for each descriptor. */
+__noinline int tell_close(__u32 fd)
 {
+	struct task_struct *task = this_task();
 	struct file *file;
 	struct thread *thread;
 	struct conn *conn;
 	struct event *event;
-	__u64 ino = 0, sk = socket_of(task, ARG0(regs), &file, &ino);
+	__u64 ino = 0, sk = socket_of(task, fd, &file, &ino);
 
 	if (!sk || !is_last_reference(file))
-		return;
+		return 0;
 	conn = bpf_map_lookup_elem(&conns, &sk);
 	if (!conn || conn->ino != ino)
-		return;
+		return 0;
 	thread = thread_of(task);
 	if (conn->told && !conn->closed && thread) {
 		event = reserve(sizeof(*event));
 		if (event) {
 			begin_event(event, EVENT_CLOSE, SOURCE_SYSCALL, thread);
 			put_conn(event, conn);
-			event->fd = ARG0(regs);
+			event->fd = fd;
 			event->syscall = CALL_CLOSE;
 			if (conn->protocol == IPPROTO_TCP && conn->family != AF_UNIX)
 				put_tcp(event, (struct sock *)sk);
@@ -103,6 +105,36 @@ static __always_inline void tell_close(struct pt_regs *regs, struct task_struct 
 	/* TCP's own end comes with tcp_destroy_sock. */
 	if (conn->protocol != IPPROTO_TCP || conn->family == AF_UNIX)
 		bpf_map_delete_elem(&conns, &sk);
+	return 0;
+}
+
+/* All descriptors of a range are about to be closed. */
+static __always_inline void tell_close_range(struct pt_regs *regs, struct task_struct *task)
+{
+	__u32 fd = ARG0(regs), last = ARG1(regs), flags = ARG2(regs);
+	__u32 end = descriptors_of(task);
+
+	if (flags & CLOSE_RANGE_CLOEXEC)
+		return;
+	/* Of a table that others share, a copy loses them. */
+	if ((flags & CLOSE_RANGE_UNSHARE) && BPF_CORE_READ(task, files, count.counter) > 1)
+		return;
+	for (int i = 0; i < CLOSED_AT_ONCE; i++, fd++) {
+		if (fd > last || fd >= end)
+			return;
+		tell_close(fd);
+	}
+	COUNT(closes_over, 1);
+}
+
+/* Somebody uses io_uring. */
+static __always_inline void wish_for_lengths(void)
+{
+	__u32 zero = 0;
+	struct wishes *wished = bpf_map_lookup_elem(&wishes, &zero);
+
+	if (wished && !wished->lengths)
+		wished->lengths = 1;
 }
 
 /* Often runs in an interrupt: who is current means nothing. */
@@ -132,7 +164,7 @@ int BPF_PROG(set_state, struct sock *socket, int before, int after)
 	event = reserve(sizeof(*event));
 	if (!event)
 		return 0;
-	fill_event(event, EVENT_CLOSE, SOURCE_KERNEL, NULL);
+	fill_event(event, EVENT_CLOSE, SOURCE_KERNEL, NULL, bpf_ktime_get_boot_ns());
 	event->tgid = conn->tgid;
 	event->tid = conn->tid;
 	event->process_start_ns = conn->process_start_ns;

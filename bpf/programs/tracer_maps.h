@@ -14,9 +14,14 @@
 #define IOV_MAX 64
 /* Messages of one recvmmsg or sendmmsg that make an event. */
 #define MESSAGES_MAX 16
+/* Descriptors of one close_range that are looked at. */
+#define CLOSED_AT_ONCE 1024
 
 /* Of the table of system calls, behind enum traced_call. */
 #define CALL_WAIT 16
+#define CALL_RING 17 /* of io_uring */
+#define CALL_CLOSE_RANGE 18
+#define CALL_DUP 19 /* onto a descriptor, which is closed before */
 
 /* The same as Settings in src/tracer/load.rs. */
 struct settings {
@@ -40,7 +45,7 @@ static void *(*rdonly_cast)(const void *, __u32) = (void *)0x7fff0001;
 #define COMMON(sk, field) LOAD(sock, sk, __sk_common.field)
 #define TCP(sk, field) LOAD(tcp_sock, sk, field)
 
-/* By number of a system call: enum traced_call, CALL_WAIT, or 0. */
+/* By number of a system call: enum traced_call, CALL_WAIT and so on, or 0. */
 const volatile __u8 calls[SYSCALLS_MAX];
 
 /* By number of a system call: not 0 when one thread wakes another on purpose with it. */
@@ -58,7 +63,7 @@ struct thread {
 	__u8 flags; /* CALL_... below */
 	__u16 nr;
 	/* The system call that the thread is in, when it is on a socket. */
-	__u64 enter_ns;
+	__u64 enter_ns; /* not of a receive, which counts from its end */
 	__u64 sk;
 	__u64 ino;
 	__u64 buffer; /* address of bytes, of iovecs, of a msghdr or of mmsghdrs, by call */
@@ -76,7 +81,7 @@ struct thread {
 	/* The socket call that ended last and moved bytes: what TLS probes bind a session to. */
 	__u64 last_conn;
 	__u64 last_sk;
-	__u64 last_ns; /* when it ended */
+	__u64 last_ns; /* the time of its event */
 	__u64 last_coroutine;
 	__s32 last_fd;
 	__u32 last_seq; /* of its first byte */
@@ -185,6 +190,18 @@ struct {
 	__uint(max_entries, 1);
 } default_policy SEC(".maps");
 
+/* What was seen that the reader has to do something for; not 0 when it was. */
+struct wishes {
+	__u32 lengths; /* io_uring is used: the programs of tracer_lengths.h are to be attached */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct wishes);
+	__uint(max_entries, 1);
+} wishes SEC(".maps");
+
 /* The same as Counters in src/tracer/stats.rs. */
 struct counters {
 	__u64 ring_full;     /* events */
@@ -195,6 +212,7 @@ struct counters {
 	__u64 messages_over; /* messages of one call beyond MESSAGES_MAX */
 	__u64 peeked;	     /* calls that left the bytes in the socket */
 	__u64 compat;	     /* 32-bit calls */
+	__u64 closes_over;   /* calls of close_range that had more descriptors than CLOSED_AT_ONCE */
 };
 
 struct {

@@ -29,6 +29,12 @@ static __always_inline struct file *file_of(struct task_struct *task, int fd)
 	return (struct file *)LOAD(hlist_head, table + (__u64)(unsigned int)fd * sizeof(struct file *), first);
 }
 
+/* How many descriptors the current process has room for. */
+static __always_inline unsigned int descriptors_of(struct task_struct *task)
+{
+	return HAS_TASK_BTF ? task->files->fdt->max_fds : BPF_CORE_READ(task, files, fdt, max_fds);
+}
+
 /* The socket behind a descriptor of the current process; 0 when it is something else. */
 static __always_inline __u64 socket_of(struct task_struct *task, int fd, struct file **file, __u64 *ino)
 {

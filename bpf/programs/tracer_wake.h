@@ -56,7 +56,7 @@ int BPF_PROG(waking, struct task_struct *woken)
 	event = reserve(sizeof(*event));
 	if (!event)
 		return 0;
-	begin_event_of(event, EVENT_WAKE, SOURCE_KERNEL, task, thread);
+	begin_event_of(event, EVENT_WAKE, SOURCE_KERNEL, task, thread, bpf_ktime_get_boot_ns());
 	event->other_tgid = woken->tgid;
 	event->other_tid = other;
 	put_futex(event, (struct pt_regs *)bpf_task_pt_regs(woken));

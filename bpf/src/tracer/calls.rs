@@ -9,17 +9,25 @@ use super::Groups;
 pub(super) const SYSCALLS_MAX: usize = 512;
 /// `CALL_WAIT`.
 const WAIT: u8 = 16;
+/// `CALL_RING`.
+const RING: u8 = 17;
+/// `CALL_CLOSE_RANGE`.
+const CLOSE_RANGE: u8 = 18;
+/// `CALL_DUP`.
+const DUP: u8 = 19;
 
 pub(super) type Table = [u8; SYSCALLS_MAX];
 
-const DATA: [(c_long, Call); 12] = [
+const DATA: [(c_long, Call); 14] = [
     (libc::SYS_read, Call::Read),
     (libc::SYS_readv, Call::Readv),
+    (libc::SYS_preadv2, Call::Readv),
     (libc::SYS_recvfrom, Call::RecvFrom),
     (libc::SYS_recvmsg, Call::RecvMsg),
     (libc::SYS_recvmmsg, Call::RecvMmsg),
     (libc::SYS_write, Call::Write),
     (libc::SYS_writev, Call::Writev),
+    (libc::SYS_pwritev2, Call::Writev),
     (libc::SYS_sendto, Call::SendTo),
     (libc::SYS_sendmsg, Call::SendMsg),
     (libc::SYS_sendmmsg, Call::SendMmsg),
@@ -33,6 +41,16 @@ const CONNECTIONS: [(c_long, Call); 4] = [
     (libc::SYS_accept4, Call::Accept),
     (libc::SYS_close, Call::Close),
 ];
+
+/// Calls that close other descriptors than `close`.
+const CLOSES: &[(c_long, u8)] = &[
+    (libc::SYS_close_range, CLOSE_RANGE),
+    (libc::SYS_dup3, DUP),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_dup2, DUP),
+];
+
+const RINGS: [c_long; 2] = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter];
 
 const WAITS: &[c_long] = &[
     #[cfg(target_arch = "x86_64")]
@@ -59,9 +77,13 @@ pub(super) fn calls(groups: &Groups) -> Table {
     }
     if groups.connections {
         fill(&mut table, CONNECTIONS.map(|(number, call)| (number, call as u8)));
+        fill(&mut table, CLOSES.iter().copied());
     }
     if groups.turns {
         fill(&mut table, WAITS.iter().map(|&number| (number, WAIT)));
+    }
+    if groups.lengths {
+        fill(&mut table, RINGS.map(|number| (number, RING)));
     }
     table
 }
@@ -98,7 +120,8 @@ mod tests {
         let count = |groups: Groups| calls(&groups).iter().filter(|&&call| call != 0).count();
         assert_eq!(count(none), 0);
         assert_eq!(count(Groups { data: true, ..none }), DATA.len());
-        assert_eq!(count(Groups { connections: true, ..none }), CONNECTIONS.len());
+        assert_eq!(count(Groups { connections: true, ..none }), CONNECTIONS.len() + CLOSES.len());
+        assert_eq!(count(Groups { lengths: true, ..none }), RINGS.len());
         assert_eq!(count(Groups { turns: true, ..none }), WAITS.len());
         assert_eq!(calls(&Groups::default())[libc::SYS_sendmmsg as usize], Call::SendMmsg as u8);
         assert_eq!(wakers().iter().filter(|&&waker| waker != 0).count(), WAKERS.len());

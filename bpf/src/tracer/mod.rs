@@ -3,6 +3,9 @@
 //! Takes in [`TracerOptions`]; hands on events out of the ring of `programs/tracer.bpf.c`, in the order in which their room
 //! there was taken, and says what is not traced ([`Feature`]) and what was lost ([`Stats`]). It runs until it is dropped.
 //!
+//! What runs for each system call, and each time that bytes go through a socket, is paid by everybody. So the programs that see
+//! io_uring's bytes, which run for all bytes, are attached when somebody uses it: by the next [`Tracer::drain`].
+//!
 //! Written for Linux 5.8 and newer with BTF; tried on 6.18, x86-64.
 //!
 //! | module | what |
@@ -31,7 +34,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::Pod;
+use aya::maps::{Array, MapData, PerCpuArray};
 use wirespan_event::Event;
 
 use crate::BpfError;
@@ -61,6 +65,9 @@ pub struct CostCounting {
     _descriptor: OwnedFd,
 }
 
+/// Programs that are attached when they are needed.
+const ON_DEMAND: [&str; 2] = ["send_length", "recv_length"];
+
 /// What programs are attached to: feature, program, tracepoint, whether it is asked for.
 fn attachments(groups: &Groups) -> [(&'static str, &'static str, &'static str, bool); 10] {
     let calls = groups.data || groups.connections || groups.turns;
@@ -73,8 +80,8 @@ fn attachments(groups: &Groups) -> [(&'static str, &'static str, &'static str, b
         ("new processes and threads", "process_fork", "sched_process_fork", groups.processes),
         ("executed programs", "process_exec", "sched_process_exec", groups.processes),
         ("ends of processes and threads", "process_exit", "sched_process_exit", calls || groups.processes),
-        ("bytes sent without a system call", "send_length", "sock_send_length", groups.lengths),
-        ("bytes received without a system call", "recv_length", "sock_recv_length", groups.lengths),
+        ("bytes sent by io_uring", "send_length", "sock_send_length", groups.lengths),
+        ("bytes received by io_uring", "recv_length", "sock_recv_length", groups.lengths),
         ("wake-ups between threads", "waking", "sched_waking", groups.wakes),
     ]
 }
@@ -87,7 +94,20 @@ pub struct Tracer {
     counters: PerCpuArray<MapData, Counters>,
     go_programs: GoPrograms,
     features: Vec<Feature>,
+    wishes: Array<MapData, Wishes>,
+    /// Loaded, not attached: features and programs.
+    on_demand: Vec<(&'static str, &'static str)>,
 }
+
+/// `struct wishes` of `programs/tracer_maps.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Wishes {
+    lengths: u32,
+}
+
+// SAFETY: an integer.
+unsafe impl Pod for Wishes {}
 
 impl Tracer {
     /// Loads the programs and attaches them one by one. Fails when system calls cannot be traced; anything else that cannot
@@ -107,13 +127,15 @@ impl Tracer {
             counters: object.map("counters")?,
             go_programs: object.map("go_programs")?,
             features: Vec::new(),
+            wishes: object.map("wishes")?,
+            on_demand: Vec::new(),
             object,
         };
         for (name, program, tracepoint, wanted) in attachments(&options.groups) {
             let off = if wanted {
-                match tracer.object.attach(program, tracepoint) {
+                match tracer.start_program(name, program, tracepoint) {
                     Err(error) if program.starts_with("sys_") => return Err(error),
-                    attached => attached.err().map(|error| error.reason()),
+                    started => started.err().map(|error| error.reason()),
                 }
             } else {
                 Some("switched off".to_owned())
@@ -123,7 +145,36 @@ impl Tracer {
         Ok(tracer)
     }
 
-    /// Everything that can be traced: on, or why not.
+    /// Loads a program, and attaches it unless that has time.
+    fn start_program(
+        &mut self,
+        feature: &'static str,
+        program: &'static str,
+        tracepoint: &str,
+    ) -> Result<(), BpfError> {
+        self.object.load_program(program, tracepoint)?;
+        if ON_DEMAND.contains(&program) {
+            self.on_demand.push((feature, program));
+            return Ok(());
+        }
+        self.object.attach(program)
+    }
+
+    /// Attaches what is needed by now.
+    fn grant_wishes(&mut self) {
+        if self.on_demand.is_empty() || !self.wishes.get(&0, 0).is_ok_and(|wishes| wishes.lengths != 0) {
+            return;
+        }
+        for (name, program) in self.on_demand.drain(..) {
+            if let Err(error) = self.object.attach(program)
+                && let Some(feature) = self.features.iter_mut().find(|feature| feature.name == name)
+            {
+                feature.off = Some(error.reason());
+            }
+        }
+    }
+
+    /// Everything that can be traced: on, as soon as somebody does it, or why not.
     pub fn features(&self) -> &[Feature] {
         &self.features
     }
@@ -136,6 +187,7 @@ impl Tracer {
 
     /// Hands on what is in the ring, and says how many events that were. Under load that never stops, it returns after a ringful.
     pub fn drain(&mut self, each: &mut dyn FnMut(Event<'_>)) -> usize {
+        self.grant_wishes();
         self.ring.drain(each)
     }
 
@@ -176,6 +228,7 @@ impl Tracer {
             messages_over: counters.messages_over,
             peeked: counters.peeked,
             compat: counters.compat,
+            closes_over: counters.closes_over,
             malformed: self.ring.malformed,
             recursion_misses: programs.iter().map(|program| program.recursion_misses).sum(),
             programs,

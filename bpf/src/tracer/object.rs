@@ -63,15 +63,16 @@ impl Object {
         Ok(Self { ebpf, btf })
     }
 
-    /// Loads a program and attaches it to a tracepoint until the object is dropped.
-    pub fn attach(&mut self, program: &str, tracepoint: &str) -> Result<()> {
-        let failed = |error: ProgramError| match rejected(&error) {
-            Some(reason) => BpfError::Load { reason },
-            None => BpfError::load(&error),
-        };
+    /// Loads a program of a tracepoint.
+    pub fn load_program(&mut self, program: &str, tracepoint: &str) -> Result<()> {
         let Self { ebpf, btf } = self;
         let program: &mut BtfTracePoint = program_of(ebpf, program)?.try_into().map_err(failed)?;
-        program.load(tracepoint, btf).map_err(failed)?;
+        program.load(tracepoint, btf).map_err(failed)
+    }
+
+    /// Attaches a loaded program to its tracepoint until the object is dropped.
+    pub fn attach(&mut self, program: &str) -> Result<()> {
+        let program: &mut BtfTracePoint = program_of(&mut self.ebpf, program)?.try_into().map_err(failed)?;
         program.attach().map(drop).map_err(failed)
     }
 
@@ -133,10 +134,44 @@ fn with_cast(function: Option<u32>) -> Vec<u8> {
     object
 }
 
-/// The verifier's last word.
-fn rejected(error: &ProgramError) -> Option<String> {
-    let ProgramError::LoadError { io_error, verifier_log } = error else { return None };
-    let log = verifier_log.to_string();
-    let last = log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed "))?;
-    Some(format!("{io_error}: {last}"))
+fn failed(error: ProgramError) -> BpfError {
+    match &error {
+        ProgramError::LoadError { io_error, verifier_log } => match verdict(&verifier_log.to_string()) {
+            Some(verdict) => BpfError::Load { reason: format!("{io_error}: {verdict}") },
+            None => BpfError::load(&error),
+        },
+        _ => BpfError::load(&error),
+    }
+}
+
+/// What the verifier says at last, of a program that it rejects. Numbers of what it went through come behind.
+fn verdict(log: &str) -> Option<&str> {
+    const NUMBERS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    log.lines().rev().find(|line| !line.is_empty() && !NUMBERS.iter().any(|what| line.starts_with(what)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_is_before_the_numbers() {
+        let log = "combined stack size of 4 calls is 544. Too large\nverification time 1714 usec\nstack depth 200+8+128+168\n\
+                   processed 8 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n\n";
+        assert_eq!(verdict(log), Some("combined stack size of 4 calls is 544. Too large"));
+        assert_eq!(verdict("processed 8 insns\n"), None);
+    }
+
+    #[test]
+    fn a_program_of_another_tracepoint_is_rejected_with_a_reason() {
+        let options = TracerOptions::default();
+        let Ok(mut object) = Object::load(&options, true) else {
+            assert!(std::env::var_os("CI").is_none(), "needs the right to load programs");
+            eprintln!("skipped: needs the right to load programs");
+            return;
+        };
+        // What the program takes for a socket is a number there.
+        let error = object.load_program("set_state", "cpu_idle").unwrap_err().to_string();
+        assert!(error.contains(": invalid "), "{error}");
+    }
 }

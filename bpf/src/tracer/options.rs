@@ -51,7 +51,7 @@ pub struct Groups {
     pub turns: bool,
     /// Processes and threads that begin and end, programs that are executed.
     pub processes: bool,
-    /// Bytes that went through a socket without a system call that is traced; Linux 6.3.
+    /// Bytes that io_uring moves through sockets; Linux 6.3.
     pub lengths: bool,
     /// Threads that wake others of their process; Linux 5.15.
     pub wakes: bool,

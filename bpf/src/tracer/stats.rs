@@ -29,6 +29,8 @@ pub struct Stats {
     pub peeked: u64,
     /// System calls of 32-bit programs, which are not traced.
     pub compat: u64,
+    /// Calls of `close_range` that closed descriptors beyond the 1024th: sockets among them, but for TCP's, have no end.
+    pub closes_over: u64,
     /// Records of the ring that made no sense.
     pub malformed: u64,
     /// Runs that the kernel skipped since the CPU was in the same program already.
@@ -78,6 +80,7 @@ pub(super) struct Counters {
     pub messages_over: u64,
     pub peeked: u64,
     pub compat: u64,
+    pub closes_over: u64,
 }
 
 // SAFETY: integers without padding.
@@ -96,6 +99,7 @@ impl Counters {
             messages_over: sum.messages_over.wrapping_add(one.messages_over),
             peeked: sum.peeked.wrapping_add(one.peeked),
             compat: sum.compat.wrapping_add(one.compat),
+            closes_over: sum.closes_over.wrapping_add(one.closes_over),
         }))
     }
 }

@@ -34,9 +34,10 @@ fn messages(parts: &mut [libc::iovec]) -> [libc::mmsghdr; 1] {
 }
 
 // SAFETY: of all these calls, the pointers and lengths are of buffers that live as long as the call.
-const SENDS: [(Call, Move); 6] = [
+const SENDS: [(Call, Move); 7] = [
     (Call::Write, |fd, bytes| unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) }),
     (Call::Writev, |fd, bytes| unsafe { libc::writev(fd, parts(bytes, 3).as_ptr(), 3) }),
+    (Call::Writev, |fd, bytes| unsafe { libc::pwritev2(fd, parts(bytes, 3).as_ptr(), 3, -1, 0) }),
     (Call::SendTo, |fd, bytes| unsafe {
         libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL)
     }),
@@ -56,9 +57,10 @@ const SENDS: [(Call, Move); 6] = [
 ];
 
 // SAFETY: as above.
-const RECEIVES: [(Call, Move); 6] = [
+const RECEIVES: [(Call, Move); 7] = [
     (Call::Read, |fd, bytes| unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) }),
     (Call::Readv, |fd, bytes| unsafe { libc::readv(fd, parts(bytes, 3).as_ptr(), 3) }),
+    (Call::Readv, |fd, bytes| unsafe { libc::preadv2(fd, parts(bytes, 3).as_ptr(), 3, -1, 0) }),
     (Call::RecvFrom, |fd, bytes| unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), 0) }),
     (Call::RecvMsg, |fd, bytes| unsafe { libc::recvmsg(fd, &mut message(&mut parts(bytes, 2)), 0) }),
     (Call::RecvMmsg, |fd, bytes| unsafe {
@@ -90,7 +92,7 @@ fn every_call_is_told_with_its_bytes_and_where_they_are_on_the_stream() {
         assert_eq!(receive(server.as_raw_fd(), &mut room), LEN as isize);
         assert_eq!(room, bytes);
     }
-    let data = watch.of_port(12, Kind::Data, port);
+    let data = watch.of_port(2 * SENDS.len(), Kind::Data, port);
     let first = data[0].header.tcp_seq;
     for (n, two) in data.chunks(2).enumerate() {
         let [sent, received] = two else { unreachable!() };

@@ -1,6 +1,7 @@
 //! Real sockets, driven by this process, which the tracer is told to watch.
 
 mod calls;
+mod closes;
 mod datagram;
 mod identity;
 mod layout;

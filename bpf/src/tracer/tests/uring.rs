@@ -1,6 +1,6 @@
 //! Bytes that io_uring moves.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use wirespan_event::{Flags, Kind, Source};
 
 use super::tcp::pair;
-use super::watch::{this_process, watch};
+use super::watch::{Watch, this_process, watch};
 
 const IORING_OP_SEND: u8 = 26;
 const IORING_OP_RECV: u8 = 27;
@@ -108,7 +108,7 @@ fn what_io_uring_moves_is_told_without_its_bytes() {
         .tracer
         .features()
         .iter()
-        .find(|feature| feature.name.starts_with("bytes ") && feature.off.is_some())
+        .find(|feature| feature.name.ends_with("io_uring") && feature.off.is_some())
     {
         eprintln!("skipped: {} are off: {:?}", feature.name, feature.off);
         return;
@@ -121,7 +121,21 @@ fn what_io_uring_moves_is_told_without_its_bytes() {
             return;
         }
     };
-    let (client, server, port) = pair("127.0.0.1", "127.0.0.1");
+    let runs = |watch: &Watch| -> u64 {
+        let programs = watch.tracer.stats().unwrap().programs;
+        programs.iter().filter(|program| program.name.ends_with("_length")).map(|program| program.runs).sum()
+    };
+    let _counting = watch.tracer.count_cost().unwrap();
+    let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
+    let mut exchange = || {
+        client.write_all(b"call").unwrap();
+        server.read_exact(&mut [0; 4]).unwrap();
+    };
+    exchange();
+    assert_eq!(runs(&watch), 0, "nobody pays for what nobody uses");
+    watch.drain();
+    exchange();
+    assert!(runs(&watch) >= 2);
     uring.run(IORING_OP_SEND, &client, &mut [b'u'; 33]);
     let mut room = [0; 33];
     uring.run(IORING_OP_RECV, &server, &mut room);

@@ -18,7 +18,7 @@ pub struct Counts {
 impl Counts {
     const LOST: [&str; 6] =
         ["ring_full", "threads_full", "sockets_full", "messages_over", "malformed", "recursion"];
-    const LEFT_OUT: [&str; 4] = ["muted", "unreadable", "peeked", "compat"];
+    const LEFT_OUT: [&str; 5] = ["muted", "unreadable", "peeked", "compat", "closes_over"];
 
     pub(super) fn of(stats: &Stats) -> Self {
         Self {
@@ -33,7 +33,7 @@ impl Counts {
                 stats.malformed,
                 stats.recursion_misses,
             ],
-            left_out: [stats.muted, stats.unreadable, stats.peeked, stats.compat],
+            left_out: [stats.muted, stats.unreadable, stats.peeked, stats.compat, stats.closes_over],
         }
     }
 
