@@ -137,8 +137,10 @@ impl Answers {
     }
 
     async fn rows<T: DeserializeOwned>(&self, query: &Query) -> Result<Vec<T>, AnswerError> {
-        let params: Vec<_> =
-            query.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        Ok(self.client.query_rows(&query.sql, &params).await?)
+        Ok(self.client.query_rows(&query.sql, &params(query)).await?)
     }
+}
+
+fn params(query: &Query) -> Vec<(&str, &str)> {
+    query.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }

@@ -8,8 +8,8 @@ use common::server::Site;
 use common::{Exchange, endpoint};
 use serde_json::{Value, json};
 use wirespan_records::{
-    L7Protocol, Merge, ObservationPoint, Parent, Process, ResponseStatus, Rule, Session, Signal, Span,
-    TraceKey,
+    L4Protocol, L7Protocol, Merge, ObservationPoint, Parent, Process, ResponseStatus, Rule, Session, Signal,
+    Span, TraceKey, Tunnel, TunnelKind,
 };
 use wirespan_store::{Writer, WriterOptions};
 
@@ -371,6 +371,88 @@ async fn processes_and_what_requests_were_made_for_make_a_tree() {
     let (id, key) = (&alone["spans"][0]["id"], &alone["spans"][0]["trace_key"]);
     let trace = site.get(&format!("/api/traces/{}", key.as_str().unwrap())).await;
     assert_eq!(ids(&trace), [id.as_str().unwrap()]);
+}
+
+/// The rows of a trace are stored in one piece, those of a list in columns: both say the same, with every kind of value.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_traces_say_what_rows_of_lists_say() {
+    let Some(site) = Site::start().await else { return };
+    let mut spans = calls();
+    let statuses = [
+        ResponseStatus::Ok,
+        ResponseStatus::ClientError,
+        ResponseStatus::ServerError,
+        ResponseStatus::Timeout,
+        ResponseStatus::Unknown,
+    ];
+    let tunnels = [
+        TunnelKind::Vxlan,
+        TunnelKind::Geneve,
+        TunnelKind::Gre,
+        TunnelKind::Erspan,
+        TunnelKind::Ipip,
+        TunnelKind::Gtpu,
+    ];
+    for (n, kind) in tunnels.into_iter().enumerate() {
+        spans.push(Span {
+            id: 10 + n as u64,
+            signal: [Signal::Packet, Signal::Syscall, Signal::Tls][n % 3],
+            tunnel: Some(Tunnel {
+                kind,
+                id: 7,
+                outer_src: "2001:db8::1".parse().unwrap(),
+                outer_dst: [192, 0, 2, 9].into(),
+            }),
+            tap: n as u16,
+            protocol: [L4Protocol::Tcp, L4Protocol::Udp, L4Protocol::Sctp][n % 3],
+            request_id: (n > 2).then_some(u64::MAX),
+            response_status: statuses[n % 5],
+            response_code: Some(-1),
+            response_exception: Some("a\tb\n'\u{fc}'".into()),
+            response_result: Some("r".repeat(300)),
+            affected_rows: Some(3),
+            trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".into()),
+            span_id: Some("00f067aa0ba902b7".into()),
+            x_request_id: (n == 1).then(|| "f058ebd6".into()),
+            session: [Session::Complete, Session::RequestOnly, Session::ResponseOnly][n % 3],
+            truncated: n % 2 == 0,
+            attributes: vec![("db.name", "shop".into()), ("http.user_agent", format!("curl/{n}"))],
+            parent: (n == 2).then_some(Parent { span: 3, rule: Rule::Handoff, confidence: 0.25 }),
+            ..http(n as u64)
+        });
+    }
+    let taps = [(1, "edge", "nfv-gateway"), (2, "core", "physical")];
+    for (id, name, kind) in taps {
+        let sql = format!(
+            "INSERT INTO tap_list (id, name, kind, site) VALUES ({id}, '{name}', '{kind}', 'berlin')"
+        );
+        site.client.execute(&sql).await.unwrap();
+    }
+    site.client.execute("SYSTEM RELOAD DICTIONARY wirespan.taps").await.unwrap();
+    let key = TraceKey { key: 3, traced: true };
+    let writer = Writer::start(site.client.clone(), WriterOptions::default());
+    writer.spans(&spans, &vec![key; spans.len()]);
+    let counters = writer.close(std::time::Duration::from_secs(30)).await;
+    assert_eq!(counters.rows_stored, spans.len() as u64);
+
+    let list = site.get(&format!("/api/spans?{}&limit=100", range())).await;
+    let trace = site.get("/api/traces/0000000000000003").await;
+    let rows = trace["spans"].as_array().unwrap();
+    assert_eq!((rows.len(), list["spans"].as_array().unwrap().len()), (spans.len(), spans.len()));
+    for of_list in list["spans"].as_array().unwrap() {
+        let of_trace = rows.iter().find(|row| row["id"] == of_list["id"]).unwrap();
+        for (name, value) in of_list.as_object().unwrap() {
+            // What the trace corrects by what its paths prove.
+            if !["observation_point", "start_ns", "end_ns"].contains(&name.as_str()) {
+                assert_eq!(&of_trace[name], value, "{name}");
+            }
+        }
+    }
+    let edge = rows.iter().find(|row| row["id"] == "11").unwrap();
+    assert_eq!(
+        (&edge["tap"], &edge["tap_kind"], &edge["tap_site"]),
+        (&json!("edge"), &json!("nfv-gateway"), &json!("berlin"))
+    );
 }
 
 /// Rows were written under several keys, one of them when it was alone, before it was known that they are one trace.

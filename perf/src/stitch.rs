@@ -186,7 +186,7 @@ fn keys(output: &mut Output) -> anyhow::Result<()> {
 fn trees(output: &mut Output) -> anyhow::Result<()> {
     let mut spans = Vec::new();
     Site::new().trace(10_000, 1_700_000_000_000_000_000, &mut spans);
-    let rows: Vec<_> = spans.iter().map(row).collect();
+    let rows: Vec<_> = spans.iter().map(SpanRow::from).collect();
     let mut times = Vec::new();
     for _ in 0..ANSWERS {
         let rows = rows.clone();
@@ -198,36 +198,6 @@ fn trees(output: &mut Output) -> anyhow::Result<()> {
     }
     let rate = 10_000.0 / median(times);
     output.push(Measurement::limit(BENCH, "spans that become one tree of 10,000", rate, "spans/s"))
-}
-
-/// What a tree is made of, without the texts that it does not look at.
-fn row(span: &Span) -> SpanRow {
-    SpanRow {
-        id: span.id.to_string(),
-        signal: span.signal.as_str().into(),
-        observation_point: span.observation_point.as_str().into(),
-        start_ns: span.start_ns,
-        end_ns: span.end_ns,
-        duration_us: span.duration_us(),
-        client_ip: span.client.ip.to_string(),
-        client_port: span.client.port,
-        server_ip: span.server.ip.to_string(),
-        server_port: span.server.port,
-        protocol: span.protocol.as_str().into(),
-        l7_protocol: span.l7_protocol.as_str().into(),
-        request_type: span.request_type.clone(),
-        request_resource: span.request_resource.clone(),
-        req_tcp_seq: span.req_tcp_seq,
-        resp_tcp_seq: span.resp_tcp_seq,
-        session: span.session.as_str().into(),
-        process: span.process.as_deref().cloned(),
-        parent: span.parent.map(|p| wirespan_stitch::ParentRow {
-            span: p.span.to_string(),
-            rule: p.rule,
-            confidence: p.confidence,
-        }),
-        ..SpanRow::default()
-    }
 }
 
 /// The time of reading a trace out of so many spans.
@@ -253,10 +223,7 @@ async fn read(client: &Client, total: u64, output: &mut Output) -> anyhow::Resul
     let key = client.query_text(&large, "TabSeparated").await?;
     let key: u64 = String::from_utf8_lossy(&key).trim().parse().context("the store has no large trace")?;
     let row = client
-        .query_text(
-            &format!("SELECT id FROM trace_log WHERE trace_key = {key} ORDER BY id DESC LIMIT 1"),
-            "TabSeparated",
-        )
+        .query_text(&format!("SELECT max(id) FROM l7_log WHERE trace_key = {key}"), "TabSeparated")
         .await?;
     let row: u64 = String::from_utf8_lossy(&row).trim().parse()?;
     let answers = Answers::new(client.clone(), Names::default());

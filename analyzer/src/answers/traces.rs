@@ -1,7 +1,7 @@
 //! Traces: their rows are found by key, then put together.
 
-use super::{AnswerError, Answers};
-use crate::query::{Range, spans, traces};
+use super::{AnswerError, Answers, params};
+use crate::query::{Query, Range, spans, stored, traces};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use wirespan_stitch::assemble::MAX_SPANS;
@@ -38,7 +38,7 @@ impl Answers {
         let keys = BTreeSet::from_iter([Some(wire_key(id)), key].into_iter().flatten());
         let mut found = self.find(keys).await?;
         if found.rows.is_empty() {
-            found.add(self.rows(&traces::old_rows_query(id)).await?);
+            found.add(self.stored(&traces::old_rows_query(id)).await?);
         }
         if found.rows.is_empty() {
             let hint = "it is not in the store (any more); /api/spans lists requests with their trace_id and trace_key";
@@ -49,20 +49,23 @@ impl Answers {
 
     /// The trace that a row is part of; the row alone when it is part of none.
     pub async fn trace_of_span(&self, id: u64) -> Result<Trace, AnswerError> {
-        let rows: Vec<SpanRow> = self.rows(&traces::lone_rows_query(&BTreeSet::from([id]))).await?;
+        let id = BTreeSet::from([id]);
+        let rows: Vec<traces::KeyRow> = self.rows(&traces::keys_query(&id)).await?;
         let Some(row) = rows.first() else {
+            let id = id.first().copied().unwrap_or_default();
             return Err(AnswerError::NotFound(format!(
                 "no request has the row id {id}: take `id` of a row of /api/spans"
             )));
         };
-        let key = u64::from_str_radix(&row.trace_key, 16).unwrap_or(id);
-        let keys =
-            BTreeSet::from_iter([Some(key), row.trace_id.as_deref().map(wire_key)].into_iter().flatten());
-        let trace_id = row.trace_id.clone();
-        let mut found = self.find(keys).await?;
-        found.add(rows);
+        let trace_id = Some(row.trace_id.as_str()).filter(|id| !id.is_empty());
+        let mut found = self
+            .find(BTreeSet::from_iter([Some(row.trace_key), trace_id.map(wire_key)].into_iter().flatten()))
+            .await?;
+        if id.iter().any(|&id| found.lacks(id)) {
+            found.add(self.stored(&traces::lone_rows_query(&id)).await?);
+        }
         if let Some(trace_id) = trace_id.filter(|_| found.rows.len() == 1) {
-            found.add(self.rows(&traces::old_rows_query(&trace_id)).await?);
+            found.add(self.stored(&traces::old_rows_query(trace_id)).await?);
         }
         Ok(self.put_together(found))
     }
@@ -76,7 +79,7 @@ impl Answers {
             return Ok(Traces { traces: Vec::new() });
         }
         let (keys, merges) = self.merged(keys).await?;
-        let rows = self.rows(&traces::summaries_query(&keys)).await?;
+        let rows = traces::summary_rows(self.binary(&traces::summaries_query(&keys)).await?.as_ref())?;
         let least = least_keys(&merges);
         let trace_of = |key| least.get(&key).copied().unwrap_or(key);
         Ok(Traces { traces: traces::summaries(rows, trace_of, &names) })
@@ -87,18 +90,22 @@ impl Answers {
         let mut found = Found::default();
         let mut new = keys;
         for _ in 0..MAX_ROUNDS {
-            new = self.merged(new).await?.0;
-            new.retain(|key| !found.keys.contains(key));
-            if new.is_empty() || found.cut {
-                break;
-            }
-            found.add(self.rows(&traces::rows_query(&new)).await?);
+            // Most keys are merged with none, so their rows are asked for at the same time.
+            let asked = traces::rows_query(&new);
+            let (merged, rows) = tokio::try_join!(self.merged(new.clone()), self.stored(&asked))?;
+            found.add(rows);
             found.keys.extend(&new);
+            let more: BTreeSet<u64> = merged.0.difference(&found.keys).copied().collect();
+            if !more.is_empty() && !found.cut {
+                found.add(self.stored(&traces::rows_query(&more)).await?);
+                found.keys.extend(&more);
+                new.extend(more);
+            }
             // The row that gave a key its number may have been written when it was alone.
             let lone: BTreeSet<u64> = new.iter().copied().filter(|&key| found.lacks(key)).collect();
             if !lone.is_empty() {
                 found.sought.extend(&lone);
-                found.add(self.rows(&traces::lone_rows_query(&lone)).await?);
+                found.add(self.stored(&traces::lone_rows_query(&lone)).await?);
             }
             new = found.wire_keys();
             let parents = found.missing_parents();
@@ -108,7 +115,7 @@ impl Answers {
                 new.extend(rows.iter().map(|row| row.trace_key));
             }
             new.retain(|key| !found.keys.contains(key));
-            if new.is_empty() {
+            if new.is_empty() || found.cut {
                 break;
             }
         }
@@ -130,6 +137,14 @@ impl Answers {
             merges.extend(rows);
         }
         Ok((all, merges))
+    }
+
+    async fn binary(&self, query: &Query) -> Result<impl AsRef<[u8]>, AnswerError> {
+        Ok(self.client.query_binary(&query.sql, &params(query)).await?)
+    }
+
+    async fn stored(&self, query: &Query) -> Result<Vec<SpanRow>, AnswerError> {
+        Ok(stored::rows(self.binary(query).await?.as_ref())?)
     }
 
     fn put_together(&self, found: Found) -> Trace {

@@ -12,11 +12,13 @@
 //! | [`flows`] | single flows, latest first |
 //! | [`taps`] | the taps, and what came from each |
 //! | [`traces`] | one trace, and the traces of a time |
+//! | [`stored`] | rows of traces, as they are stored |
 
 pub mod flows;
 pub mod map;
 pub mod services;
 pub mod spans;
+pub mod stored;
 pub mod taps;
 pub mod traces;
 

@@ -66,7 +66,7 @@ const TAP_PLACE: &str = "nullIf(dictGet('wirespan.taps', 'kind', toUInt64(l.tap_
      nullIf(dictGet('wirespan.taps', 'site', toUInt64(l.tap_id)), '') AS tap_site";
 
 /// All columns of a row of table `l` that is shown.
-pub(super) fn columns() -> String {
+fn columns() -> String {
     format!("{COLUMNS}, {TUNNEL_COLUMN}, {TAP_COLUMNS}, {TAP_PLACE}")
 }
 

@@ -1,11 +1,13 @@
 //! One trace, and the traces of a time.
 
-use super::{BadQuestion, Conditions, Query, Range, ServerFilter, name_of, row_limit, spans};
+use super::{BadQuestion, Conditions, Query, Range, ServerFilter, row_limit, stored};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use wirespan_controller::Names;
 use wirespan_stitch::assemble::MAX_SPANS;
-use wirespan_stitch::{SummaryRoot, TraceSummary};
+use wirespan_stitch::{SpanRow, SummaryRoot, TraceSummary};
+use wirespan_store::{RowReader, StoreError};
 
 /// The key of a row's trace, also of rows that were alone.
 const KEY: &str = "if(l.trace_key = 0, l.id, l.trace_key)";
@@ -32,11 +34,13 @@ pub struct MergeRow {
     pub other: u64,
 }
 
-/// A key.
-#[derive(Clone, Copy, Debug, Deserialize)]
+/// The trace of a row.
+#[derive(Clone, Debug, Deserialize)]
 pub struct KeyRow {
-    /// Of a trace.
+    /// Its key.
     pub trace_key: u64,
+    /// Of headers; empty without.
+    pub trace_id: String,
 }
 
 fn list(numbers: impl IntoIterator<Item = u64>) -> String {
@@ -54,39 +58,36 @@ pub fn merges_query(keys: &BTreeSet<u64>) -> Query {
     plain(format!("SELECT DISTINCT trace_key, other FROM trace_merges WHERE trace_key IN ({keys})"))
 }
 
-/// The rows with these keys, one more than a trace may have.
+/// The rows with these keys, one more than a trace may have; read by [`stored::rows`], as those of the next two.
 pub fn rows_query(keys: &BTreeSet<u64>) -> Query {
-    let keys = list(keys.iter().copied());
-    let (columns, limit) = (spans::columns(), MAX_SPANS + 1);
+    let (what, keys, limit) = (stored::of_trace_log(), list(keys.iter().copied()), MAX_SPANS + 1);
     plain(format!(
-        "SELECT {columns} FROM (SELECT *, client, server FROM trace_log AS l WHERE l.trace_key IN ({keys}) \
-         ORDER BY l.start_time LIMIT {limit}) AS l"
+        "SELECT {what} FROM trace_log WHERE trace_key IN ({keys}) ORDER BY start_time LIMIT {limit}"
     ))
 }
 
 /// Rows by their ids: those that were written before it was known that they are not alone.
 pub fn lone_rows_query(ids: &BTreeSet<u64>) -> Query {
-    let (columns, ids) = (spans::columns(), list(ids.iter().copied()));
-    plain(format!(
-        "SELECT {columns} FROM (SELECT *, client, server FROM l7_log AS l WHERE l.id IN ({ids})) AS l"
-    ))
-}
-
-/// The traces that rows are part of.
-pub fn keys_query(ids: &BTreeSet<u64>) -> Query {
-    let ids = list(ids.iter().copied());
-    plain(format!("SELECT DISTINCT {KEY} AS trace_key FROM l7_log AS l WHERE l.id IN ({ids})"))
+    let (what, ids) = (stored::of_l7_log(), list(ids.iter().copied()));
+    plain(format!("SELECT {what} FROM l7_log WHERE id IN ({ids})"))
 }
 
 /// Rows with a trace id that are older than keys of traces.
 pub fn old_rows_query(trace_id: &str) -> Query {
     let sql = format!(
-        "SELECT {} FROM (SELECT *, client, server FROM l7_log AS l WHERE l.trace_id = {{trace_id:String}} \
-         AND l.trace_key = 0 ORDER BY l.start_time LIMIT {}) AS l",
-        spans::columns(),
+        "SELECT {} FROM l7_log WHERE trace_id = {{trace_id:String}} AND trace_key = 0 ORDER BY start_time LIMIT {}",
+        stored::of_l7_log(),
         MAX_SPANS + 1
     );
     Query { sql, params: vec![("trace_id".into(), trace_id.into())] }
+}
+
+/// The traces that rows are part of.
+pub fn keys_query(ids: &BTreeSet<u64>) -> Query {
+    let ids = list(ids.iter().copied());
+    plain(format!(
+        "SELECT DISTINCT {KEY} AS trace_key, l.trace_id AS trace_id FROM l7_log AS l WHERE l.id IN ({ids})"
+    ))
 }
 
 /// The keys of the latest traces.
@@ -102,7 +103,7 @@ pub fn latest_query(params: &TraceParams, range: Range, names: &Names) -> Result
         conditions.add("l.duration_us >= {min_duration:UInt64}", &[("min_duration", least.to_string())]);
     }
     let sql = format!(
-        "SELECT l.trace_key AS trace_key FROM l7_log AS l WHERE {} ORDER BY l.start_time DESC LIMIT 1 BY l.trace_key LIMIT {}",
+        "SELECT l.trace_key AS trace_key, l.trace_id AS trace_id FROM l7_log AS l WHERE {} ORDER BY l.start_time DESC LIMIT 1 BY l.trace_key LIMIT {}",
         conditions.sql.join(" AND "),
         row_limit(params.limit)
     );
@@ -110,46 +111,48 @@ pub fn latest_query(params: &TraceParams, range: Range, names: &Names) -> Result
 }
 
 /// What is listed of the rows with one key.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct SummaryRow {
     trace_key: u64,
     start_ns: u64,
     end_ns: u64,
     spans: u64,
     errors: u64,
-    trace_id: String,
-    root: RootRow,
-    servers: Vec<(String, u16)>,
+    trace_id: Option<String>,
+    /// The first of them.
+    root: SpanRow,
+    servers: Vec<(IpAddr, u16)>,
 }
 
-/// The first of them.
-#[derive(Clone, Debug, Deserialize)]
-struct RootRow {
-    id: String,
-    l7_protocol: String,
-    request_type: String,
-    endpoint: String,
-    server_ip: String,
-    server_port: u16,
-    response_status: String,
-    response_code: Option<i32>,
-}
-
-/// What is listed of traces.
+/// What is listed of traces; read by [`summary_rows`].
 pub fn summaries_query(keys: &BTreeSet<u64>) -> Query {
     let keys = list(keys.iter().copied());
     plain(format!(
-        "SELECT l.trace_key AS trace_key, toUnixTimestamp64Nano(min(l.start_time)) AS start_ns, \
-         toUnixTimestamp64Nano(max(l.end_time)) AS end_ns, count() AS spans, \
-         countIf(l.response_status IN ('client_error', 'server_error', 'timeout')) AS errors, \
-         anyIf(l.trace_id, l.trace_id != '') AS trace_id, \
-         CAST(argMin((toString(l.id), l.l7_protocol, l.request_type, l.endpoint, l.server, l.server_port, \
-         toString(l.response_status), l.response_code), (l.start_time, -toInt64(l.duration_us))), \
-         'Tuple(id String, l7_protocol String, request_type String, endpoint String, server_ip String, server_port UInt16, \
-         response_status String, response_code Nullable(Int32))') AS root, \
-         arraySort(groupUniqArray(100)((l.server, l.server_port))) AS servers \
-         FROM trace_log AS l WHERE l.trace_key IN ({keys}) GROUP BY l.trace_key"
+        "SELECT trace_key, min(start_time), max(end_time), count(), countIf(is_error), anyIf(trace_id, trace_id != ''), \
+         argMin(row, (start_time, -toUnixTimestamp64Nano(end_time))), arraySort(groupUniqArray(100)((server_ip, server_port))) \
+         FROM trace_log WHERE trace_key IN ({keys}) GROUP BY trace_key"
     ))
+}
+
+/// The answer to [`summaries_query`] in RowBinary.
+pub fn summary_rows(answer: &[u8]) -> Result<Vec<SummaryRow>, StoreError> {
+    let mut from = RowReader::new(answer);
+    let mut rows = Vec::new();
+    while !from.is_empty() {
+        rows.push(SummaryRow {
+            trace_key: from.u64()?,
+            start_ns: from.nanos()?,
+            end_ns: from.nanos()?,
+            spans: from.u64()?,
+            errors: from.u64()?,
+            trace_id: from.some_text()?,
+            root: stored::row(from.bytes()?)?,
+            servers: (0..from.count()?)
+                .map(|_| Ok((from.ip()?, from.u16()?)))
+                .collect::<Result<_, StoreError>>()?,
+        });
+    }
+    Ok(rows)
 }
 
 /// The traces of the rows, the latest first. `trace_of` gives the one key of each trace.
@@ -166,18 +169,20 @@ pub fn summaries(rows: Vec<SummaryRow>, trace_of: impl Fn(u64) -> u64, names: &N
 fn summary(key: u64, rows: &[SummaryRow], names: &Names) -> Option<TraceSummary> {
     let first = rows.iter().min_by_key(|row| (row.start_ns, std::cmp::Reverse(row.end_ns)))?;
     let end_ns = rows.iter().map(|row| row.end_ns).max()?;
-    let name = |ip: &str, port: u16| match name_of(names, ip) {
+    let name = |ip: IpAddr, port: u16| match names.lookup(ip) {
         Some(name) => format!("{name}:{port}"),
-        None if ip.contains(':') => format!("[{ip}]:{port}"),
-        None => format!("{ip}:{port}"),
+        None => SocketAddr::from((ip, port)).to_string(),
     };
-    let text = |text: &String| Some(text.clone()).filter(|t| !t.is_empty());
     let root = &first.root;
+    let server = match root.server_ip.parse() {
+        Ok(ip) => name(ip, root.server_port),
+        Err(_) => root.server_ip.clone(),
+    };
     let trace_key = format!("{key:016x}");
     let services: BTreeSet<_> =
-        rows.iter().flat_map(|row| &row.servers).map(|(ip, port)| name(ip, *port)).collect();
+        rows.iter().flat_map(|row| &row.servers).map(|(ip, port)| name(*ip, *port)).collect();
     Some(TraceSummary {
-        trace_id: rows.iter().find_map(|row| text(&row.trace_id)).unwrap_or_else(|| trace_key.clone()),
+        trace_id: rows.iter().find_map(|row| row.trace_id.clone()).unwrap_or_else(|| trace_key.clone()),
         trace_key,
         start_ns: first.start_ns,
         duration_us: end_ns.saturating_sub(first.start_ns) / 1000,
@@ -186,9 +191,9 @@ fn summary(key: u64, rows: &[SummaryRow], names: &Names) -> Option<TraceSummary>
         root: SummaryRoot {
             id: root.id.clone(),
             l7_protocol: root.l7_protocol.clone(),
-            request_type: text(&root.request_type),
-            endpoint: text(&root.endpoint),
-            server: name(&root.server_ip, root.server_port),
+            request_type: root.request_type.clone(),
+            endpoint: root.endpoint.clone(),
+            server,
             response_status: root.response_status.clone(),
             response_code: root.response_code,
         },

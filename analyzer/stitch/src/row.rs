@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use wirespan_records::{Process, Rule};
+use wirespan_records::{Parent, Process, Rule, Span, Tunnel};
 
 /// A request with its response, as seen at one point: a row of `GET /api/spans`. The fields are those of `wirespan replay`,
 /// and what the store knows. Ids are text, because they do not fit the numbers of JavaScript.
@@ -127,4 +127,67 @@ pub struct ParentRow {
     pub rule: Rule,
     /// From 0 to 1.
     pub confidence: f32,
+}
+
+/// What the span itself says: not who saw it, nor its trace's key, the names of its addresses or what the taps file says.
+impl From<&Span> for SpanRow {
+    fn from(span: &Span) -> Self {
+        Self {
+            id: span.id.to_string(),
+            signal: span.signal.as_str().into(),
+            observation_point: span.observation_point.as_str().into(),
+            start_ns: span.start_ns,
+            end_ns: span.end_ns,
+            duration_us: span.duration_us(),
+            client_ip: span.client.ip.to_string(),
+            client_port: span.client.port,
+            server_ip: span.server.ip.to_string(),
+            server_port: span.server.port,
+            protocol: span.protocol.as_str().into(),
+            tunnel: span.tunnel.map(TunnelRow::from),
+            tap_id: (span.tap != 0).then_some(span.tap),
+            l7_protocol: span.l7_protocol.as_str().into(),
+            version: span.version.as_ref().map(ToString::to_string),
+            request_type: span.request_type.clone(),
+            request_domain: span.request_domain.clone(),
+            request_resource: span.request_resource.clone(),
+            endpoint: span.endpoint.clone(),
+            request_id: span.request_id,
+            response_status: span.response_status.as_str().into(),
+            response_code: span.response_code,
+            response_exception: span.response_exception.clone(),
+            response_result: span.response_result.clone(),
+            request_bytes: span.request_bytes,
+            response_bytes: span.response_bytes,
+            affected_rows: span.affected_rows,
+            trace_id: span.trace_id.clone(),
+            span_id: span.span_id.clone(),
+            x_request_id: span.x_request_id.clone(),
+            req_tcp_seq: span.req_tcp_seq,
+            resp_tcp_seq: span.resp_tcp_seq,
+            session: span.session.as_str().into(),
+            truncated: span.truncated,
+            attributes: span.attributes.iter().map(|(name, text)| ((*name).into(), text.clone())).collect(),
+            process: span.process.as_deref().cloned(),
+            parent: span.parent.map(ParentRow::from),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<Tunnel> for TunnelRow {
+    fn from(tunnel: Tunnel) -> Self {
+        Self {
+            kind: tunnel.kind.as_str().into(),
+            id: tunnel.id,
+            outer_src: tunnel.outer_src.to_string(),
+            outer_dst: tunnel.outer_dst.to_string(),
+        }
+    }
+}
+
+impl From<Parent> for ParentRow {
+    fn from(parent: Parent) -> Self {
+        Self { span: parent.span.to_string(), rule: parent.rule, confidence: parent.confidence }
+    }
 }

@@ -1,6 +1,6 @@
 //! Spans as captures and hosts would give them, for tests.
 
-use crate::row::{ParentRow, SpanRow, TunnelRow};
+use crate::row::SpanRow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use wirespan_records::{
@@ -103,46 +103,7 @@ pub fn in_tunnel(span: Span) -> Span {
 
 /// The row of a span that an agent wrote.
 pub fn row(span: &Span, agent_id: u32) -> SpanRow {
-    SpanRow {
-        id: span.id.to_string(),
-        trace_key: format!("{:016x}", 1),
-        agent_id,
-        signal: span.signal.as_str().into(),
-        observation_point: span.observation_point.as_str().into(),
-        start_ns: span.start_ns,
-        end_ns: span.end_ns,
-        duration_us: span.duration_us(),
-        client_ip: span.client.ip.to_string(),
-        client_port: span.client.port,
-        server_ip: span.server.ip.to_string(),
-        server_port: span.server.port,
-        protocol: span.protocol.as_str().into(),
-        tunnel: span.tunnel.map(|t| TunnelRow {
-            kind: t.kind.as_str().into(),
-            id: t.id,
-            outer_src: t.outer_src.to_string(),
-            outer_dst: t.outer_dst.to_string(),
-        }),
-        tap_id: (span.tap != 0).then_some(span.tap),
-        l7_protocol: span.l7_protocol.as_str().into(),
-        request_type: span.request_type.clone(),
-        request_resource: span.request_resource.clone(),
-        request_id: span.request_id,
-        trace_id: span.trace_id.clone(),
-        span_id: span.span_id.clone(),
-        x_request_id: span.x_request_id.clone(),
-        req_tcp_seq: span.req_tcp_seq,
-        resp_tcp_seq: span.resp_tcp_seq,
-        session: span.session.as_str().into(),
-        truncated: span.truncated,
-        process: span.process.as_deref().cloned(),
-        parent: span.parent.map(|p| ParentRow {
-            span: p.span.to_string(),
-            rule: p.rule,
-            confidence: p.confidence,
-        }),
-        ..SpanRow::default()
-    }
+    SpanRow { trace_key: format!("{:016x}", 1), agent_id, ..SpanRow::from(span) }
 }
 
 /// Numbers that vary (SplitMix64).

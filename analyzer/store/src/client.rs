@@ -115,6 +115,11 @@ impl Client {
             .collect()
     }
 
+    /// The answer in RowBinary, for [`RowReader`](crate::RowReader): a fraction of the time of JSON where rows have many columns.
+    pub async fn query_binary(&self, sql: &str, params: &[(&str, &str)]) -> Result<Bytes, StoreError> {
+        self.post(&[("default_format", "RowBinary")], params, sql.to_owned().into()).await
+    }
+
     /// The answer in any of ClickHouse's formats.
     pub async fn query_text(&self, sql: &str, format: &str) -> Result<Bytes, StoreError> {
         self.post(&[("default_format", format)], &[], sql.to_owned().into()).await

@@ -10,11 +10,13 @@
 //! | [`supervise`] | starts the child, waits until it answers, restarts it, stops it |
 //! | [`client`] | HTTP client for the embedded or a real ClickHouse |
 //! | [`schema`] | tables, migrations, retention |
+//! | [`row_binary`] | answers in RowBinary, read value by value |
 //! | [`write`] | rows into Native columns into batches that arrive exactly once |
 
 pub mod client;
 pub mod engine;
 mod error;
+pub mod row_binary;
 pub mod schema;
 pub mod server;
 pub mod supervise;
@@ -22,6 +24,7 @@ pub mod write;
 
 pub use client::{Client, Table};
 pub use error::StoreError;
+pub use row_binary::RowReader;
 pub use schema::{Retention, migrate};
 pub use server::{ServeOptions, serve};
 pub use supervise::{Supervisor, SupervisorOptions};

@@ -1,6 +1,10 @@
 //! Tables, migrations and retention. Migrations only go forward, are numbered, and each runs once.
 
 use crate::{Client, StoreError};
+use std::time::Duration;
+
+/// How long a statement of a migration may take: some go through all rows.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// The database that holds everything.
 pub const DATABASE: &str = "wirespan";
@@ -25,6 +29,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(4, "path_metrics", "0004_path_metrics.sql"),
     migration!(5, "taps", "0005_taps.sql"),
     migration!(6, "traces", "0006_traces.sql"),
+    migration!(7, "trace_rows", "0007_trace_rows.sql"),
 ];
 
 /// How many days rows stay.
@@ -66,6 +71,7 @@ impl Retention {
 
 /// Brings the store to the newest schema and the wanted retention; returns the schema's version. Running it again changes nothing.
 pub async fn migrate(client: &Client, retention: &Retention) -> Result<u32, StoreError> {
+    let client = &client.clone().with_timeout(PATIENCE);
     let outside = client.clone().with_setting("database", "default");
     outside.execute(&format!("CREATE DATABASE IF NOT EXISTS {DATABASE}")).await?;
     client
@@ -81,6 +87,13 @@ pub async fn migrate(client: &Client, retention: &Retention) -> Result<u32, Stor
         return Err(StoreError::NewerSchema { found, known });
     }
     for migration in MIGRATIONS.iter().filter(|m| m.version > found) {
+        if found > 0 {
+            tracing::info!(
+                "The store gets schema version {} ({}); that may take minutes",
+                migration.version,
+                migration.name
+            );
+        }
         apply(client, migration).await.map_err(|source| StoreError::Migration {
             version: migration.version,
             name: migration.name,

@@ -123,16 +123,16 @@ async fn migrations_run_once_and_a_newer_schema_is_refused() {
     // The last migration again, as after one that ended just before its end.
     store
         .client
-        .execute("ALTER TABLE schema_migrations DELETE WHERE version = 6 SETTINGS mutations_sync = 2")
+        .execute("ALTER TABLE schema_migrations DELETE WHERE version = 7 SETTINGS mutations_sync = 2")
         .await
         .unwrap();
     let retention = Retention { logs_days: 9, ..Retention::default() };
-    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 6);
+    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 7);
     assert_eq!(
         ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await,
         tables
     );
-    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "6");
+    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "7");
     let ttl = ask(&store.client, "SELECT engine_full FROM system.tables WHERE name = 'l7_log'").await;
     assert!(ttl.contains("toIntervalDay(9)"), "{ttl}");
     store
@@ -141,7 +141,7 @@ async fn migrations_run_once_and_a_newer_schema_is_refused() {
         .await
         .unwrap();
     let error = migrate(&store.client, &retention).await.unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 6 }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 7 }), "{error}");
     store.supervisor.stop().await;
 }
 
@@ -238,19 +238,26 @@ async fn rows_of_a_trace_are_once_more_by_trace() {
     let expected = format!(
         "7\t5\tnginx\t/usr/sbin/nginx\tnginx: worker process\tc0ffee\t\t76\tturn\t0.75\t{wire}\ttrue"
     );
-    for table in ["l7_log", "trace_log"] {
-        assert_eq!(
-            ask(c, &format!("SELECT {columns} FROM {table} WHERE id = 77")).await,
-            expected,
-            "{table}"
-        );
-    }
-    // What trace_log has is what l7_log has.
-    let rows = "SELECT sum(cityHash64(*)), count() FROM";
-    assert_eq!(
-        ask(c, &format!("{rows} trace_log")).await,
-        ask(c, &format!("{rows} l7_log WHERE traced")).await
+    assert_eq!(ask(c, &format!("SELECT {columns} FROM l7_log WHERE id = 77")).await, expected);
+    // What trace_log has is what l7_log has; each row begins with its id.
+    let columns = "ingested, trace_key, start_time, end_time, server_ip, server_port, tap_id, trace_id";
+    let of_spans = format!(
+        "SELECT id, toBool(response_status NOT IN ('ok', 'unknown')), {columns} FROM l7_log WHERE traced ORDER BY id"
     );
+    let of_spans = ask(c, &of_spans).await;
+    let of_traces = format!(
+        "SELECT reinterpretAsUInt64(substring(row, 1, 8)) AS id, is_error, {columns} FROM trace_log ORDER BY id"
+    );
+    assert_eq!(ask(c, &of_traces).await, of_spans);
+    assert_eq!(of_spans.lines().count(), 2);
+    // A store of an earlier version gets the same from its spans.
+    let row = "SELECT hex(row) FROM trace_log ORDER BY row";
+    let before = ask(c, row).await;
+    c.execute("ALTER TABLE schema_migrations DELETE WHERE version = 7 SETTINGS mutations_sync = 2")
+        .await
+        .unwrap();
+    migrate(c, &Retention::default()).await.unwrap();
+    assert_eq!((ask(c, &of_traces).await, ask(c, row).await), (of_spans, before));
     assert_eq!(
         ask(c, "SELECT flow_id, pid, parent_id, trace_key, traced FROM l7_log WHERE NOT traced").await,
         "3\t0\t0\t0\tfalse"

@@ -18,6 +18,8 @@ mod rows;
 pub use metrics::{NetMetrics, Stat};
 
 use crate::Client;
+#[cfg(test)]
+pub(crate) use native::write_text;
 use native::{Block, Day, RowMeta};
 use queue::{Batch, Queue};
 use rows::{FlowBlock, MergeBlock, NetBlock, SpanBlock, SpanRow, StatBlock};

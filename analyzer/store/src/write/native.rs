@@ -320,7 +320,7 @@ pub(super) fn write_length(out: &mut Vec<u8>, mut n: usize) {
     out.push(n as u8);
 }
 
-pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn write_text(out: &mut Vec<u8>, text: &str) {
     write_length(out, text.len());
     out.extend_from_slice(text.as_bytes());
 }
