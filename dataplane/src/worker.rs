@@ -2,18 +2,18 @@
 
 use crate::decode::{DecodeConfig, Decoder};
 use crate::filter::Filter;
-use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink, ShuntPolicy, prefetch};
+use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink, ShuntPolicy};
 use crate::overload::{Overload, OverloadConfig, OverloadStats};
 use crate::packet::Packet;
 use smallvec::SmallVec;
-use wirespan_frame::{Batch, Filter as Wanted, Mark, Shunt};
+use wirespan_frame::{Batch, Filter as Wanted, Mark, Shunt, prefetch};
 use wirespan_l7::Engine;
 use wirespan_records::{DropReason, Drops, Endpoint};
 
 /// Packets that go to the flow table together: while one is worked on, the memory for the others is on its way.
 const STAGE_PACKETS: usize = 64;
 /// Frames whose headers are asked for before they are decoded.
-const FRAMES_AHEAD: usize = 4;
+const FRAMES_AHEAD: usize = 8;
 const CACHE_LINE_BYTES: usize = 64;
 
 /// Packets that go to the flow table together, and the times that pass between them.

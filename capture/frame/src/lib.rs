@@ -9,11 +9,13 @@
 //! which packets are wanted at all.
 
 mod filter;
+mod prefetch;
 mod shunt;
 
 use std::num::NonZeroU32;
 
 pub use filter::{Filter, Network, NotANetwork, Rules};
+pub use prefetch::prefetch;
 pub use shunt::{Shunt, ShuntCounters, ShuntKey, ShuntMode};
 
 /// What the first byte of a frame is (names as in the pcap LINKTYPE registry).

@@ -193,6 +193,7 @@ impl PacketSource for FileEnd {
             // What was delivered before the end is there when the end is seen.
             let ended = shared.ended.load(Ordering::Acquire);
             let next = inbox.take();
+            next.iter().for_each(Parcel::prefetch);
             let went = !ended && inbox.len() < AHEAD_PARCELS && self.read()?;
             match next {
                 Some(parcel) => {

@@ -38,7 +38,7 @@ use wirespan_frame::{Batch, Filter, Shunt};
 use crate::{CaptureError, LendingSource, Note, PacketSource, Region, SourceStats};
 pub use files::{FileEnd, files};
 use inbox::Inbox;
-pub use inner_hash::{InnerHash, inner_hash};
+pub use inner_hash::{Fragment, InnerHash, inner_hash};
 use parcel::Parcel;
 use reading::Reading;
 
@@ -126,6 +126,7 @@ impl PacketSource for LiveEnd {
         self.give_back();
         loop {
             if let Some(parcel) = inbox.take() {
+                parcel.prefetch();
                 self.current = parcel;
                 self.received += self.current.descriptors.len() as u64;
                 return Ok(Some(self.current.batch()));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wirespan_frame::{Batch, Descriptor, Mark};
+use wirespan_frame::{Batch, Descriptor, Mark, prefetch};
 
 use crate::Region;
 use crate::pcap_file::Buffer;
@@ -66,6 +66,11 @@ impl<M> Parcel<M> {
 
     pub fn is_full(&self) -> bool {
         self.descriptors.len() >= PARCEL_FRAMES || self.marks.len() >= PARCEL_MARKS
+    }
+
+    /// Asks for the descriptors, which another core may have written, all at once rather than one after the other.
+    pub fn prefetch(&self) {
+        self.descriptors.iter().for_each(|descriptor| prefetch(descriptor));
     }
 
     pub fn clear(&mut self) {

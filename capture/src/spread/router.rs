@@ -6,7 +6,7 @@ use wirespan_frame::{Descriptor, Mark};
 
 use super::clock::{Clock, Times};
 use super::followers::{Followers, TIMEOUT_NS};
-use super::inner_hash::{InnerHash, inner_hash};
+use super::inner_hash::{Fragment, InnerHash, inner_hash};
 use super::parcel::{Memory, Parcel};
 
 /// Later fragments that may wait for their first.
@@ -34,8 +34,8 @@ pub(super) struct Router<M> {
 struct Held<M> {
     memory: M,
     descriptor: Descriptor,
-    found: InnerHash,
-    datagram: u64,
+    hash: u32,
+    fragment: Fragment,
     /// When, in memories.
     since: u64,
 }
@@ -68,8 +68,8 @@ impl<M: Memory> Router<M> {
                 Some(hash) => InnerHash { hash: hash.get(), is_flow: true, ..InnerHash::default() },
                 None => inner_hash(&frame, self.seed),
             };
-            if found.follows.is_some() || found.leads != [None; 2] {
-                self.place(memory, descriptor, found);
+            if let Some(fragment) = &found.fragment {
+                self.place(memory, descriptor, found.hash, fragment);
                 continue;
             }
             let worker = self.worker(found.hash);
@@ -104,15 +104,15 @@ impl<M: Memory> Router<M> {
 
     /// A fragment.
     #[inline(never)]
-    fn place(&mut self, memory: &M, descriptor: &Descriptor, found: InnerHash) {
-        let worker = match found.follows {
-            None => self.worker(found.hash),
+    fn place(&mut self, memory: &M, descriptor: &Descriptor, hash: u32, fragment: &Fragment) {
+        let worker = match fragment.follows {
+            None => self.worker(hash),
             Some(datagram) => match self.followers.get(datagram, descriptor.ts_ns) {
                 Some(worker) => worker,
-                None => return self.hold(memory, descriptor, found, datagram),
+                None => return self.hold(memory, descriptor, hash, fragment),
             },
         };
-        for datagram in found.leads.into_iter().flatten() {
+        for datagram in fragment.leads.into_iter().flatten() {
             self.followers.insert(datagram, worker, descriptor.ts_ns);
             self.release_followers(datagram);
         }
@@ -161,21 +161,20 @@ impl<M: Memory> Router<M> {
         }
     }
 
-    fn hold(&mut self, memory: &M, descriptor: &Descriptor, found: InnerHash, datagram: u64) {
+    fn hold(&mut self, memory: &M, descriptor: &Descriptor, hash: u32, fragment: &Fragment) {
         if self.held.len() == HELD_MAX {
             self.release(1);
         }
-        let held =
-            Held { memory: memory.clone(), descriptor: *descriptor, found, datagram, since: self.memories };
-        self.held.push_back(held);
+        let (memory, since) = (memory.clone(), self.memories);
+        self.held.push_back(Held { memory, descriptor: *descriptor, hash, fragment: *fragment, since });
     }
 
     /// Fragments that waited for this datagram's first go their way.
     fn release_followers(&mut self, datagram: u64) {
-        while let Some(index) = self.held.iter().position(|held| held.datagram == datagram)
+        while let Some(index) = self.held.iter().position(|held| held.fragment.follows == Some(datagram))
             && let Some(held) = self.held.remove(index)
         {
-            self.place(&held.memory, &held.descriptor, held.found);
+            self.place(&held.memory, &held.descriptor, held.hash, &held.fragment);
         }
     }
 
@@ -198,7 +197,8 @@ impl<M: Memory> Router<M> {
     fn release(&mut self, count: usize) {
         for _ in 0..count {
             let Some(held) = self.held.pop_front() else { return };
-            self.place(&held.memory, &held.descriptor, InnerHash { follows: None, ..held.found });
+            let fragment = Fragment { follows: None, ..held.fragment };
+            self.place(&held.memory, &held.descriptor, held.hash, &fragment);
         }
     }
 }

@@ -4,7 +4,6 @@
 use super::FlowConfig;
 use super::counts::{Counts, Event, Response, by_direction};
 use super::key::FlowKey;
-use super::memory::prefetch;
 use super::parts::{ExtraOf, Parts};
 use super::role::{self, Certainty};
 use super::sequence::Keeper;
@@ -14,7 +13,7 @@ use super::tcp::{Phase, Tcp};
 use super::timers::Link;
 use crate::packet::{Packet, flags};
 use std::mem::offset_of;
-use wirespan_frame::ShuntCounters;
+use wirespan_frame::{ShuntCounters, prefetch};
 use wirespan_l7::{FlowContext, Side};
 use wirespan_records::{
     CloseType, Flow, FlowMetrics, FlowTick, L4Protocol, L7Protocol, ObservationPoint, PerDirection, Signal,

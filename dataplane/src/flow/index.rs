@@ -5,7 +5,8 @@
 //! line: a lookup most often reads that line and the flow's. A number whose bucket is full lies in one of the next;
 //! each bucket it passes counts it, which tells a lookup where to stop without leaving marks behind when it goes.
 
-use super::memory::{prefer_huge_pages, prefetch};
+use super::memory::prefer_huge_pages;
+use wirespan_frame::prefetch;
 
 const SLOTS: usize = 12;
 const BUCKETS: usize = 256;

@@ -40,7 +40,6 @@ mod timers;
 
 pub use entry::Timeouts;
 pub use key::KeyScope;
-pub(crate) use memory::prefetch;
 pub use shunt::{ShuntPolicy, ShuntStats};
 pub use table::FlowTable;
 

@@ -1,7 +1,7 @@
 //! IPv4 (RFC 791), IPv6 (RFC 8200) with its extension headers, and what they carry.
 
 use super::rest::{Rest, be16};
-use super::{Addresses, Found, Stop, Walk, tunnels};
+use super::{Addresses, Stop, Walk, tunnels};
 
 /// Most IPv6 extension headers that are followed.
 const MAX_EXTENSIONS: u8 = 16;
@@ -25,7 +25,7 @@ mod protocol {
 }
 
 /// What the headers of a fragment say.
-struct Fragment {
+struct FragmentHeader {
     /// Identification; IPv4 tells datagrams apart by protocol too.
     id: u64,
     protocol: u8,
@@ -34,7 +34,7 @@ struct Fragment {
 
 impl Walk {
     #[inline]
-    pub fn ipv4(&mut self, mut rest: Rest<'_>) -> Result<Found, Stop> {
+    pub fn ipv4(&mut self, mut rest: Rest<'_>) -> Result<u32, Stop> {
         const MORE_FRAGMENTS: u16 = 0x2000;
         const OFFSET: u16 = 0x1fff;
         let header = rest.take::<20>()?;
@@ -62,11 +62,11 @@ impl Walk {
             return self.upper(addresses, protocol, rest);
         }
         let id = u64::from(be16(id_high, id_low)) | u64::from(protocol) << 32;
-        self.fragment(addresses, Fragment { id, protocol, is_first: fragment & OFFSET == 0 }, rest)
+        self.fragment(addresses, FragmentHeader { id, protocol, is_first: fragment & OFFSET == 0 }, rest)
     }
 
     #[inline]
-    pub fn ipv6(&mut self, mut rest: Rest<'_>) -> Result<Found, Stop> {
+    pub fn ipv6(&mut self, mut rest: Rest<'_>) -> Result<u32, Stop> {
         let header = rest.take::<40>()?;
         if header[0] >> 4 != 6 {
             return Err(Stop::Undecodable);
@@ -88,7 +88,7 @@ impl Walk {
     }
 
     #[inline(never)]
-    fn extensions(&mut self, addresses: Addresses, mut next: u8, mut rest: Rest<'_>) -> Result<Found, Stop> {
+    fn extensions(&mut self, addresses: Addresses, mut next: u8, mut rest: Rest<'_>) -> Result<u32, Stop> {
         for _ in 0..MAX_EXTENSIONS {
             match next {
                 protocol::HOP_BY_HOP => {
@@ -112,7 +112,7 @@ impl Walk {
                         let is_first = offset & 0xfff8 == 0;
                         return self.fragment(
                             addresses,
-                            Fragment { id, protocol: following, is_first },
+                            FragmentHeader { id, protocol: following, is_first },
                             rest,
                         );
                     }
@@ -126,13 +126,19 @@ impl Walk {
 
     /// The first fragment leads to the flow; a later one is known by its datagram alone.
     #[inline(never)]
-    fn fragment(&mut self, addresses: Addresses, fragment: Fragment, rest: Rest<'_>) -> Result<Found, Stop> {
+    fn fragment(
+        &mut self,
+        addresses: Addresses,
+        fragment: FragmentHeader,
+        rest: Rest<'_>,
+    ) -> Result<u32, Stop> {
         let datagram = addresses.datagram(fragment.id, self.vlan, self.tunnel);
+        let found = self.fragment.get_or_insert_default();
         if !fragment.is_first {
-            let hash = addresses.flow_hash(self.seed, 0, 0, fragment.protocol);
-            return Ok(Found { hash, follows: Some(datagram) });
+            found.follows = Some(datagram);
+            return Ok(addresses.flow_hash(self.seed, 0, 0, fragment.protocol));
         }
-        if let Some(free) = self.leads.iter_mut().find(|lead| lead.is_none()) {
+        if let Some(free) = found.leads.iter_mut().find(|lead| lead.is_none()) {
             *free = Some(datagram);
         }
         self.partial = true;
@@ -145,7 +151,7 @@ impl Walk {
 
     /// What follows the IP header and its extensions.
     #[inline(always)]
-    fn upper(&mut self, addresses: Addresses, protocol: u8, mut rest: Rest<'_>) -> Result<Found, Stop> {
+    fn upper(&mut self, addresses: Addresses, protocol: u8, mut rest: Rest<'_>) -> Result<u32, Stop> {
         let (src_port, dst_port) = match protocol {
             protocol::TCP => self.tcp(rest)?,
             protocol::UDP => {
@@ -159,12 +165,12 @@ impl Walk {
             }
             _ => return self.other(addresses, protocol, rest),
         };
-        Ok(Found { hash: addresses.flow_hash(self.seed, src_port, dst_port, protocol), follows: None })
+        Ok(addresses.flow_hash(self.seed, src_port, dst_port, protocol))
     }
 
     /// Protocols other than TCP and UDP.
     #[inline(never)]
-    fn other(&mut self, addresses: Addresses, protocol: u8, mut rest: Rest<'_>) -> Result<Found, Stop> {
+    fn other(&mut self, addresses: Addresses, protocol: u8, mut rest: Rest<'_>) -> Result<u32, Stop> {
         let (src_port, dst_port) = match protocol {
             protocol::ICMP => echo_id(&mut rest, [0, 8])?,
             protocol::ICMPV6 => echo_id(&mut rest, [128, 129])?,
@@ -180,7 +186,7 @@ impl Walk {
                 (0, 0)
             }
         };
-        Ok(Found { hash: addresses.flow_hash(self.seed, src_port, dst_port, protocol), follows: None })
+        Ok(addresses.flow_hash(self.seed, src_port, dst_port, protocol))
     }
 
     /// RFC 9293 section 3.1.

@@ -3,7 +3,7 @@
 use wirespan_frame::LinkType;
 
 use super::rest::{Rest, be16};
-use super::{Found, Stop, Walk};
+use super::{Stop, Walk};
 
 /// Most tags (VLAN, MPLS, PPPoE, LLC) in a row that are followed.
 pub(super) const MAX_TAGS: u8 = 16;
@@ -48,7 +48,7 @@ fn looks_like_ethernet(data: &[u8]) -> bool {
 
 impl Walk {
     #[inline]
-    pub fn link(&mut self, link: LinkType, mut rest: Rest<'_>) -> Result<Found, Stop> {
+    pub fn link(&mut self, link: LinkType, mut rest: Rest<'_>) -> Result<u32, Stop> {
         match link {
             LinkType::Ethernet => self.ethernet(rest),
             LinkType::RawIp => self.ip(rest),
@@ -74,7 +74,7 @@ impl Walk {
     }
 
     #[inline]
-    fn ethernet(&mut self, mut rest: Rest<'_>) -> Result<Found, Stop> {
+    fn ethernet(&mut self, mut rest: Rest<'_>) -> Result<u32, Stop> {
         let header = rest.take::<14>()?;
         match be16(header[12], header[13]) {
             ethertype::IPV4 => self.ipv4(rest),
@@ -84,13 +84,13 @@ impl Walk {
     }
 
     /// An Ethernet frame inside another: its tags replace those of the outer frame.
-    pub fn inner_ethernet(&mut self, rest: Rest<'_>) -> Result<Found, Stop> {
+    pub fn inner_ethernet(&mut self, rest: Rest<'_>) -> Result<u32, Stop> {
         self.depth = self.depth.checked_sub(1).ok_or(Stop::Dropped)?;
         self.vlan = 0;
         self.ethernet(rest)
     }
 
-    fn cooked(&mut self, arphrd: u16, protocol: u16, rest: Rest<'_>) -> Result<Found, Stop> {
+    fn cooked(&mut self, arphrd: u16, protocol: u16, rest: Rest<'_>) -> Result<u32, Stop> {
         const ARPHRD_NETLINK: u16 = 824;
         const PROTOCOL_802_2: u16 = 0x0004;
         match protocol {
@@ -101,7 +101,7 @@ impl Walk {
     }
 
     /// Address families as the BSDs, Darwin and Linux number them.
-    fn loopback(&mut self, family: u32, rest: Rest<'_>) -> Result<Found, Stop> {
+    fn loopback(&mut self, family: u32, rest: Rest<'_>) -> Result<u32, Stop> {
         match family {
             2 => self.ipv4(rest),
             10 | 24 | 28 | 30 => self.ipv6(rest),
@@ -110,7 +110,7 @@ impl Walk {
     }
 
     /// IPv4 or IPv6, told by the version nibble.
-    pub fn ip(&mut self, rest: Rest<'_>) -> Result<Found, Stop> {
+    pub fn ip(&mut self, rest: Rest<'_>) -> Result<u32, Stop> {
         match rest.first()? >> 4 {
             4 => self.ipv4(rest),
             6 => self.ipv6(rest),
@@ -120,7 +120,7 @@ impl Walk {
 
     /// What an EtherType says; `tags` is how many more tags may follow.
     #[inline(never)]
-    pub fn ethertype(&mut self, ethertype: u16, mut rest: Rest<'_>, tags: u8) -> Result<Found, Stop> {
+    pub fn ethertype(&mut self, ethertype: u16, mut rest: Rest<'_>, tags: u8) -> Result<u32, Stop> {
         let tags = tags.checked_sub(1).ok_or(Stop::Dropped)?;
         match ethertype {
             ethertype::IPV4 => self.ipv4(rest),
@@ -157,7 +157,7 @@ impl Walk {
     }
 
     /// MPLS label stack (RFC 3032): IP by the nibble, else a pseudowire (RFC 4448).
-    fn mpls(&mut self, mut rest: Rest<'_>) -> Result<Found, Stop> {
+    fn mpls(&mut self, mut rest: Rest<'_>) -> Result<u32, Stop> {
         const BOTTOM_OF_STACK: u8 = 0x01;
         let mut labels = 0;
         while rest.take::<4>()?[2] & BOTTOM_OF_STACK == 0 {
@@ -181,7 +181,7 @@ impl Walk {
     }
 
     /// PPPoE session (RFC 2516).
-    fn pppoe(&mut self, mut rest: Rest<'_>) -> Result<Found, Stop> {
+    fn pppoe(&mut self, mut rest: Rest<'_>) -> Result<u32, Stop> {
         let &[version_type, code, _, _, len_high, len_low] = rest.take::<6>()?;
         if version_type != 0x11 || code != 0 {
             return Err(Stop::Undecodable);
@@ -197,7 +197,7 @@ impl Walk {
     }
 
     /// IEEE 802.2 LLC, with SNAP (RFC 1042).
-    fn llc(&mut self, mut rest: Rest<'_>, tags: u8) -> Result<Found, Stop> {
+    fn llc(&mut self, mut rest: Rest<'_>, tags: u8) -> Result<u32, Stop> {
         const SNAP: u8 = 0xaa;
         const IP: u8 = 0x06;
         const SPANNING_TREE: u8 = 0x42;

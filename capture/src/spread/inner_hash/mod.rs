@@ -29,6 +29,13 @@ pub struct InnerHash {
     pub hash: u32,
     /// False when the frame has no such packet.
     pub is_flow: bool,
+    /// Present when a packet in the frame is an IP fragment.
+    pub fragment: Option<Fragment>,
+}
+
+/// Which frames a frame with a fragment belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fragment {
     /// The frame is a later fragment of this datagram and belongs where the first fragment does.
     pub follows: Option<u64>,
     /// The frame is the first fragment of these datagrams (one in the other), whose later fragments belong where it does.
@@ -46,13 +53,11 @@ pub fn inner_hash(frame: &Frame<'_>, seed: u64) -> InnerHash {
         vlan: frame.hints.vlan_tci.map_or(0, link::vlan_id),
         tunnel: 0,
         partial: false,
-        leads: [None; MAX_LEADS],
+        fragment: None,
     };
     let rest = Rest::new(frame.data, frame.wire_len as usize);
-    match walk.link(frame.link, rest) {
-        Ok(Found { hash, follows }) => InnerHash { hash, is_flow: true, follows, leads: walk.leads },
-        Err(_) => InnerHash { leads: walk.leads, ..InnerHash::default() },
-    }
+    let hash = walk.link(frame.link, rest).ok();
+    InnerHash { hash: hash.unwrap_or_default(), is_flow: hash.is_some(), fragment: walk.fragment }
 }
 
 /// Why a walk ends without a flow.
@@ -61,12 +66,6 @@ enum Stop {
     Undecodable,
     /// Decoding drops the frame: it belongs nowhere.
     Dropped,
-}
-
-/// Where a walk ended.
-struct Found {
-    hash: u32,
-    follows: Option<u64>,
 }
 
 /// What the headers so far have told.
@@ -80,7 +79,7 @@ struct Walk {
     tunnel: u64,
     /// In the first fragment of a datagram: what lies behind its end is only missing here.
     partial: bool,
-    leads: [Option<u64>; MAX_LEADS],
+    fragment: Option<Fragment>,
 }
 
 /// Addresses of a packet; IPv4 in the low 32 bits.

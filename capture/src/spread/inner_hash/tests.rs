@@ -118,13 +118,14 @@ fn fragments_name_their_datagram() {
     let whole = of(0, 0, &udp(1000, 53, b"whole"));
     let first = of(77, 0x2000, &udp(1000, 53, b"12345678"));
     let last = of(77, 2, b"rest");
-    assert_eq!((first.hash, first.follows), (whole.hash, None));
-    assert_eq!((whole.leads, first.leads), ([None; 2], [last.follows, None]));
-    assert!(last.follows.is_some() && last.hash != first.hash);
-    assert_ne!(of(78, 2, b"rest").follows, last.follows);
+    let follows = |hash: InnerHash| hash.fragment.unwrap().follows;
+    assert_eq!((first.hash, whole.fragment), (whole.hash, None));
+    assert_eq!(first.fragment, Some(Fragment { follows: None, leads: [follows(last), None] }));
+    assert!(follows(last).is_some() && last.hash != first.hash);
+    assert_ne!(follows(of(78, 2, b"rest")), follows(last));
     let (back, other) = (ipv4(b, a, 17, 77, 2, b"rest"), ipv4(a, b, 6, 77, 2, b"rest"));
     for not_the_same in [back, other] {
-        assert_ne!(hash_of(LinkType::RawIp, &not_the_same).follows, last.follows);
+        assert_ne!(follows(hash_of(LinkType::RawIp, &not_the_same)), follows(last));
     }
 }
 

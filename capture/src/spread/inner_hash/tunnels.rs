@@ -3,7 +3,7 @@
 
 use super::link::{MAX_TAGS, ethertype};
 use super::rest::{Rest, be16};
-use super::{Found, Stop, Walk};
+use super::{Stop, Walk};
 
 /// Most extension headers of GTP-U that are followed.
 const MAX_GTP_EXTENSIONS: usize = 8;
@@ -56,7 +56,7 @@ pub(super) fn over_ip(protocol: u8) -> Option<Tunnel> {
 impl Walk {
     /// The packet inside; `None` where the outer packet is all that can be told.
     #[inline(never)]
-    pub fn enter(&mut self, tunnel: Tunnel, mut rest: Rest<'_>) -> Option<Result<Found, Stop>> {
+    pub fn enter(&mut self, tunnel: Tunnel, mut rest: Rest<'_>) -> Option<Result<u32, Stop>> {
         let (inside, id) = open(tunnel, &mut rest).ok()?;
         let (vlan, outer, depth, partial) = (self.vlan, self.tunnel, self.depth, self.partial);
         self.tunnel = u64::from(id) | (tunnel as u64 + 1) << 32;
@@ -69,7 +69,7 @@ impl Walk {
         }
     }
 
-    fn inside(&mut self, inside: Inside, rest: Rest<'_>) -> Result<Found, Stop> {
+    fn inside(&mut self, inside: Inside, rest: Rest<'_>) -> Result<u32, Stop> {
         if let Inside::Ethernet = inside {
             return self.inner_ethernet(rest);
         }
