@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`worker`] | the way of a batch through the modules below |
 //! | [`decode`] | from a frame to its innermost [`packet::Packet`]: links, IP, fragments, tunnels |
+//! | `pending` | times that pass between packets |
 //! | [`tap`] | the named places where traffic is mirrored, and which one a frame came from |
 //! | [`dedup`] | packets that a mirror delivered twice |
 //! | [`filter`] | which packets are wanted |
@@ -20,6 +21,7 @@ pub mod filter;
 pub mod flow;
 pub mod overload;
 pub mod packet;
+mod pending;
 pub mod tap;
 pub mod worker;
 

@@ -5,6 +5,7 @@ use crate::filter::Filter;
 use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink, ShuntPolicy};
 use crate::overload::{Overload, OverloadConfig, OverloadStats};
 use crate::packet::Packet;
+use crate::pending::Pending;
 use smallvec::SmallVec;
 use wirespan_frame::{Batch, Filter as Wanted, Mark, Shunt, prefetch};
 use wirespan_l7::Engine;
@@ -143,12 +144,12 @@ impl Worker {
     /// Takes a batch of frames.
     pub fn batch(&mut self, batch: Batch<'_>, sink: &mut dyn RecordSink) {
         let mut stage = Stage::default();
-        let mut marks = batch.marks().iter().peekable();
+        let mut pending = Pending::new(batch.marks());
         let mut ahead = batch.frames();
         ahead.nth(FRAMES_AHEAD - 1);
         for (index, frame) in batch.frames().enumerate() {
-            while let Some(mark) = marks.next_if(|mark| mark.before <= index) {
-                stage.marks.push(Mark { before: stage.packets.len(), ..*mark });
+            while let Some(mark) = pending.due(index) {
+                stage.marks.push(Mark { before: stage.packets.len(), ..mark });
             }
             if let Some(frame) = ahead.next() {
                 prefetch(frame.data.as_ptr());
@@ -182,7 +183,9 @@ impl Worker {
                 stage.hand_on(&mut self.flows, sink);
             }
         }
-        stage.marks.extend(marks.map(|mark| Mark { before: stage.packets.len(), ..*mark }));
+        while let Some(mark) = pending.due(usize::MAX) {
+            stage.marks.push(Mark { before: stage.packets.len(), ..mark });
+        }
         stage.hand_on(&mut self.flows, sink);
         self.count_lost_fragments();
     }

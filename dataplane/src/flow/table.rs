@@ -15,6 +15,7 @@ use super::slab::{NONE, Slab};
 use super::timers::{Link, Links, TimerWheel};
 use super::{FlowConfig, FlowMemory, FlowStats, RecordSink, ShedPayload, Shedding, ShuntPolicy};
 use crate::packet::{Packet, flags};
+use crate::pending::Pending;
 use std::ops::Range;
 use wirespan_frame::{Mark, Shunt};
 use wirespan_l7::{Engine, Side};
@@ -175,7 +176,7 @@ impl FlowTable {
 
     /// Takes packets in the order they came, and the times that pass between them.
     pub fn packets(&mut self, packets: &[Packet<'_>], marks: &[Mark], sink: &mut dyn RecordSink) {
-        let mut marks = marks.iter().peekable();
+        let mut pending = Pending::new(marks);
         let mut keyed = std::mem::take(&mut self.keyed);
         keyed.clear();
         let len = packets.len();
@@ -185,13 +186,15 @@ impl FlowTable {
             let taken = group(at, 2, len);
             let at = taken.start;
             for (index, (packet, keyed)) in packets[taken.clone()].iter().zip(&keyed[taken]).enumerate() {
-                while let Some(mark) = marks.next_if(|mark| mark.before <= at + index) {
+                while let Some(mark) = pending.due(at + index) {
                     self.advance(mark.ns, sink);
                 }
                 self.take(packet, keyed, sink);
             }
         }
-        marks.for_each(|mark| self.advance(mark.ns, sink));
+        while let Some(mark) = pending.due(usize::MAX) {
+            self.advance(mark.ns, sink);
+        }
         self.keyed = keyed;
     }
 
