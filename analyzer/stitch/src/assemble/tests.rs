@@ -302,6 +302,60 @@ proptest! {
         }
     }
 
+    /// Several hosts call one server, each with a clock of its own, and the ways there and back take different times: after
+    /// the correction every point is inside the one before it, and no clock is further off than the exchanges leave open.
+    #[test]
+    fn clocks_of_many_hosts_are_corrected(
+        seed: u64,
+        ahead_us in prop::collection::vec(-900_000i64..900_000, 2..7),
+        exchanges in 1u64..20,
+    ) {
+        let mut random = Random(seed);
+        let server_host = ahead_us.len() as u32;
+        let mut rows = Vec::new();
+        // What the exchanges leave open between each host and the server's: the least time of each way.
+        let mut least = vec![(i64::MAX, i64::MAX); ahead_us.len()];
+        let ahead = |mut row: SpanRow, by_us: i64| {
+            row.start_ns = row.start_ns.saturating_add_signed(by_us * 1000);
+            row.end_ns = row.end_ns.saturating_add_signed(by_us * 1000);
+            row
+        };
+        for (host, &by_us) in ahead_us.iter().enumerate() {
+            for _ in 0..exchanges {
+                let id = rows.len() as u64 + 1;
+                let from_us = 1_000_000 + random.below(1_000_000);
+                let exchange = Exchange {
+                    client: endpoint(host as u8, 1, 1024 + id as u16),
+                    server: endpoint(99, 1, 80),
+                    from_us,
+                    to_us: from_us + 10_000,
+                    seq: random.next() as u32,
+                    path: "/",
+                };
+                let (there, back) = (1 + random.below(500), 1 + random.below(4000));
+                let asked = exchange.process(id, ClientProcess, 0, &process(host as u32, "client"), 0);
+                let answered = exchange.process(id + 1, ServerProcess, 0, &process(99, "server"), 0);
+                let answered =
+                    Span { start_ns: asked.start_ns + there * 1000, end_ns: asked.end_ns - back * 1000, ..answered };
+                rows.push(ahead(row(&asked, host as u32), by_us));
+                rows.push(row(&answered, server_host));
+                let (known_there, known_back) = least[host];
+                least[host] = (known_there.min(there as i64), known_back.min(back as i64));
+            }
+        }
+        let answer = assemble(rows, 1, None);
+        prop_assert_eq!(answer.paths.len() as u64, exchanges * ahead_us.len() as u64);
+        for hop in answer.paths.iter().flat_map(|path| &path.hops) {
+            prop_assert!(hop.request_us >= 0 && hop.response_us >= Some(0), "{:?}", hop);
+        }
+        let of_server = answer.spans.iter().find(|s| s.row.agent_id == server_host).unwrap().clock_shift_us;
+        for (host, (&by_us, &(there, back))) in ahead_us.iter().zip(&least).enumerate() {
+            let of_host = answer.spans.iter().find(|s| s.row.agent_id == host as u32).unwrap().clock_shift_us;
+            let error = of_host + by_us - of_server;
+            prop_assert!((-back..=there).contains(&error), "{error} is not in -{back}..{there}");
+        }
+    }
+
     /// Rows that say anything at all are no trap.
     #[test]
     fn hostile_rows_are_survived(seed: u64, count in 0usize..60) {
