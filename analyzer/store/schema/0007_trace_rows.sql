@@ -1,5 +1,5 @@
 -- Rows of traces in one piece: a trace is read with all columns of each row, and then one column is read many times faster
--- than sixty; it is also cheaper to write. `row` is what formatRow('RowBinary') makes of a row of l7_log, its columns in the order
+-- than sixty. `row` is what formatRow('RowBinary') makes of a row of l7_log, its columns in the order
 -- below; the other columns are for finding it and for lists of traces. All of it comes from l7_log, so it is made anew.
 DROP VIEW IF EXISTS trace_log_mv;
 
