@@ -141,17 +141,27 @@ pub(crate) fn drive_receive(fd: BorrowedFd<'_>) -> io::Result<()> {
             ptr::null_mut(),
         )
     };
-    let result = if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
-    match result {
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::EINTR | libc::ENETDOWN | libc::ENXIO)
-            ) =>
-        {
+    driven(result)
+}
+
+/// Lets the kernel send what was given to the socket's ring; in copy mode some of it, up to a limit of the kernel's own.
+pub(crate) fn drive_transmit(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    let result = unsafe { libc::sendto(fd.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
+    driven(result)
+}
+
+/// What only says that the kernel could not do all, or that polling will tell, is no error.
+fn driven(result: isize) -> io::Result<()> {
+    if result >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::EINTR | libc::ENETDOWN | libc::ENXIO) => {
             Ok(())
         }
-        other => other,
+        _ => Err(error),
     }
 }
 

@@ -4,6 +4,9 @@ use crate::measure::{Measurement, OneCore, Output};
 use crate::namespace::{VethPair, in_namespace};
 use crate::traffic::TrafficArgs;
 use crate::traffic::sender::Sender;
+use crate::traffic::socket::SocketSender;
+use anyhow::ensure;
+use clap::ValueEnum;
 use std::path::PathBuf;
 use std::time::Duration;
 use wirespan_bpf::generate::Verdict;
@@ -17,6 +20,10 @@ pub struct GenerateArgs {
     /// Send out of this interface; unless told, into a veth pair of its own, as fast as it goes
     #[arg(short, long, value_name = "IF")]
     pub interface: Option<String>,
+
+    /// How frames are made and sent
+    #[arg(long, value_enum, default_value_t = Way::Xdp, conflicts_with = "out")]
+    pub way: Way,
 
     /// Frames per second; unless told, as fast as it goes (in a file: 1000000)
     #[arg(long, value_name = "N")]
@@ -35,10 +42,22 @@ pub struct GenerateArgs {
     pub packets: u64,
 }
 
+/// How frames come out of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// By an XDP program that the kernel runs on live frames (BPF_PROG_TEST_RUN); the driver has to take redirected frames
+    Xdp,
+    /// Through the transmit ring of an AF_XDP socket: zero-copy where the driver has it, else copied
+    AfXdp,
+}
+
 const FILE_RATE: f64 = 1e6;
 
 /// Runs the suite.
 pub fn run(args: &GenerateArgs, output: &mut Output) -> anyhow::Result<()> {
+    let positive = |number: f64| number > 0.0 && number.is_finite();
+    ensure!(args.rate.is_none_or(positive), "--rate is more than 0");
+    ensure!(positive(args.seconds), "--seconds is more than 0");
     if let Some(out) = &args.out {
         return args.traffic.write(args.packets, args.rate.unwrap_or(FILE_RATE), out);
     }
@@ -55,9 +74,15 @@ pub fn run(args: &GenerateArgs, output: &mut Output) -> anyhow::Result<()> {
 fn send(args: &GenerateArgs, interface: &str, output: &mut Output) -> anyhow::Result<()> {
     let rate = args.rate.unwrap_or(f64::INFINITY);
     let _core = OneCore::first()?;
-    let mut sender = Sender::new(&args.traffic, interface, args.rate.unwrap_or(FILE_RATE))?;
-    let trial = sender.send(rate, Duration::from_secs_f64(args.seconds))?;
-    let variant = format!("XDP, {}", args.traffic.name());
+    let (new_rate, time) = (args.rate.unwrap_or(FILE_RATE), Duration::from_secs_f64(args.seconds));
+    let (way, trial) = match args.way {
+        Way::Xdp => ("XDP".to_owned(), Sender::new(&args.traffic, interface, new_rate)?.send(rate, time)?),
+        Way::AfXdp => {
+            let mut sender = SocketSender::new(&args.traffic, interface, new_rate)?;
+            (format!("AF_XDP {}", sender.way()), sender.send(rate, time)?)
+        }
+    };
+    let variant = format!("{way}, {}", args.traffic.name());
     let gigabits = trial.rate * trial.sent.bytes as f64 * 8.0 / trial.sent.frames.max(1) as f64 / 1e9;
     output.push(Measurement::limit("gen", &variant, trial.rate, "packets/s"))?;
     output.push(Measurement::limit("gen", &variant, gigabits, "Gbit/s"))

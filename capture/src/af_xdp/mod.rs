@@ -13,6 +13,7 @@
 //! - `ring`: the rings between the socket and the kernel
 //! - `spare`: frames that came in parts
 //! - `busy_poll`: receiving without interrupts
+//! - `transmit`: sending, for what makes traffic
 //! - `clock`: from the XDP program's clock to the time of day
 
 mod busy_poll;
@@ -21,6 +22,7 @@ mod open;
 mod ring;
 mod socket;
 mod spare;
+mod transmit;
 
 use std::fmt;
 use std::mem::offset_of;
@@ -40,6 +42,7 @@ use clock::{Clock, NicClock};
 use open::Attachment;
 use socket::Socket;
 use spare::Spares;
+pub use transmit::Transmitter;
 
 /// Most frames of one batch.
 const BATCH_FRAMES: usize = 256;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::sys::{Mapping, Plain};
 
-/// A ring of `T`; the number of entries is a power of two.
+/// A ring of `T` that is either taken from or given to; the number of entries is a power of two.
 pub(super) struct Ring<T> {
     producer: NonNull<AtomicU32>,
     consumer: NonNull<AtomicU32>,
@@ -67,9 +67,7 @@ impl<T: Plain> Ring<T> {
         // SAFETY: the masked index lies in the ring, and the ring in the mapping.
         unsafe { self.first.add((index & (self.entries - 1)) as usize) }
     }
-}
 
-impl Ring<libc::xdp_desc> {
     /// Entries that the kernel has produced in all, modulo 2^32.
     pub fn produced(&self) -> u32 {
         self.producer().load(Ordering::Acquire)
@@ -82,7 +80,7 @@ impl Ring<libc::xdp_desc> {
     }
 
     /// The entry that is `ahead` of the next one: one of those that are ready.
-    pub fn peek(&self, ahead: u32) -> libc::xdp_desc {
+    pub fn peek(&self, ahead: u32) -> T {
         // SAFETY: the kernel wrote it before it moved the producer, and leaves it until we move the consumer; and any bytes
         // are an entry.
         unsafe { self.place(self.next.wrapping_add(ahead)).read() }
@@ -93,12 +91,10 @@ impl Ring<libc::xdp_desc> {
         self.next = self.next.wrapping_add(entries);
         self.consumer().store(self.next, Ordering::Release);
     }
-}
 
-impl Ring<u64> {
     /// Gives entries to the kernel. The ring is as long as there are frames, so only one that is given twice finds no
     /// room; it is left out.
-    pub fn give(&mut self, entries: impl Iterator<Item = u64>) {
+    pub fn give(&mut self, entries: impl Iterator<Item = T>) {
         let full = self.consumer().load(Ordering::Acquire).wrapping_add(self.entries);
         for value in entries {
             if self.next == full {

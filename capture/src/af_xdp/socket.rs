@@ -28,6 +28,41 @@ pub(super) struct Socket {
     fd: OwnedFd,
 }
 
+/// A socket with its memory and its rings, before it is bound.
+pub(super) struct Unbound {
+    pub fd: OwnedFd,
+    pub memory: Mapping,
+    pub pages: Pages,
+    pub offsets: libc::xdp_mmap_offsets,
+}
+
+impl Unbound {
+    /// `ring` is the one of the direction: XDP_RX_RING or XDP_TX_RING. Those of the memory go with either.
+    pub fn new(
+        interface: &Interface,
+        frames: u32,
+        huge_pages: bool,
+        ring: libc::c_int,
+    ) -> Result<Self, CaptureError> {
+        let error = |action| move |source| CaptureError::system(action, &interface.name, source);
+        let fd = sys::socket(libc::AF_XDP, libc::SOCK_RAW).map_err(|source| match source.raw_os_error() {
+            Some(libc::EAFNOSUPPORT) => CaptureError::NoAfXdp,
+            _ => error("open an AF_XDP socket")(source),
+        })?;
+        let socket = fd.as_fd();
+        let (memory, pages) = allocate(interface, frames, huge_pages)
+            .map_err(error("get memory for the frames (fewer frames may fit)"))?;
+        register(socket, &memory, frames)
+            .map_err(error("register memory for frames (needs cap_ipc_lock or a larger `ulimit -l`)"))?;
+        for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, ring] {
+            sys::set_option(socket, libc::SOL_XDP, ring, &frames).map_err(error("make the rings"))?;
+        }
+        let offsets = sys::get_option(socket, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)
+            .map_err(error("find the rings"))?;
+        Ok(Self { fd, memory, pages, offsets })
+    }
+}
+
 /// What the driver agreed to.
 #[derive(Clone, Debug)]
 pub(super) struct Bound {
@@ -47,21 +82,10 @@ impl Socket {
         try_zero_copy: bool,
     ) -> Result<Self, CaptureError> {
         let error = |action| move |source| CaptureError::system(action, &interface.name, source);
-        let fd = sys::socket(libc::AF_XDP, libc::SOCK_RAW).map_err(|source| match source.raw_os_error() {
-            Some(libc::EAFNOSUPPORT) => CaptureError::NoAfXdp,
-            _ => error("open an AF_XDP socket")(source),
-        })?;
-        let socket = fd.as_fd();
         let frames = options.frames();
-        let (memory, pages) = allocate(interface, frames, options.huge_pages)
-            .map_err(error("get memory for the frames (fewer frames may fit)"))?;
-        register(socket, &memory, frames)
-            .map_err(error("register memory for frames (needs cap_ipc_lock or a larger `ulimit -l`)"))?;
-        for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING] {
-            sys::set_option(socket, libc::SOL_XDP, ring, &frames).map_err(error("make the rings"))?;
-        }
-        let offsets: libc::xdp_mmap_offsets = sys::get_option(socket, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)
-            .map_err(error("find the rings"))?;
+        let Unbound { fd, memory, pages, offsets } =
+            Unbound::new(interface, frames, options.huge_pages, libc::XDP_RX_RING)?;
+        let socket = fd.as_fd();
         let fill_offset = libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t;
         let mut fill = Ring::map(socket, fill_offset, offsets.fr, frames).map_err(error("map the rings"))?;
         let rx =
@@ -99,7 +123,7 @@ fn register(socket: BorrowedFd<'_>, memory: &Mapping, frames: u32) -> io::Result
 }
 
 /// Binds the best way that the driver takes.
-fn bind(
+pub(super) fn bind(
     socket: BorrowedFd<'_>,
     interface: &Interface,
     queue: u32,

@@ -53,6 +53,13 @@ struct Slot {
     frames: u32,
 }
 
+impl Slot {
+    /// Which of the [`KINDS`] comes next.
+    fn kind(self) -> usize {
+        (if self.frames < 3 { self.frames } else { 4 - self.frames % 2 }) as usize
+    }
+}
+
 impl Connections {
     /// Connections of this shape, sent out of the interface of this index.
     pub fn new(shape: Shape, ifindex: u32) -> anyhow::Result<Self> {
@@ -90,15 +97,35 @@ impl Connections {
         (&self.settings, &self.templates)
     }
 
-    /// Writes the next frame. True when it comes from the server.
+    /// Gives the next frame. True when it comes from the server.
     pub fn next(&mut self, frame: &mut Vec<u8>) -> bool {
-        let Slot { flow, frames } = self.visit();
-        let kind = if frames < 3 { frames } else { 4 - frames % 2 } as usize;
-        let template = &self.templates[kind];
+        let slot = self.visit();
         frame.clear();
-        frame.extend_from_slice(&template.bytes[..template.len as usize]);
+        frame.extend_from_slice(self.template(slot));
+        self.finish(slot, frame)
+    }
+
+    /// Writes the next frame where there is room for the longest, and gives its length.
+    pub fn write(&mut self, to: &mut [u8]) -> usize {
+        let slot = self.visit();
+        let template = self.template(slot);
+        let frame = &mut to[..template.len()];
+        frame.copy_from_slice(template);
+        self.finish(slot, frame);
+        frame.len()
+    }
+
+    /// The frame that is due, without what differs from flow to flow.
+    fn template(&self, slot: Slot) -> &[u8] {
+        let Template { len, bytes, .. } = &self.templates[slot.kind()];
+        &bytes[..*len as usize]
+    }
+
+    /// Makes it the flow's. True when it comes from the server.
+    fn finish(&self, slot: Slot, frame: &mut [u8]) -> bool {
+        let kind = slot.kind();
         let from_server = kind == 1 || kind == 4;
-        address(frame, &self.settings, template, flow, frames, from_server);
+        address(frame, &self.settings, &self.templates[kind], slot, from_server);
         from_server
     }
 
@@ -226,8 +253,7 @@ fn address(
     frame: &mut [u8],
     settings: &Settings,
     template: &Template,
-    flow: u32,
-    frames: u32,
+    Slot { flow, frames }: Slot,
     from_server: bool,
 ) {
     let mixed = flow.wrapping_mul(0x9e37_79b1);

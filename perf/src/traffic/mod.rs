@@ -1,10 +1,12 @@
 //! The traffic that measurements are made with: made-up connections, or a capture over and over.
 //!
 //! - [`connections`]: the connections, frame by frame
-//! - [`sender`]: sends traffic out of an interface at a rate
+//! - [`sender`]: sends traffic out of an interface at a rate, from the kernel
+//! - [`socket`]: the same through an AF_XDP socket
 
 pub mod connections;
 pub mod sender;
+pub mod socket;
 
 use crate::capture::{START_NS, Template, address_places};
 use anyhow::{Context, bail};
@@ -118,6 +120,14 @@ impl TrafficArgs {
         Ok(Generator::flows(settings, templates)?)
     }
 
+    /// The same traffic, made here.
+    pub fn frames(&self, rate: f64) -> anyhow::Result<Frames> {
+        Ok(match &self.input {
+            Some(input) => Frames::Repeated { frames: recorded(input)?, at: 0, copy: 0 },
+            None => Frames::Connections(self.connections_at(rate, 0)?),
+        })
+    }
+
     /// Writes the first `packets` frames as a capture, as if `rate` had been sent in a second.
     pub fn write(&self, packets: u64, rate: f64, path: &Path) -> anyhow::Result<()> {
         if let Some(input) = &self.input {
@@ -137,6 +147,47 @@ impl TrafficArgs {
         }
         writer.finish().with_context(cannot)?;
         Ok(())
+    }
+}
+
+/// Frame after frame without end, the same as the programs in the kernel make.
+pub enum Frames {
+    /// Of connections.
+    Connections(Connections),
+    /// Of a capture.
+    Repeated {
+        /// One copy.
+        frames: Vec<Recorded>,
+        /// Which comes next.
+        at: usize,
+        /// Copies before this one, by which the addresses move.
+        copy: u16,
+    },
+}
+
+impl Frames {
+    /// Writes the next frame where there is room for [`FRAME_MAX`] bytes, and gives its length.
+    pub fn write(&mut self, to: &mut [u8]) -> usize {
+        match self {
+            Self::Connections(connections) => connections.write(to),
+            Self::Repeated { frames, at, copy } => {
+                if *at == frames.len() {
+                    *at = 0;
+                    *copy = copy.wrapping_add(1);
+                }
+                let Recorded { len, places, bytes } = &frames[*at];
+                *at += 1;
+                let frame = &mut to[..*len as usize];
+                frame.copy_from_slice(&bytes[..*len as usize]);
+                for place in places.iter().map(|place| usize::from(*place)).filter(|place| *place > 0) {
+                    let Some(octets) = frame.get_mut(place..place + 2) else { continue };
+                    for (octet, more) in octets.iter_mut().zip(copy.to_be_bytes()) {
+                        *octet = octet.wrapping_add(more);
+                    }
+                }
+                frame.len()
+            }
+        }
     }
 }
 
@@ -204,14 +255,24 @@ mod tests {
                 return eprintln!("skipped: {error}");
             }
         };
-        for copy in 0..3 {
-            for Recorded { len, places, bytes } in &frames[..3] {
+        let mut here = Frames::Repeated { frames: frames[..3].to_vec(), at: 0, copy: 0 };
+        let mut made = Vec::new();
+        for number in 0..9 {
+            let mut frame = vec![0; FRAME_MAX];
+            let len = here.write(&mut frame);
+            frame.truncate(len);
+            assert_eq!(generator.frame().unwrap(), frame, "frame {number}");
+            made.push(frame);
+        }
+        for (copy, numbers) in [(1, 3..6), (2, 6..9)] {
+            for number in numbers {
+                let Recorded { len, places, bytes } = &frames[number % 3];
                 let mut expected = bytes[..*len as usize].to_vec();
                 for place in places.iter().filter(|place| **place > 0) {
                     let octet = &mut expected[usize::from(*place) + 1];
                     *octet = octet.wrapping_add(copy);
                 }
-                assert_eq!(generator.frame().unwrap(), expected);
+                assert_eq!(made[number], expected);
             }
         }
     }

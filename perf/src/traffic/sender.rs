@@ -6,7 +6,7 @@ use std::time::Duration;
 use wirespan_bpf::generate::{Generator, Sent};
 
 /// Frames that are sent together, as a NIC hands them over together.
-const BURST: u32 = 32;
+pub const BURST: u32 = 32;
 /// Enough to know how long a run takes.
 const TRIAL_RUNS: u32 = 1 << 14;
 
