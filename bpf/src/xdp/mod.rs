@@ -136,7 +136,7 @@ impl Settings {
     }
 }
 
-/// `tunnel_ports` of `programs/parse.h`.
+/// `tunnel_ports` of `programs/parse_ip.h`.
 pub(crate) fn tunnel_port_bytes(tunnel_ports: &[(u16, UdpTunnel)]) -> Vec<u8> {
     let mut bytes: Vec<u8> = tunnel_ports
         .iter()
