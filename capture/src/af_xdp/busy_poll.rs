@@ -1,10 +1,9 @@
 //! Busy polling: the worker's own CPU runs the driver's receive path when the worker asks for frames, instead of interrupts
-//! running it when they like (Documentation/networking/napi.rst of the kernel).
+//! running it when they like (Documentation/networking/napi.rst of the kernel). That interrupts stay off as long as the
+//! worker asks often enough is a setting of the interface, which is not made here.
 
-use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 
 use crate::sys;
 
@@ -17,46 +16,6 @@ const JUDGED_FRAMES: u64 = 20_000;
 /// With an effect, frames appear while we ask for them, save after a pause of ours. So more than one in so many that appeared
 /// at other times were brought by somebody else.
 const UNASKED_SHARE: u64 = 20;
-
-/// A setting of an interface that is changed while it is captured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// The file in sysfs.
-    pub path: PathBuf,
-    /// What it was.
-    pub before: String,
-    /// What capturing needs.
-    pub wanted: String,
-}
-
-impl Setting {
-    pub(super) fn apply(&self) -> io::Result<()> {
-        fs::write(&self.path, &self.wanted)
-    }
-
-    /// Sets what was set before. For the rest of a process that was killed: only where the file still says what it had written.
-    pub fn restore(&self) -> io::Result<()> {
-        match fs::read_to_string(&self.path) {
-            Ok(now) if now.trim() == self.wanted => fs::write(&self.path, &self.before),
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// What busy polling of an interface changes of its settings: interrupts stay off as long as the worker asks often enough.
-pub fn settings(interface: &str) -> io::Result<Vec<Setting>> {
-    let mut changes = Vec::new();
-    for (name, wanted) in [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")] {
-        let path = PathBuf::from(format!("/sys/class/net/{interface}/{name}"));
-        let before = fs::read_to_string(&path)?.trim().to_owned();
-        if before != wanted {
-            changes.push(Setting { path, before, wanted: wanted.to_owned() });
-        }
-    }
-    Ok(changes)
-}
 
 /// Makes a socket one that is busy-polled.
 pub(super) fn prefer(socket: BorrowedFd<'_>) -> io::Result<()> {
@@ -127,21 +86,5 @@ mod tests {
         assert_eq!(judged(4, 96), Some(true));
         assert_eq!(judged(10, 90), Some(false));
         assert_eq!(judged(0, 99), None, "too few frames to judge");
-    }
-
-    #[test]
-    fn a_setting_is_restored_only_if_it_is_still_ours() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("gro_flush_timeout");
-        let setting = Setting { path: path.clone(), before: "0".into(), wanted: "200000".into() };
-        setting.restore().unwrap();
-        fs::write(&path, "0\n").unwrap();
-        setting.apply().unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "200000");
-        setting.restore().unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "0");
-        fs::write(&path, "5\n").unwrap();
-        setting.restore().unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "5\n");
     }
 }

@@ -8,7 +8,7 @@
 //! together. Needs CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF and CAP_IPC_LOCK. What a driver cannot do is done in the next
 //! best way, and said in [`PacketSource::notes`].
 //!
-//! - `open`: program, sockets and settings of an interface
+//! - `open`: program and sockets of an interface
 //! - `socket`: a socket, its memory and how it is set up
 //! - `ring`: the rings between the socket and the kernel
 //! - `spare`: frames that came in parts
@@ -37,7 +37,6 @@ use crate::interface::Interface;
 use crate::sys;
 use crate::{CaptureError, KeptBack, LendingSource, Loss, Note, PacketSource, Region, Shunt, SourceStats};
 use busy_poll::Effect;
-pub use busy_poll::{Setting, settings as busy_poll_settings};
 use clock::{Clock, NicClock};
 use open::Attachment;
 use socket::Socket;
@@ -71,7 +70,8 @@ pub struct Options {
     /// The first way to try; those below it follow.
     pub first_mode: Mode,
     /// The worker's CPU runs the driver's receive path. For NICs with more traffic than interrupts can bring: the
-    /// worker never sleeps then. Changes [`busy_poll_settings`] as long as the interface is captured.
+    /// worker never sleeps then. The interface's interrupts are to be held back meanwhile, which is a setting of the
+    /// NIC (`busy-poll` of wirespan-offload).
     pub busy_poll: bool,
     /// Lay the frames in huge pages.
     pub huge_pages: bool,

@@ -1,4 +1,4 @@
-//! Opening an interface: settings, program, and a socket for each queue.
+//! Opening an interface: the program, and a socket for each queue.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wirespan_bpf::xdp::{self, Counters, FilterMap, QUEUES_MAX, ShuntMap, XdpOptions, XdpProgram};
 use wirespan_frame::{Filter, LinkType};
 
-use super::busy_poll::{self, Effect, Setting};
+use super::busy_poll::{self, Effect};
 use super::clock::{Clock, NicClock};
 use super::socket::{Socket, umem_bytes};
 use super::spare::{SPARE_AREA_BYTES, Spares};
@@ -22,7 +22,6 @@ pub(super) struct Attachment {
     filter: Option<Mutex<FilterMap>>,
     /// The interface is promiscuous as long as this socket is open.
     _promiscuous: Option<OwnedFd>,
-    _settings: Changed,
 }
 
 impl Attachment {
@@ -46,19 +45,6 @@ impl Attachment {
     }
 }
 
-/// Settings that are set back on drop.
-#[derive(Default)]
-struct Changed(Vec<Setting>);
-
-impl Drop for Changed {
-    fn drop(&mut self) {
-        for setting in &self.0 {
-            // Nobody could do more about it here than the administrator.
-            let _ = setting.restore();
-        }
-    }
-}
-
 /// Opens all queues of an interface.
 pub(super) fn open(interface: &str, options: &Options) -> Result<Vec<AfXdp>, CaptureError> {
     let interface = Interface::find(interface)?;
@@ -66,8 +52,6 @@ pub(super) fn open(interface: &str, options: &Options) -> Result<Vec<AfXdp>, Cap
         return Err(CaptureError::NotEthernet { interface: interface.name });
     }
     let mut notes = Vec::new();
-    let settings =
-        if options.busy_poll { change_settings(&interface, &mut notes) } else { Changed::default() };
     // Drivers set their queues up anew for a program, so it comes before the sockets.
     let program_options =
         XdpOptions { generic: options.first_mode == Mode::Generic, ..options.program.clone() };
@@ -93,7 +77,7 @@ pub(super) fn open(interface: &str, options: &Options) -> Result<Vec<AfXdp>, Cap
     let mut seen = HashSet::new();
     notes.retain(|note| matches!(note, Note::Program(_)) || seen.insert(std::mem::discriminant(note)));
     let filter = program.take_filter().map(Mutex::new);
-    let attachment = Arc::new(Attachment { program, filter, _promiscuous: promiscuous, _settings: settings });
+    let attachment = Arc::new(Attachment { program, filter, _promiscuous: promiscuous });
     let source = |(queue, socket): (u32, Socket)| AfXdp {
         spares: Spares::new(umem_bytes(socket.frames)),
         socket,
@@ -111,22 +95,6 @@ pub(super) fn open(interface: &str, options: &Options) -> Result<Vec<AfXdp>, Cap
         options: options.clone(),
     };
     Ok((0..).zip(sockets).map(source).collect())
-}
-
-fn change_settings(interface: &Interface, notes: &mut Vec<Note>) -> Changed {
-    let mut changed = Changed::default();
-    let result = busy_poll::settings(&interface.name).and_then(|settings| {
-        settings.into_iter().try_for_each(|setting| {
-            setting.apply()?;
-            changed.0.push(setting);
-            Ok(())
-        })
-    });
-    if let Err(error) = result {
-        let reason = format!("napi_defer_hard_irqs and gro_flush_timeout: {error}");
-        notes.push(Note::NoBusyPoll { interface: interface.name.clone(), reason });
-    }
-    changed
 }
 
 /// What the driver and the machine did not give to a socket.
