@@ -2,7 +2,7 @@
 //!
 //! Without a NIC, the core that receives in the kernel also makes the frames, and shunting does not make that faster. So
 //! beside the loss-free rates there is what one core could receive: from the kernel's time per frame at full speed, less that
-//! when frames are dropped at once at the other end, and the worker's time in the analysis.
+//! when frames are dropped at once at the other end, and the worker's CPU time in the analysis.
 
 use crate::analysis::{Counts, Stage};
 use crate::live::{LiveArgs, search, with_receiver};
@@ -19,12 +19,17 @@ use wirespan_records::PerDirection;
 const BENCH: &str = "live/shunt";
 /// The best of these counts: other programs on the machine disturb.
 const ROUNDS: u32 = 3;
-const DELIVERED: Receiving = Receiving { backend: Backend::AfXdp, stage: Stage::L7, shunt: false };
+const DELIVERED: Receiving =
+    Receiving { backend: Backend::AfXdp, stage: Stage::L7, shunt: false, timed: true };
 const SHUNTED: Receiving = Receiving { shunt: true, ..DELIVERED };
 
 /// Runs the suite.
 pub fn run(args: &LiveArgs, output: &mut Output) -> anyhow::Result<()> {
     ensure!(args.traffic.input.is_none(), "--shunt goes with made-up traffic; leave out --input");
+    ensure!(
+        args.traffic.opaque,
+        "--shunt goes with --opaque: every request of HTTP is looked at, so its flows are never shunted"
+    );
     let name = |what: &str| format!("{what}, {}", args.traffic.name());
     let rate = |receiving| with_receiver(receiving, |board, interface| search(board, interface, args));
     let [(delivered, _), (shunted, _)] = [rate(DELIVERED)?, rate(SHUNTED)?];
@@ -60,7 +65,7 @@ fn received_ns(receiving: Receiving, args: &LiveArgs) -> anyhow::Result<f64> {
         Ok((kernel_ns, board.settled().received))
     };
     let ((kernel_ns, frames), received) = with_receiver(receiving, run)?;
-    Ok(kernel_ns + received.busy.as_nanos() as f64 / frames.max(1) as f64)
+    Ok(kernel_ns + received.busy_s * 1e9 / frames.max(1) as f64)
 }
 
 /// Nanoseconds of the sender's core per frame, at full speed.

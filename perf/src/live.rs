@@ -31,7 +31,7 @@ pub struct LiveArgs {
     pub seconds: f64,
 
     /// Instead of stages: flows counted in the kernel, beside flows delivered; through AF_XDP, for instance with --flows 1
-    /// --size 1400 --opaque
+    /// --size 1400 --opaque. Only data that is not understood is ever counted so
     #[arg(long)]
     pub shunt: bool,
 }
@@ -60,7 +60,7 @@ pub fn run(args: &LiveArgs, output: &mut Output) -> anyhow::Result<()> {
 
 /// Packets per second of which none is lost.
 pub fn loss_free(backend: Backend, stage: Stage, args: &LiveArgs) -> anyhow::Result<f64> {
-    let receiving = Receiving { backend, stage, shunt: false };
+    let receiving = Receiving { backend, stage, shunt: false, timed: false };
     with_receiver(receiving, |board, interface| search(board, interface, args)).map(|(rate, _)| rate)
 }
 

@@ -5,7 +5,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 #[cfg(feature = "store")]
-use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::time::clock_getcpuclockid;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -128,6 +129,8 @@ impl Times {
 pub enum Whose {
     /// This process's.
     Own,
+    /// This thread's.
+    Thread,
     /// That of child processes that have ended.
     Children,
     /// That of a process that runs.
@@ -158,6 +161,10 @@ impl Clock {
 fn cpu_time(whose: Whose) -> anyhow::Result<Duration> {
     let who = match whose {
         Whose::Own => UsageWho::RUSAGE_SELF,
+        Whose::Thread => {
+            let used = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+            return Ok(used.context("cannot read the CPU time of a thread")?.into());
+        }
         Whose::Children => UsageWho::RUSAGE_CHILDREN,
         #[cfg(feature = "store")]
         Whose::Process(pid) => {
@@ -241,14 +248,14 @@ mod tests {
 
     #[test]
     fn cpu_time_goes_on_with_work() {
-        let clock = Clock::start(Whose::Own).unwrap();
+        let (clock, thread) = (Clock::start(Whose::Own).unwrap(), Clock::start(Whose::Thread).unwrap());
         #[cfg(feature = "store")]
         let seen_from_outside = Clock::start(Whose::Process(Pid::this())).unwrap();
         while clock.stop().unwrap().cpu_s == 0.0 {
             std::hint::black_box((0..10_000).sum::<u64>());
         }
         let Times { wall_s, cpu_s } = clock.stop().unwrap();
-        assert!(wall_s > 0.0 && cpu_s > 0.0);
+        assert!(wall_s > 0.0 && cpu_s > 0.0 && thread.stop().unwrap().cpu_s > 0.0);
         #[cfg(feature = "store")]
         assert!(seen_from_outside.stop().unwrap().cpu_s > 0.0);
     }

@@ -1,12 +1,12 @@
 //! A worker that receives from an interface on a core of its own, and says what it saw and lost.
 
 use crate::analysis::{Analysis, Counts, Stage};
-use crate::measure::OneCore;
+use crate::measure::{Clock, OneCore, Whose};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 use wirespan_capture::af_packet::{self, AfPacket};
 use wirespan_capture::af_xdp::{self, AfXdp};
 use wirespan_capture::{KeptBack, PacketSource, SourceStats};
@@ -141,6 +141,8 @@ pub struct Receiving {
     pub stage: Stage,
     /// Elephant flows are counted in the kernel.
     pub shunt: bool,
+    /// The analysis is timed, which takes two system calls for each batch.
+    pub timed: bool,
 }
 
 /// What a receiver has done.
@@ -148,8 +150,8 @@ pub struct Receiving {
 pub struct Received {
     /// What came out of the analysis.
     pub counts: Counts,
-    /// Time in the analysis, without that to take frames and to wait.
-    pub busy: Duration,
+    /// Seconds of CPU time in the analysis, without those to take frames and to wait; 0 where it is not timed.
+    pub busy_s: f64,
 }
 
 /// A receiver that runs; gives what it has done when it has ended.
@@ -181,7 +183,7 @@ fn receive(board: &Board, receiving: Receiving, interface: &str) -> anyhow::Resu
         let shunt = source.shunt().with_context(|| format!("{interface} cannot keep flows back"))?;
         analysis.set_shunt(shunt);
     }
-    let mut busy = Duration::ZERO;
+    let mut busy_s = 0.0;
     board.is_ready();
     while !board.is_stopped() {
         let Some(batch) = source.next_batch()? else { break };
@@ -190,11 +192,13 @@ fn receive(board: &Board, receiving: Receiving, interface: &str) -> anyhow::Resu
             analysis.idle(UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64);
             continue;
         }
-        let started = Instant::now();
+        let clock = receiving.timed.then(|| Clock::start(Whose::Thread)).transpose()?;
         analysis.batch(batch);
-        busy += started.elapsed();
+        if let Some(clock) = clock {
+            busy_s += clock.stop()?.cpu_s;
+        }
         board.count(analysis.counts.packets);
     }
     analysis.finish();
-    Ok(Received { counts: analysis.counts, busy })
+    Ok(Received { counts: analysis.counts, busy_s })
 }
