@@ -75,7 +75,9 @@ pub enum OffloadError {
         interface: String,
     },
     /// The state file cannot be kept, and without it nothing may be changed.
-    #[error("cannot keep the offload state in {path}: {source}; make it writable, or use --offload off")]
+    #[error(
+        "cannot keep the offload state in {path}: {source}; run as root, make it writable, or use --offload off"
+    )]
     State {
         /// The file or directory.
         path: PathBuf,
