@@ -35,6 +35,8 @@ pub(crate) struct Current {
     told: bool,
     /// Requests that were made for it so far.
     pub made: u32,
+    /// Another was made go on for it.
+    handed: bool,
 }
 
 /// What a thread was made go on for.
@@ -46,6 +48,8 @@ pub(crate) struct Woken {
     coroutine: bool,
     /// The thread has done something since.
     used: bool,
+    /// It went through a thread that waits for whatever comes, which has more to do than what it was woken for.
+    vague: bool,
 }
 
 /// Wake-ups that are remembered for a thread that did nothing since.
@@ -143,8 +147,17 @@ impl Actor {
             }
             _ => Nodes::new(),
         };
-        self.current =
-            Some(Current { nodes, group, turn: at.turn, event, conn, before, told: false, made: 0 });
+        self.current = Some(Current {
+            nodes,
+            group,
+            turn: at.turn,
+            event,
+            conn,
+            before,
+            told: false,
+            made: 0,
+            handed: false,
+        });
         self.woken.clear();
     }
 
@@ -165,8 +178,17 @@ impl Actor {
         }
         let nodes = Nodes::from_iter([node]);
         let before = Nodes::new();
-        self.current =
-            Some(Current { nodes, group, turn: at.turn, event, conn: 0, before, told: true, made: 0 });
+        self.current = Some(Current {
+            nodes,
+            group,
+            turn: at.turn,
+            event,
+            conn: 0,
+            before,
+            told: true,
+            made: 0,
+            handed: false,
+        });
         self.woken.clear();
         (group, 1)
     }
@@ -222,7 +244,7 @@ impl Actor {
     }
 
     /// Another made it go on.
-    pub(crate) fn wakes(&mut self, nodes: Nodes, futex: u64, coroutine: bool) {
+    pub(crate) fn wakes(&mut self, nodes: Nodes, futex: u64, coroutine: bool, vague: bool) {
         // Who waits for the same thing again is done with what it was woken for before.
         self.woken.retain(|woken| !woken.used && woken.futex.abs_diff(futex) >= SAME_WAIT);
         if self.woken.len() == MAX_WOKEN {
@@ -231,7 +253,7 @@ impl Actor {
         if !self.serves {
             self.current = None;
         }
-        self.woken.push(Woken { nodes, futex, coroutine, used: false });
+        self.woken.push(Woken { nodes, futex, coroutine, used: false, vague });
     }
 
     /// What the bytes belong to that came in last, if it still is at that.
@@ -265,7 +287,7 @@ impl Actor {
         let mut out = SmallVec::new();
         let mut add = |nodes: &Nodes, class, rule, position, group| {
             if !nodes.is_empty() {
-                out.push(Evidence { nodes: nodes.clone(), class, rule, position, group });
+                out.push(Evidence { nodes: nodes.clone(), class, rule, position, group, futex: 0 });
             }
         };
         if !self.serves {
@@ -314,8 +336,13 @@ impl Actor {
             true => (Class::Coroutine, Rule::Coroutine),
             false => (Class::Woken, Rule::Handoff),
         };
-        let piece = Evidence { nodes, class, rule, position: 0, group: 0 };
+        let piece = Evidence { nodes, class, rule, position: 0, group: 0, futex: 0 };
         (!piece.nodes.is_empty()).then_some(piece)
+    }
+
+    /// The futex that it waited for when it was last made go on for something; 0 for none.
+    pub(crate) fn woken_at(&self) -> u64 {
+        self.woken.iter().rev().find(|woken| !woken.nodes.is_empty()).map_or(0, |woken| woken.futex)
     }
 
     /// What it may have been made go on for.
@@ -350,10 +377,26 @@ impl Actor {
         }
     }
 
+    /// It made another go on. Who only reads for others gives each thing that comes to one of them; what it does then comes from
+    /// elsewhere: a connection that is open, a request that another wants sent.
+    pub(crate) fn handed_on(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.handed = self.polls && !self.serves;
+        }
+    }
+
+    /// What it hands on may not be what those are made go on for.
+    pub(crate) fn is_vague(&self, at: &Moment) -> bool {
+        let from_woken =
+            self.current.is_none() && self.only_open().is_none() && !self.serves && self.task.is_empty();
+        let vague = |woken: &Woken| (woken.vague || self.polls) && !woken.nodes.is_empty();
+        at.coroutine == 0 && from_woken && self.woken.iter().any(vague)
+    }
+
     /// What those are given that it makes go on: the one thing that it is at, or all that it may be at.
     pub(crate) fn hands_on(&self, at: &Moment) -> Nodes {
         if let Some(current) = self.current(at) {
-            return current.nodes.clone();
+            return if current.handed { Nodes::new() } else { current.nodes.clone() };
         }
         if let Some(span) = self.only_open() {
             return Nodes::from_iter([Node::Server(span)]);

@@ -62,7 +62,8 @@ impl Class {
             Self::Task | Self::Blocking | Self::FirstOpen | Self::LoneTurn | Self::Turn | Self::Answer => 0.9,
             Self::LateTurn | Self::LateAnswer | Self::WakesWaiting => 0.8,
             Self::Order | Self::Share => 0.6,
-            Self::Woken | Self::WokenAnswer | Self::OnlyOpen | Self::Pool => WEAK,
+            Self::WokenAnswer => 0.6,
+            Self::Woken | Self::OnlyOpen | Self::Pool => WEAK,
         }
     }
 }
@@ -79,6 +80,8 @@ pub(crate) struct Evidence {
     pub position: u32,
     /// Names the event that made `nodes` current.
     pub group: u64,
+    /// The futex behind it; 0 for none.
+    pub futex: u64,
 }
 
 /// Less than this is no proof by itself.
@@ -117,7 +120,7 @@ impl Trust {
             // Once in a hundred is too often for a fact.
             return class.prior().min(PROOF / 2.0);
         }
-        let weak = matches!(class, Class::Woken | Class::WokenAnswer | Class::OnlyOpen | Class::Pool);
+        let weak = matches!(class, Class::Woken | Class::OnlyOpen | Class::Pool);
         if total >= ENOUGH && weak { 0.6 } else { class.prior() }
     }
 }

@@ -38,6 +38,7 @@ impl ProcessState {
         let trust = match (self.trust.of(piece.class), piece.class) {
             // There is no other request that the thread could have been woken for.
             (trust, Class::Woken | Class::WokenAnswer) if client.alone && trust >= WEAK => trust.max(ALONE),
+            (trust, Class::WokenAnswer) if self.is_shared(piece.futex) => trust.min(WEAK),
             (trust, _) => trust,
         };
         let peer = self.peers.get(&client.peer).copied().unwrap_or_default();
@@ -46,6 +47,7 @@ impl ProcessState {
             Class::LateTurn | Class::Blocking => peer.often_by_itself(),
             // It turned out that the thread does not wait for answers.
             Class::FirstOpen => self.actors.get(&client.actor).is_some_and(|actor| actor.overlaps),
+            Class::WakesWaiting => self.is_no_answer(piece.futex),
             Class::Answer if self.answers.collected() => true,
             Class::LateAnswer => self.answers.collected() || self.answers.often_by_itself(),
             _ => false,
@@ -249,8 +251,9 @@ impl ProcessState {
             .filter_map(|piece| {
                 let server = self.one_of(client, piece)?;
                 let right = server == verdict.server;
-                (!right || verdict.agreed && !(woken && piece.class == Class::Woken))
-                    .then_some((piece.class, right))
+                let known = piece.class == Class::WakesWaiting && self.is_no_answer(piece.futex);
+                let judge = !right || verdict.agreed && !(woken && piece.class == Class::Woken);
+                (judge && !known).then_some((piece.class, right))
             })
             .collect();
         for (class, right) in judged {

@@ -93,7 +93,10 @@ impl ProcessState {
         batch.sent += 1;
         if !nodes.is_empty() {
             self.made.entry(group).or_default().requests += 1;
-            self.connect(span, Evidence { nodes, class: Class::Share, rule: Rule::Turn, position, group });
+            self.connect(
+                span,
+                Evidence { nodes, class: Class::Share, rule: Rule::Turn, position, group, futex: 0 },
+            );
         }
     }
 

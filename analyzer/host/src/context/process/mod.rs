@@ -25,7 +25,7 @@ use habits::{Made, Moves, Starts};
 use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
-use wake::Futex;
+use wake::{Futex, Places};
 use wirespan_records::{Parent, Rule};
 
 pub(super) type Pieces = SmallVec<[Evidence; 2]>;
@@ -91,7 +91,8 @@ pub(super) struct ProcessState {
     checks: BinaryHeap<Reverse<(u64, Check)>>,
     futexes: HashMap<u64, Futex>,
     /// Addresses of locks that threads wait for in turn.
-    locks: Vec<u64>,
+    locks: BTreeSet<u64>,
+    places: Places,
     /// Work in queues, by its number, and what it is for.
     items: HashMap<u64, Nodes>,
     pub(super) peers: HashMap<u64, Starts>,
@@ -159,19 +160,20 @@ impl ProcessState {
                 if coroutine != 0 {
                     let id = ActorId::Coroutine(self.serial(coroutine));
                     self.wake(at, id, 0);
-                } else if !self.goroutines && !self.wakes_anyone(tid, futex, timed) {
+                } else if !self.goroutines && !self.wakes_anyone(at, tid, futex, timed) {
                     self.wake(at, ActorId::Thread(tid), futex);
                 }
             }
             Happening::Fork { tid, coroutine } => {
-                let nodes = self.actor(at).hands_on(at);
+                let maker = self.actor(at);
+                let (nodes, vague) = (maker.hands_on(at), maker.is_vague(at));
                 let id = match coroutine {
                     0 => ActorId::Thread(tid),
                     _ => ActorId::Coroutine(self.new_serial(coroutine)),
                 };
                 let mut actor =
                     Actor { maker: (at.coroutine, at.time_ns), last_ns: at.time_ns, ..Actor::default() };
-                actor.wakes(nodes, 0, coroutine != 0);
+                actor.wakes(nodes, 0, coroutine != 0, vague);
                 self.actors.insert(id, actor);
             }
             Happening::Put { item } => self.put(config, at, item),
@@ -451,8 +453,10 @@ impl ProcessState {
         let (nodes, class) = match actor.current(at) {
             Some(current) => (current.nodes.clone(), actor.answer_class(at)),
             None if actor.serves => (Nodes::new(), Class::LateAnswer),
+            None if actor.is_vague(at) => (Nodes::new(), Class::WokenAnswer),
             None => (actor.hands_on(at), Class::WokenAnswer),
         };
+        let futex = if class == Class::WokenAnswer { actor.woken_at() } else { 0 };
         if actor.several {
             self.answers.count(nodes.is_empty());
         }
@@ -469,7 +473,7 @@ impl ProcessState {
         let rule = if class == Class::WokenAnswer { Rule::Handoff } else { Rule::Socket };
         if let ([Node::Client(client)], true) = (nodes.as_slice(), config.rules.allow(rule)) {
             let nodes = Nodes::from_iter([Node::Server(span)]);
-            self.connect(*client, Evidence { nodes, class, rule, position: 0, group: 0 });
+            self.connect(*client, Evidence { nodes, class, rule, position: 0, group: 0, futex });
         }
         if let Some(current) = self.actors.get(&ActorId::of(at)).and_then(|actor| actor.current(at))
             && matches!(current.nodes.as_slice(), [Node::Client(_), Node::Client(_), ..])
@@ -501,7 +505,7 @@ impl ProcessState {
         for client in theirs {
             let nodes = Nodes::from_iter([Node::Server(span)]);
             let (class, rule) = (Class::Coroutine, Rule::Coroutine);
-            self.connect(client, Evidence { nodes, class, rule, position: 0, group: 0 });
+            self.connect(client, Evidence { nodes, class, rule, position: 0, group: 0, futex: 0 });
         }
     }
 

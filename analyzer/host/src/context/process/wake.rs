@@ -2,7 +2,7 @@
 
 use super::ProcessState;
 use crate::context::ContextConfig;
-use crate::context::actor::{ActorId, SAME_WAIT};
+use crate::context::actor::{Actor, ActorId, SAME_WAIT};
 use crate::context::evidence::{Class, Evidence, Node, Nodes};
 use crate::context::happening::Moment;
 use smallvec::SmallVec;
@@ -12,7 +12,7 @@ use wirespan_records::Rule;
 const MANY: usize = 3;
 
 /// Locks that are told from handoffs.
-const MAX_LOCKS: usize = 64;
+const MAX_LOCKS: usize = 1024;
 
 /// Who waited for a futex.
 #[derive(Debug, Default)]
@@ -23,14 +23,37 @@ pub(super) struct Futex {
     serving: SmallVec<[u32; MANY]>,
 }
 
+/// The two futexes of a condition variable that are used in turn are one place to wait.
+fn place(address: u64) -> u64 {
+    address & !7
+}
+
+/// Where threads wait for what others do for their requests.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Places {
+    timed: u32,
+    untimed: u32,
+}
+
+impl Places {
+    /// Many wait without a limit: those that look again after some time do not wait for an answer but for a lock, as the monitors
+    /// of Java do.
+    fn often_untimed(self) -> bool {
+        u64::from(self.untimed) * 8 > u64::from(self.timed)
+    }
+}
+
 impl ProcessState {
     /// A lock that many threads wait for in turn, as the GIL of Python: who lets it go does not hand on work.
-    pub(super) fn wakes_anyone(&mut self, tid: u32, address: u64, timed: bool) -> bool {
+    pub(super) fn wakes_anyone(&mut self, at: &Moment, tid: u32, address: u64, timed: bool) -> bool {
         if address == 0 {
             return false;
         }
+        let open = |id| self.actors.get(&id).is_some_and(|actor: &Actor| !actor.open.is_empty());
+        // Who is at a request of its own does no other's work.
+        let contended = open(ActorId::of(at)) && open(ActorId::Thread(tid));
         let serves = self.actors.get(&ActorId::Thread(tid)).is_some_and(|actor| actor.serves);
-        let futex = self.futexes.entry(address).or_default();
+        let futex = self.futexes.entry(place(address)).or_default();
         futex.timed |= timed;
         for (counts, threads) in [(true, &mut futex.threads), (serves, &mut futex.serving)] {
             if counts && threads.len() < MANY && !threads.contains(&tid) {
@@ -38,11 +61,32 @@ impl ProcessState {
             }
         }
         // A pool's workers may all wait for one lock, but they wait until there is work, and answer nothing themselves.
-        let lock = futex.timed && futex.threads.len() > 1 || futex.serving.len() >= MANY;
-        if lock && !self.locks.contains(&address) && self.locks.len() < MAX_LOCKS {
-            self.locks.push(address);
+        let lock = contended || futex.timed && futex.threads.len() > 1 || futex.serving.len() >= MANY;
+        if lock && self.locks.len() < MAX_LOCKS {
+            self.locks.insert(address);
         }
-        self.locks.iter().any(|lock| lock.abs_diff(address) < SAME_WAIT)
+        self.is_lock(address)
+    }
+
+    /// This futex is one of a lock, as far as is known by now.
+    fn is_lock(&self, address: u64) -> bool {
+        let near = address.saturating_sub(SAME_WAIT - 1)..address.saturating_add(SAME_WAIT);
+        address != 0 && self.locks.range(near).next().is_some()
+    }
+
+    /// Threads wait for this futex for a limited time, or did.
+    fn is_timed(&self, address: u64) -> bool {
+        self.futexes.get(&place(address)).is_some_and(|futex| futex.timed)
+    }
+
+    /// Several threads wait here: whichever of them goes on need not take what the one was woken for.
+    pub(in super::super) fn is_shared(&self, address: u64) -> bool {
+        self.futexes.get(&place(address)).is_some_and(|futex| futex.threads.len() > 1)
+    }
+
+    /// Nobody waits for an answer here, as far as is known by now.
+    pub(in super::super) fn is_no_answer(&self, futex: u64) -> bool {
+        self.is_lock(futex) || self.is_timed(futex) && self.places.often_untimed()
     }
 
     /// Work was put into a queue.
@@ -60,19 +104,28 @@ impl ProcessState {
 
     pub(super) fn wake(&mut self, at: &Moment, id: ActorId, futex: u64) {
         let nodes = self.actor(at).hands_on(at);
+        let vague = self.actor(at).is_vague(at);
+        let timed = self.is_timed(futex);
         let woken = self.actors.entry(id).or_default();
         if let [Node::Client(span)] = nodes.as_slice()
             && let Some(server) = woken.only_open()
             && let Some(client) = self.clients.get(span)
             && client.heard_ns.is_some()
             && woken.last_ns <= client.sent_ns
+            && !vague
         {
             let nodes = Nodes::from_iter([Node::Server(server)]);
             let (class, rule) = (Class::WakesWaiting, Rule::Handoff);
-            self.connect(*span, Evidence { nodes, class, rule, position: 0, group: 0 });
-            self.actor(at).finishes();
+            self.connect(*span, Evidence { nodes, class, rule, position: 0, group: 0, futex });
+            if timed {
+                self.places.timed += 1;
+            } else {
+                self.places.untimed += 1;
+                self.actor(at).finishes();
+            }
         } else {
-            woken.wakes(nodes, futex, matches!(id, ActorId::Coroutine(_)));
+            woken.wakes(nodes, futex, matches!(id, ActorId::Coroutine(_)), vague);
+            self.actor(at).handed_on();
         }
     }
 }

@@ -101,6 +101,89 @@ fn a_pool_whose_worker_wakes_who_waits() {
     assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20))]);
 }
 
+/// A worker that has heard wakes these threads, of requests 10 and 20, each at a place to wait; the call is for 10.
+fn wakes_after_an_answer(wakes: &[(u32, u64, bool)]) -> Vec<(u64, Option<u64>)> {
+    let mut s = Script::new();
+    for (thread, span) in [(1, 10), (2, 20)] {
+        let at = s.at(thread, 0, Wait::Unknown);
+        s.serve(at, span, span);
+    }
+    let at = s.at(3, 0, Wait::Unknown);
+    s.ask(at, 11, 900);
+    let at = s.at(3, 0, Wait::Unknown);
+    s.hear(at, 11, 900);
+    for &(tid, futex, timed) in wakes {
+        let at = s.at(3, 0, Wait::Unknown);
+        s.happen(at, Happening::Wake { tid, coroutine: 0, futex, timed });
+    }
+    for (thread, span) in [(1, 10), (2, 20)] {
+        let at = s.at(thread, 0, Wait::Unknown);
+        s.answer(at, span, span);
+    }
+    s.parents()
+}
+
+#[test]
+fn a_lock_that_a_waiting_thread_looks_at_again_is_no_answer() {
+    // As a monitor of Java: threads wait for it for some time, then for ever.
+    let (monitor, answer) = ((2, 0x9278, true), (1, 0x7d08, false));
+    assert_eq!(wakes_after_an_answer(&[monitor, answer]), [(11, Some(10))]);
+    assert_eq!(wakes_after_an_answer(&[monitor, (2, 0x927c, false), answer, answer]), [(11, Some(10))]);
+    // Where answers are always waited for with a limit, that is one.
+    assert_eq!(wakes_after_an_answer(&[(1, 0x7d08, true)]), [(11, Some(10))]);
+}
+
+#[test]
+fn what_a_thread_with_a_request_lets_go_is_a_lock() {
+    let mut s = Script::new();
+    for (thread, span) in [(1, 10), (2, 20)] {
+        let at = s.at(thread, 0, Wait::Unknown);
+        s.serve(at, span, span);
+    }
+    let wake = |s: &mut Script, waker, tid| {
+        let at = s.at(waker, 0, Wait::Unknown);
+        s.happen(at, Happening::Wake { tid, coroutine: 0, futex: 0x9000, timed: false });
+    };
+    let at = s.at(3, 0, Wait::Unknown);
+    s.ask(at, 11, 900);
+    let at = s.at(3, 0, Wait::Unknown);
+    s.hear(at, 11, 900);
+    // It is known to be one only later.
+    wake(&mut s, 3, 2);
+    wake(&mut s, 1, 2);
+    assert_eq!(s.parents(), [(11, None)]);
+}
+
+#[test]
+fn who_reads_for_others_gives_each_answer_to_one_of_them() {
+    let mut s = Script::new();
+    for (thread, span) in [(1, 10), (2, 20)] {
+        let at = s.at(thread, 0, Wait::Unknown);
+        s.serve(at, span, span);
+    }
+    for (worker, call) in [(3, 11), (4, 21)] {
+        let at = s.at(worker, 0, Wait::Unknown);
+        s.ask(at, call, call);
+    }
+    let wake = |s: &mut Script, at, tid, futex| {
+        s.happen(at, Happening::Wake { tid, coroutine: 0, futex, timed: false });
+    };
+    let at = s.at(9, 1, Wait::Forever);
+    s.hear(at, 11, 11);
+    let at = s.at(9, 1, Wait::Forever);
+    wake(&mut s, at, 3, 0x3000);
+    // Something else; the worker is at it when 21 is heard, and need not be woken for that.
+    let at = s.at(9, 1, Wait::Forever);
+    wake(&mut s, at, 4, 0x4000);
+    let at = s.at(9, 2, Wait::Forever);
+    s.hear(at, 21, 21);
+    for (worker, handler) in [(3, 1), (4, 2)] {
+        let at = s.at(worker, 0, Wait::Unknown);
+        wake(&mut s, at, handler, 0x10_0000 * u64::from(handler));
+    }
+    assert_eq!(s.parents(), [(11, Some(10)), (21, None)]);
+}
+
 /// Two requests put work into a queue, an item each; a worker takes these, and asks.
 fn queued(serves: bool, items: [u64; 2]) -> Vec<(u64, Option<u64>)> {
     let mut s = Script::new();
