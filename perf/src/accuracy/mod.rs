@@ -218,7 +218,7 @@ fn print(cell: &Cell, json: bool, first: bool) -> anyhow::Result<()> {
     }
     if first {
         println!(
-            "{:<26} {:>4} {:<6} {:>7} {:>9} {:>7} {:>7} {:>7} {:>7} {:>9} {:>6}",
+            "{:<26} {:>4} {:<6} {:>7} {:>9} {:>7} {:>7} {:>9} {:>7} {:>7} {:>9} {:>6}",
             "scenario",
             "conc",
             "mode",
@@ -226,6 +226,7 @@ fn print(cell: &Cell, json: bool, first: bool) -> anyhow::Result<()> {
             "precision",
             "recall",
             "wrong",
+            "ambiguous",
             "orphans",
             "missing",
             "equal seq",
@@ -235,11 +236,12 @@ fn print(cell: &Cell, json: bool, first: bool) -> anyhow::Result<()> {
     let Cell { scenario, concurrency, wire_ids, score, lost_events, .. } = cell;
     let mode = if *wire_ids { "ids" } else { "blind" };
     println!(
-        "{scenario:<26} {concurrency:>4} {mode:<6} {:>7} {:>9.4} {:>7.4} {:>7} {:>7} {:>7} {:>9.4} {lost_events:>6}",
+        "{scenario:<26} {concurrency:>4} {mode:<6} {:>7} {:>9.4} {:>7.4} {:>7} {:>9} {:>7} {:>7} {:>9.4} {lost_events:>6}",
         score.calls,
         cell.precision,
         cell.recall,
         score.wrong,
+        score.ambiguous,
         score.orphans,
         score.missing,
         score.equal_rate()

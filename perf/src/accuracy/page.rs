@@ -26,7 +26,9 @@ ids, requests carry `traceparent`, handed on as instrumented programs do (Redis 
 
 - precision: of the calls that were linked, those linked with the request for which they were made
 - recall: of the calls that were made, those linked with that request
-- wrong, orphans, missing: calls linked with another request; seen and linked with none; not seen
+- wrong: calls linked with another request
+- ambiguous, orphans: calls seen and linked with none, while the process had several requests to answer, or at most one
+- missing: calls not seen
 - same seq: of the exchanges seen in both processes, those with the same sequence numbers of request and response
 ";
 
@@ -71,10 +73,10 @@ impl Page<'_> {
         writeln!(text, "\n## Links\n")?;
         writeln!(
             text,
-            "| scenario | at once | calls | precision | recall | wrong | orphans | missing | same seq | lost events | \
+            "| scenario | at once | calls | precision | recall | wrong | ambiguous | orphans | missing | same seq | lost events | \
              precision, ids | recall, ids | aim |"
         )?;
-        writeln!(text, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
+        writeln!(text, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
         for blind in self.cells.iter().filter(|cell| !cell.wire_ids) {
             let with_ids = self
                 .cells
@@ -83,13 +85,14 @@ impl Page<'_> {
             let of_ids = |of: fn(&Cell) -> f64| with_ids.map(|cell| rate(of(cell))).unwrap_or_default();
             writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 blind.scenario,
                 blind.concurrency,
                 blind.score.calls,
                 rate(blind.precision),
                 rate(blind.recall),
                 rate(blind.score.wrong_rate()),
+                rate(blind.score.ambiguous_rate()),
                 rate(blind.score.orphan_rate()),
                 rate(blind.score.missing_rate()),
                 rate(blind.score.equal_rate()),

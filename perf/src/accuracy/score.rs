@@ -15,7 +15,9 @@ pub struct Score {
     pub right: u64,
     /// Linked with another request, or with none that is known; also calls that were made for no request.
     pub wrong: u64,
-    /// Seen, but linked with nothing.
+    /// Seen, but linked with nothing, while the process had several requests to answer.
+    pub ambiguous: u64,
+    /// Seen, but linked with nothing, while it had one or none that was seen.
     pub orphans: u64,
     /// Not seen.
     pub missing: u64,
@@ -37,6 +39,13 @@ impl Score {
             |point: ObservationPoint| seen.iter().filter(move |(_, span)| span.observation_point == point);
         let servers: HashMap<u64, &Act> =
             side(ObservationPoint::ServerProcess).map(|(act, span)| (span.id, act)).collect();
+        let mut open: HashMap<u32, Vec<(u64, u64)>> = HashMap::new();
+        for ((pid, _), span) in side(ObservationPoint::ServerProcess) {
+            open.entry(*pid).or_default().push((span.start_ns, span.end_ns));
+        }
+        let candidates = |pid: u32, at_ns: u64| {
+            open.get(&pid).into_iter().flatten().filter(|(from, to)| (*from..=*to).contains(&at_ns)).count()
+        };
         let mut score = Self::default();
         let mut clients: HashMap<&Act, u64> = HashMap::new();
         for (act, span) in side(ObservationPoint::ClientProcess) {
@@ -46,7 +55,13 @@ impl Score {
             *clients.entry(act).or_default() += 1;
             let Some(link) = span.parent else {
                 // Of what was made for no request, only links are counted.
-                score.orphans += u64::from(parent.is_some());
+                if parent.is_some() {
+                    *(if candidates(act.0, span.start_ns) > 1 {
+                        &mut score.ambiguous
+                    } else {
+                        &mut score.orphans
+                    }) += 1;
+                }
                 continue;
             };
             let right =
@@ -64,7 +79,7 @@ impl Score {
             truth.calls.iter().filter(|(act, parent)| parent.is_some() && !clients.contains_key(act));
         score.missing = missing.count() as u64;
         // One call may be several exchanges, as a name's two addresses are.
-        score.calls = score.right + score.wrong + score.orphans + score.missing;
+        score.calls = score.right + score.wrong + score.ambiguous + score.orphans + score.missing;
         let served: HashMap<&Act, &Span> =
             side(ObservationPoint::ServerProcess).map(|(act, span)| (act, *span)).collect();
         score.missing_requests = truth.served.iter().filter(|act| !served.contains_key(act)).count() as u64;
@@ -108,7 +123,12 @@ impl Score {
         part(self.wrong, self.calls)
     }
 
-    /// Of the calls, those that were seen and are linked with nothing.
+    /// Of the calls, those that were seen and are linked with none of several requests.
+    pub fn ambiguous_rate(&self) -> f64 {
+        part(self.ambiguous, self.calls)
+    }
+
+    /// Of the calls, those that were seen and are linked with nothing, where nothing or one thing only was there.
     pub fn orphan_rate(&self) -> f64 {
         part(self.orphans, self.calls)
     }
@@ -157,26 +177,28 @@ mod tests {
     #[test]
     fn links_are_right_only_with_the_request_that_the_ids_say() {
         let notes = "served t-1 - 7 7 1\nserved t-2 - 7 7 1\nserved t-3 - 7 7 1\ncalled t-1.1 t-1 7 7 1\ncalled t-1.2 t-1 7 7 1\n\
-                     called t-2.1 t-2 7 7 1\ncalled t-2.2 t-2 7 7 1\ncalled t-2.3 t-2 7 7 1\ncalled t-8 - 7 7 1\ncalled t-9 - 7 7 1";
+                     called t-2.1 t-2 7 7 1\ncalled t-2.2 t-2 7 7 1\ncalled t-2.3 t-2 7 7 1\ncalled t-2.4 t-2 7 7 1\ncalled t-8 - 7 7 1\ncalled t-9 - 7 7 1";
         let truth = Truth::read(notes, "t").unwrap();
         let server = |id, asked| span(id, ObservationPoint::ServerProcess, asked, None);
         let client = |id, asked, parent| span(id, ObservationPoint::ClientProcess, asked, parent);
+        let late = |span: Span| Span { start_ns: span.end_ns + 1, ..span };
         let spans = [
             server(1, "t-1"),
             server(2, "t-2"),
             client(11, "t-1.1", Some(1)),
-            // With another request, with one that is not known, with none; t-2.3 is not seen.
+            // With another request, with one that is not known, with none; t-2.4 is not seen.
             client(12, "t-1.2", Some(2)),
             client(21, "t-2.1", Some(99)),
             client(22, "t-2.2", None),
+            late(client(23, "t-2.3", None)),
             // Made for no request.
             client(30, "t-8", None),
             client(31, "t-9", Some(1)),
         ];
         let score = Score::new(&truth, &spans, "t");
-        let counts = (score.right, score.wrong, score.orphans, score.missing, score.missing_requests);
-        assert_eq!(counts, (1, 3, 1, 1, 1));
-        assert_eq!((score.precision(), score.recall()), (0.25, 1.0 / 6.0));
+        assert_eq!((score.right, score.wrong), (1, 3));
+        assert_eq!((score.ambiguous, score.orphans, score.missing, score.missing_requests), (1, 1, 1, 1));
+        assert_eq!((score.precision(), score.recall()), (0.25, 1.0 / 7.0));
         assert_eq!(score.rules["thread"], (1, 3));
     }
 
