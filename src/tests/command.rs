@@ -2,30 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod support;
+
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-
-fn wirespan(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_wirespan")).args(arguments).output().unwrap()
-}
-
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("dataplane/tests/fixtures/shop.pcap")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn objects(output: &Output) -> Vec<Value> {
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
+use support::{Host, Up, fixture, is_root, objects, text, wirespan};
 
 /// The fields that outside checks rely on (ARCHITECTURE.md, contract of `replay`).
 const SPAN_FIELDS: &str = "kind signal observation_point start_ns end_ns duration_us client_ip client_port server_ip server_port \
@@ -220,17 +205,13 @@ impl Running {
         let said = line.trim().strip_prefix(marker).unwrap_or_else(|| panic!("it said {line:?}")).to_owned();
         Self { child, said }
     }
-
-    fn terminate(child: &mut Child) -> std::process::ExitStatus {
-        // SAFETY: kill(2) on a child of ours that was not waited for.
-        unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
-        child.wait().unwrap()
-    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        Self::terminate(&mut self.child);
+        // SAFETY: kill(2) on a child of ours that was not waited for.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        let _ = self.child.wait();
     }
 }
 
@@ -241,93 +222,16 @@ fn ask(store: &Running, sql: &str) -> String {
     text(&output.stdout).trim().to_owned()
 }
 
-/// A network namespace with one end of a veth pair, a web server in it; removed at the end.
-struct Namespace {
-    name: String,
-    veth: String,
-    server: Option<Child>,
-}
-
-impl Namespace {
-    fn new() -> Self {
-        let id = std::process::id();
-        let (name, veth) = (format!("wst-{id}"), format!("wst{id}"));
-        let run = |line: String| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
-            assert!(output.status.success(), "{line}: {}", text(&output.stderr));
-        };
-        run(format!("ip netns add {name}"));
-        run(format!("ip link add {veth} type veth peer name eth0 netns {name}"));
-        run(format!("ip addr add 10.213.7.1/30 dev {veth}"));
-        run(format!("ip link set {veth} up"));
-        run(format!("ip -n {name} addr add 10.213.7.2/30 dev eth0"));
-        run(format!("ip -n {name} link set eth0 up"));
-        let server = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                &name,
-                "python3",
-                "-m",
-                "http.server",
-                "8000",
-                "--directory",
-                "/proc/self/net",
-            ])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { name, veth, server: Some(server) }
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
-        let _ = Command::new("ip").args(["link", "del", &self.veth]).stderr(Stdio::null()).status();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[test]
 fn up_shows_live_requests_and_keeps_them() {
-    // SAFETY: geteuid(2) has no preconditions.
-    if unsafe { libc::geteuid() } != 0 {
-        assert!(std::env::var_os("CI").is_none(), "this test needs root, and in CI none may skip");
-        eprintln!("skipped: needs root for network namespaces and live capture");
+    if !is_root() {
         return;
     }
-    let namespace = Namespace::new();
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    let (page, clickhouse) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
-    let server = format!("http://{page}");
-    let mut up = Command::new(env!("CARGO_BIN_EXE_wirespan"))
-        .args(["up", "-i", &namespace.veth, "--data", data.to_str().unwrap(), "--listen", &page])
-        .args(["--clickhouse-listen", &clickhouse, "--tracer", "off"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut messages = BufReader::new(up.stderr.take().unwrap());
-    let mut line = String::new();
-    messages.read_line(&mut line).unwrap();
-    assert!(line.contains("watches"), "{line}");
-
+    let host = Host::web(7);
+    let mut up = Up::start(&["-i", &host.veth, "--tracer", "off"]);
+    let server = format!("http://{}", up.page);
     for path in ["dev", "dev", "no-such-file"] {
-        let status = Command::new("curl")
-            .args(["-s", "-o", "/dev/null", "--retry", "20", "--retry-connrefused", "--retry-delay", "1"])
-            .arg(format!("http://10.213.7.2:8000/{path}"))
-            .status();
-        assert!(status.unwrap().success());
+        assert!(host.get(path).wait().unwrap().success());
     }
     let query = |sql: &str| wirespan(&["query", "--format", "csv", "--server", &server, sql]);
     let requests = "SELECT request_resource, response_code, count() FROM l7_log GROUP BY ALL ORDER BY ALL";
@@ -353,14 +257,12 @@ fn up_shows_live_requests_and_keeps_them() {
     };
     assert!(top.contains("10.213.7.2:8000") && top.contains("HTTP"), "{top}");
 
-    let mut rest = String::new();
-    assert!(Running::terminate(&mut up).success());
-    std::io::Read::read_to_string(&mut messages, &mut rest).unwrap();
-    assert!(rest.contains("lost 0"), "{rest}");
+    let (status, said) = up.stop();
+    assert!(status.success() && said.contains("lost 0"), "{said}");
 
     // What was seen is there after the end, flows too.
     let store =
-        Running::start(&["store", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"], "ready ");
+        Running::start(&["store", "--data", up.data.to_str().unwrap(), "--listen", "127.0.0.1:0"], "ready ");
     let sql = "SELECT (SELECT count() FROM l7_log WHERE l7_protocol = 'HTTP'), (SELECT count() FROM flow_log WHERE l7_protocol = 'HTTP')";
     assert_eq!(ask(&store, sql), "3\t3");
 }

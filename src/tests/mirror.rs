@@ -8,16 +8,11 @@ use serde_json::Value;
 use std::ffi::CString;
 use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{PATIENCE, Up, is_root, run};
+use support::{PATIENCE, Up, fixture, is_root, objects, run, wirespan};
 use wirespan_capture::PacketSource;
 use wirespan_capture::pcap_file::PcapFile;
-
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("dataplane/tests/fixtures/shop.pcap")
-}
 
 fn frames() -> Vec<Vec<u8>> {
     let mut file = PcapFile::open(fixture()).unwrap();
@@ -30,13 +25,10 @@ fn frames() -> Vec<Vec<u8>> {
 
 /// What `replay` says of the same frames: complete requests by protocol.
 fn requests_in_the_capture() -> Vec<(String, u64)> {
-    let output = Command::new(env!("CARGO_BIN_EXE_wirespan"))
-        .args(["replay", "--format", "jsonl", "--emit", "spans", fixture().to_str().unwrap()])
-        .output()
-        .unwrap();
     let mut counts = std::collections::BTreeMap::new();
-    for line in String::from_utf8(output.stdout).unwrap().lines() {
-        let span: Value = serde_json::from_str(line).unwrap();
+    for span in
+        objects(&wirespan(&["replay", "--format", "jsonl", "--emit", "spans", fixture().to_str().unwrap()]))
+    {
         if span["session"] == "complete" {
             *counts.entry(span["l7_protocol"].as_str().unwrap().to_owned()).or_default() += 1;
         }

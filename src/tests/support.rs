@@ -1,11 +1,13 @@
-//! `wirespan up` as a test runs it.
+//! The command as a test runs it, and a server in a namespace for it to watch.
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A test that waits longer has failed.
@@ -22,10 +24,84 @@ pub fn is_root() -> bool {
     root
 }
 
+pub fn wirespan(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_wirespan")).args(arguments).output().unwrap()
+}
+
+/// What it printed as lines of JSON.
+pub fn objects(output: &Output) -> Vec<Value> {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A capture of real servers.
+pub fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dataplane/tests/fixtures/shop.pcap")
+}
+
 pub fn run(line: &str) {
     let words: Vec<&str> = line.split_whitespace().collect();
     let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+}
+
+/// A network namespace with a server in it, and a veth pair to it; removed at the end.
+pub struct Host {
+    name: String,
+    pub veth: String,
+    pub address: String,
+    pub server: Child,
+}
+
+impl Host {
+    /// Runs `python3 ARGUMENTS` in the namespace; it listens on port 8000. `number` tells the tests of one run apart.
+    pub fn serving(number: u8, arguments: &[&str]) -> Self {
+        let id = std::process::id();
+        let (name, veth) = (format!("wss{number}-{id}"), format!("wss{number}{id}"));
+        let address = format!("10.213.{number}.2");
+        run(&format!("ip netns add {name}"));
+        run(&format!("ip link add {veth} type veth peer name eth0 netns {name}"));
+        run(&format!("ip addr add 10.213.{number}.1/30 dev {veth}"));
+        run(&format!("ip link set {veth} up"));
+        run(&format!("ip -n {name} addr add {address}/30 dev eth0"));
+        run(&format!("ip -n {name} link set eth0 up"));
+        let server = Command::new("ip")
+            .args(["netns", "exec", &name, "python3"])
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let host = Self { name, veth, address, server };
+        let started = Instant::now();
+        while TcpStream::connect((host.address.as_str(), 8000)).is_err() {
+            assert!(started.elapsed() < PATIENCE, "the server did not come");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        host
+    }
+
+    pub fn web(number: u8) -> Self {
+        Self::serving(number, &["-m", "http.server", "8000", "--directory", "/proc/self/net"])
+    }
+
+    pub fn get(&self, path: &str) -> Child {
+        let url = format!("http://{}:8000/{path}", self.address);
+        Command::new("curl").args(["-s", "-o", "/dev/null", "--max-time", "30", &url]).spawn().unwrap()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let _ = Command::new("ip").args(["link", "del", &self.veth]).stderr(Stdio::null()).status();
+    }
 }
 
 /// `wirespan up` with a store of its own; killed at the end.
@@ -34,6 +110,9 @@ pub struct Up {
     pub page: String,
     /// What it said before it began to watch.
     pub said: String,
+    /// Its data directory.
+    pub data: PathBuf,
+    messages: Option<JoinHandle<String>>,
     _directory: tempfile::TempDir,
 }
 
@@ -62,9 +141,12 @@ impl Up {
             assert!(messages.read_line(&mut line).unwrap() > 0, "it ended: {said}");
             said.push_str(&line);
         }
-        // Nobody must wait for its messages to be read.
-        std::thread::spawn(move || std::io::copy(&mut messages, &mut std::io::stderr()));
-        Self { child, page, said, _directory: directory }
+        // It must not wait for its messages to be read.
+        let messages = std::thread::spawn(move || {
+            let said = messages.lines().map_while(Result::ok).inspect(|line| eprintln!("{line}"));
+            said.fold(String::new(), |said, line| said + &line + "\n")
+        });
+        Self { child, page, said, data, messages: Some(messages), _directory: directory }
     }
 
     /// The sum of a counter over its labels.
@@ -95,22 +177,20 @@ impl Up {
         }
     }
 
-    /// Ends it as a user does, and waits.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
+    /// Ends it as a user does; gives how it ended and what it said since it began to watch.
+    pub fn stop(&mut self) -> (ExitStatus, String) {
         // SAFETY: kill(2) on a child of ours that was not waited for, or that is gone.
         unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
-        let _ = self.child.wait();
+        let status = self.child.wait().unwrap();
+        let messages = self.messages.take().map(|thread| thread.join().unwrap());
+        (status, messages.unwrap_or_default())
     }
 }
 
 impl Drop for Up {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            self.end();
+            self.stop();
         }
     }
 }

@@ -7,75 +7,14 @@ mod support;
 use serde_json::Value;
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
-use support::{PATIENCE, Up, is_root, run};
-
-/// A network namespace with a server in it, and a veth pair to it; removed at the end.
-struct Host {
-    name: String,
-    veth: String,
-    address: String,
-    server: Child,
-}
-
-impl Host {
-    /// Runs `python3 ARGUMENTS` in the namespace; it listens on port 8000. `number` tells the tests of one run apart.
-    fn serving(number: u8, arguments: &[&str]) -> Self {
-        let id = std::process::id();
-        let (name, veth) = (format!("wss{number}-{id}"), format!("wss{number}{id}"));
-        let address = format!("10.213.{number}.2");
-        run(&format!("ip netns add {name}"));
-        run(&format!("ip link add {veth} type veth peer name eth0 netns {name}"));
-        run(&format!("ip addr add 10.213.{number}.1/30 dev {veth}"));
-        run(&format!("ip link set {veth} up"));
-        run(&format!("ip -n {name} addr add {address}/30 dev eth0"));
-        run(&format!("ip -n {name} link set eth0 up"));
-        let server = Command::new("ip")
-            .args(["netns", "exec", &name, "python3"])
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let host = Self { name, veth, address, server };
-        let started = Instant::now();
-        while TcpStream::connect((host.address.as_str(), 8000)).is_err() {
-            assert!(started.elapsed() < PATIENCE, "the server did not come");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        host
-    }
-
-    fn web(number: u8) -> Self {
-        Self::serving(number, &["-m", "http.server", "8000", "--directory", "/proc/self/net"])
-    }
-
-    fn get(&self, path: &str) -> Child {
-        let url = format!("http://{}:8000/{path}", self.address);
-        Command::new("curl").args(["-s", "-o", "/dev/null", "--max-time", "30", &url]).spawn().unwrap()
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
-        let _ = Command::new("ip").args(["link", "del", &self.veth]).stderr(Stdio::null()).status();
-    }
-}
+use support::{Host, PATIENCE, Up, is_root, objects, wirespan};
 
 /// The spans of one server in an event log.
 fn spans(log: &Path, server: &str) -> Vec<Value> {
-    let output = Command::new(env!("CARGO_BIN_EXE_wirespan"))
-        .args(["replay", "--format", "jsonl", log.to_str().unwrap()])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let all = String::from_utf8(output.stdout).unwrap();
-    let objects = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    objects.filter(|span| span["server_ip"] == server).collect()
+    let all = objects(&wirespan(&["replay", "--format", "jsonl", log.to_str().unwrap()]));
+    all.into_iter().filter(|span| span["server_ip"] == server).collect()
 }
 
 #[test]
@@ -87,7 +26,7 @@ fn one_exchange_is_seen_by_both_processes_and_on_the_wire() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("x.events");
     let record = ["--tracer", "on", "--tracer-cpu", "4", "--record-events", log.to_str().unwrap()];
-    let up = Up::start(&[&["-i", &host.veth][..], &record].concat());
+    let mut up = Up::start(&[&["-i", &host.veth][..], &record].concat());
     assert!(host.get("dev").wait().unwrap().success());
     let sql = format!(
         "SELECT signal, req_tcp_seq, resp_tcp_seq, response_code FROM l7_log \
@@ -148,7 +87,8 @@ fn a_server_that_is_killed_during_its_response() {
     let (mut dying, living) = (Host::serving(22, &["-c", HALF]), Host::web(23));
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("x.events");
-    let up = Up::start(&["--tracer", "on", "--tracer-cpu", "4", "--record-events", log.to_str().unwrap()]);
+    let mut up =
+        Up::start(&["--tracer", "on", "--tracer-cpu", "4", "--record-events", log.to_str().unwrap()]);
     let mut curl = dying.get("half");
     let of = |host: &Host| format!("SELECT count() FROM l7_log WHERE server = '{}'", host.address);
     let rows =
@@ -200,7 +140,7 @@ fn without_type_information_packets_alone_are_watched() {
         command
     };
     let host = Host::web(25);
-    let up = Up::start_by(without_btf(), &["-i", &host.veth]);
+    let mut up = Up::start_by(without_btf(), &["-i", &host.veth]);
     let said: Vec<&str> = up.said.lines().filter(|line| line.contains("processes")).collect();
     let [line] = said[..] else { panic!("{}", up.said) };
     assert!(line.contains("processes are not traced, packets are") && line.contains("BTF"), "{line}");
