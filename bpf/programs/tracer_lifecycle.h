@@ -224,7 +224,8 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 		event->length = len - 1;
 		event->size += len - 1;
 	}
-	submit(event);
+	/* Its first requests may be under way when the reader looks by itself: probes on it are to be there before. */
+	bpf_ringbuf_submit(event, BPF_RB_FORCE_WAKEUP);
 	return 0;
 }
 

@@ -121,6 +121,9 @@ impl Tracer {
         let ring_bytes = options.ring_bytes.max(1 << 12).checked_next_power_of_two().unwrap_or(1 << 31);
         let options = TracerOptions { ring_bytes, ..options.clone() };
         let mut object = Object::load(&options, casts)?;
+        if options.uprobes {
+            uprobe::load_all(&mut object);
+        }
         let mut tracer = Self {
             ring: Ring::take(&mut object)?,
             policies: Policies::take(&mut object, options.snap)?,

@@ -80,6 +80,10 @@ impl Object {
         program_of(&mut self.ebpf, name)
     }
 
+    pub fn programs(&mut self) -> impl Iterator<Item = &mut Program> {
+        self.ebpf.programs_mut().map(|(_, program)| program)
+    }
+
     pub fn map<T>(&mut self, name: &str) -> Result<T>
     where
         T: TryFrom<Map>,

@@ -21,6 +21,9 @@ pub struct TracerOptions {
     pub snap: Snap,
     /// What is traced.
     pub groups: Groups,
+    /// Load what [`Tracer::attach_uprobe`](super::Tracer::attach_uprobe) attaches before anything is traced. Else each program
+    /// is loaded when it is first attached: the kernel checks it for some ten milliseconds, and what it should see goes on.
+    pub uprobes: bool,
     /// Type information of the kernel; `/sys/kernel/btf/vmlinux` when `None`.
     pub btf: Option<PathBuf>,
 }
@@ -35,6 +38,7 @@ impl Default for TracerOptions {
             sockets: 65_536,
             snap: Snap::DEFAULT,
             groups: Groups::default(),
+            uprobes: false,
             btf: None,
         }
     }

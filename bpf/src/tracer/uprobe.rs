@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
-use aya::programs::{ProgramError, UProbe};
+use aya::programs::{Program, ProgramError, UProbe};
 
 use super::object::{Object, Result};
 use crate::BpfError;
@@ -12,6 +12,17 @@ use crate::BpfError;
 #[derive(Debug)]
 pub struct UprobeLink {
     _link: UProbeLink,
+}
+
+/// Loads all programs of probes. What the kernel refuses is said when it is to be attached.
+pub(super) fn load_all(object: &mut Object) {
+    for program in object.programs() {
+        if let Program::UProbe(probe) = program
+            && probe.fd().is_err()
+        {
+            let _ = probe.load();
+        }
+    }
 }
 
 /// Loads `program` when it is not yet, and attaches it to the instruction at `offset` of `file`; it can read `cookie` there.

@@ -71,7 +71,7 @@ struct Running {
 
 impl Running {
     fn start(options: &LiveOptions) -> Result<Self, SourceError> {
-        let mut tracer = Tracer::start(&options.tracer)?;
+        let mut tracer = Tracer::start(&TracerOptions { uprobes: options.tls, ..options.tracer.clone() })?;
         let libraries = options.tls.then(|| Libraries::new(&mut tracer));
         Ok(Self { tracer, libraries, cost: Cost::new() })
     }

@@ -118,12 +118,12 @@ const GO_TLS: [Call; 3] = [
     ("crypto/tls.(*Conn).Write", "go_tls_write", true),
     ("crypto/tls.(*Conn).Close", "go_tls_close", false),
 ];
-/// Which goroutine works for which.
+/// Which goroutine works for which. That they are made is told once, and comes first.
 const GO_WORK: [Call; 4] = [
+    ("runtime.newproc1", "go_newproc", true),
     ("net/http.(*persistConn).roundTrip", "go_round_trip", false),
     ("net/http.persistConnWriter.Write", "go_request_write", false),
     ("net/http.persistConnWriter.ReadFrom", "go_request_write", false),
-    ("runtime.newproc1", "go_newproc", true),
 ];
 
 /// Two functions that may leave their work to a third, which is then probed for both; and the program for each register that
@@ -196,7 +196,7 @@ fn go_plan(image: &Image<'_>, version: String) -> Result<Plan, ElfError> {
         plan.missing.push("goroutine numbers of system calls: linked with C, and stripped".to_owned());
     }
     plan.go = Some(GoProgram { version, g, goid: go::goid_offset(numbers), self_at: None });
-    let names: Vec<_> = GO_TLS.iter().chain(&GO_WORK).map(|(name, ..)| *name).collect();
+    let names: Vec<_> = GO_WORK.iter().chain(&GO_TLS).map(|(name, ..)| *name).collect();
     let found = match go::functions(image, &names) {
         Ok(found) => found,
         Err(error) => {
@@ -204,7 +204,7 @@ fn go_plan(image: &Image<'_>, version: String) -> Result<Plan, ElfError> {
             return Ok(plan);
         }
     };
-    for (&(name, program, has_end), function) in GO_TLS.iter().chain(&GO_WORK).zip(found) {
+    for (&(name, program, has_end), function) in GO_WORK.iter().chain(&GO_TLS).zip(found) {
         let Some(function) = function else { continue };
         let end = if program == "go_newproc" { "go_newproc_return" } else { "go_tls_return" };
         let ends = if has_end { go_ends(image, function) } else { Ok(Vec::new()) };
