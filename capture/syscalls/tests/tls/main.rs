@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "only tests run this")]
 
+mod files;
 mod watch;
 
 use std::io::{BufRead, BufReader, Write};
@@ -141,12 +142,14 @@ fn before_and_after(server: impl Fn(u16) -> Running, mut test: impl FnMut(&mut W
         let mut server = server(port);
         let mut watch = match watch {
             Some(mut watch) => {
+                // It may execute several programs, the last of which listens.
+                wait_for_port(port);
                 watch.until("the server executes", |heard| {
                     heard.iter().any(|heard| {
                         heard.header.kind() == Some(Kind::Exec) && heard.header.tgid == server.0.id()
                     })
                 });
-                wait_for_port(port);
+                watch.look();
                 watch
             }
             None => {

@@ -31,7 +31,7 @@ pub struct Watch {
 impl Watch {
     /// Watches all processes, also those that run already.
     pub fn start() -> Self {
-        let mut tracer = Tracer::start(&TracerOptions::default()).unwrap();
+        let mut tracer = Tracer::start(&TracerOptions { uprobes: true, ..TracerOptions::default() }).unwrap();
         let mut libraries = Libraries::new(&mut tracer);
         let processes = std::fs::read_dir("/proc")
             .unwrap()
@@ -40,12 +40,16 @@ impl Watch {
             libraries.process_started(tgid, &mut tracer);
         }
         let mut watch = Self { tracer, libraries, heard: Vec::new() };
-        // Those that run have mapped their libraries.
+        watch.look();
+        watch
+    }
+
+    /// Listens until those that run, and so have mapped their libraries, were looked at.
+    pub fn look(&mut self) {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(300) {
-            watch.turn();
+            self.turn();
         }
-        watch
     }
 
     fn turn(&mut self) {
