@@ -195,6 +195,8 @@ static __always_inline int tell(struct task_struct *task, struct thread *thread,
 			COUNT(unreadable, 1);
 	}
 	conn->used += got;
+	if (got >= sizeof(__u32) && *(__u32 *)scratch->payload == HTTP2_PREFACE)
+		conn->frames = 1;
 	event->captured = got;
 	event->size = sizeof(*event) + got;
 	if (got == 0)

@@ -11,7 +11,7 @@
 /* Payload of one event at most. A power of two, so that the verifier sees the bound of a mask. */
 #define CAPTURE_MAX 8192
 /* Buffers of one call that are looked into. */
-#define IOV_MAX 64
+#define IOV_MAX 256
 /* Messages of one recvmmsg or sendmmsg that make an event. */
 #define MESSAGES_MAX 16
 /* Descriptors of one close_range that are looked at. */
@@ -137,6 +137,7 @@ struct conn {
 
 	__u8 protocol;
 	__u8 mute;
+	__u8 frames; /* it began as HTTP/2: heads that are not seen make those behind them unreadable */
 	__u16 family;
 	__u16 local_port;
 	__u16 remote_port;

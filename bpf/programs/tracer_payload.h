@@ -8,6 +8,11 @@
 /* Keeps the compiler from undoing a bound that the verifier has to see. */
 #define OPAQUE(x) asm volatile("" : "+r"(x))
 
+/* The first bytes of the preface of HTTP/2: "PRI ". */
+#define HTTP2_PREFACE bpf_htonl(0x50524920)
+/* So much of what is sent on such a connection before the other end answers. */
+#define FRAMES_BUDGET (64 * 1024)
+
 #define DIRECTION_IN 1
 #define DIRECTION_OUT 2
 
@@ -55,9 +60,14 @@ static __always_inline void apply_policy(struct conn *conn, __u32 tgid)
 /* How many bytes of a call's payload are wanted. */
 static __always_inline __u32 wanted(struct conn *conn)
 {
-	__u32 left = conn->budget > conn->used ? conn->budget - conn->used : 0;
+	__u32 budget = conn->budget, snap = conn->snap, left;
 
-	return left < conn->snap ? left : conn->snap;
+	if (conn->frames && snap != 0) {
+		budget = budget < FRAMES_BUDGET ? FRAMES_BUDGET : budget;
+		snap = CAPTURE_MAX;
+	}
+	left = budget > conn->used ? budget - conn->used : 0;
+	return left < snap ? left : snap;
 }
 
 /* The first `len` bytes at `address` of the process; 0 when they are not in memory. */

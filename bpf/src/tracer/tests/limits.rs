@@ -43,6 +43,23 @@ fn payload_is_copied_up_to_a_bound_of_the_event_and_one_of_the_message() {
 }
 
 #[test]
+fn more_is_copied_of_connections_that_begin_as_http2() {
+    let Some(mut watch) = watch(&this_process()) else { return };
+    let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    for _ in 0..3 {
+        let frames: Vec<_> =
+            (0..200).map(|_| std::io::IoSlice::new(b"0123456789012345678901234567890123456789")).collect();
+        assert_eq!(client.write_vectored(&frames).unwrap(), 8_000);
+    }
+    server.read_exact(&mut [0; 24_024]).unwrap();
+    let sent = watch.wait_for(4, |seen| {
+        seen.kind() == Kind::Data && seen.header.remote_port == port && !seen.has(Flags::INGRESS)
+    });
+    assert_eq!(captured(&sent), [24, 8_000, 8_000, 8_000]);
+}
+
+#[test]
 fn policies_raise_lower_and_mute() {
     let options = TracerOptions { snap: Snap::new(512, 4096), ..this_process() };
     let Some(mut watch) = watch(&options) else { return };
