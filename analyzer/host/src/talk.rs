@@ -309,6 +309,10 @@ impl Talk {
         if span.session == Session::RequestOnly || exchange.mispaired {
             shared.happen(at, Happening::Over { span: span.id });
         }
+        let beside = matches!(self.stream.protocol(), Some(L7Protocol::Http2 | L7Protocol::Grpc));
+        if is_client && beside && span.session == Session::Complete {
+            shared.happen(at, Happening::ClientDone { span: span.id });
+        }
         if let Some(response) = &exchange.response {
             if response.srtt_us > 0 {
                 span.attributes.push(("tcp.srtt_us", response.srtt_us.to_string()));

@@ -37,6 +37,8 @@ pub(crate) struct Current {
     pub made: u32,
     /// Another was made go on for it.
     handed: bool,
+    /// A response was sent since.
+    pub answered: bool,
 }
 
 /// What a thread was made go on for.
@@ -97,6 +99,8 @@ pub(crate) struct Actor {
     pub woken: SmallVec<[Woken; 2]>,
     /// What the work is for that it took from a queue; empty if it took none, or that is not known.
     pub task: Nodes,
+    /// Client requests with evidence of the present turn that holds unless a timer was due.
+    pub late: SmallVec<[(u64, Class); 2]>,
 }
 
 impl Actor {
@@ -107,6 +111,7 @@ impl Actor {
             self.wait_began_ns = self.last_ns;
             self.turn_began_ns = at.time_ns;
             self.came = 0;
+            self.late.clear();
         }
         self.last_ns = at.time_ns;
         self.polls |= at.wait != Wait::Unknown;
@@ -133,6 +138,31 @@ impl Actor {
         }
     }
 
+    /// Bytes come in. Loops look at timers behind all that came, so that none was before; gives what that makes certain.
+    pub(crate) fn no_timer(&mut self) -> SmallVec<[(u64, Class); 2]> {
+        std::mem::take(&mut self.late)
+    }
+
+    /// The one thing that the bytes before brought in this turn, and how many requests were made for that.
+    pub(crate) fn alone(&self) -> Option<(Node, u32)> {
+        let current = self.current.as_ref().filter(|current| current.turn == self.turn && current.told)?;
+        match *current.nodes.as_slice() {
+            [node] if self.serves && !current.answered => Some((node, current.made)),
+            _ => None,
+        }
+    }
+
+    /// These came, one request, and nothing else did in this turn.
+    pub(crate) fn brought_only(&self, at: &Moment, came: &Nodes) -> bool {
+        came.len() == 1 && self.came == 1 && self.current(at).is_some_and(|current| current.nodes == *came)
+    }
+
+    /// What this event brings, as far as that is told.
+    pub(crate) fn brings(&self, at: &Moment) -> Option<&Nodes> {
+        let current = self.current.as_ref().filter(|current| current.event == (at.tid, at.thread_event))?;
+        Some(&current.nodes)
+    }
+
     /// Bytes came in that belong to `nodes`, or to something unknown.
     pub(crate) fn bytes(&mut self, at: &Moment, conn: u64, nodes: Nodes, group: u64) {
         let event = (at.tid, at.thread_event);
@@ -157,6 +187,7 @@ impl Actor {
             told: false,
             made: 0,
             handed: false,
+            answered: false,
         });
         self.woken.clear();
     }
@@ -188,6 +219,7 @@ impl Actor {
             told: true,
             made: 0,
             handed: false,
+            answered: false,
         });
         self.woken.clear();
         (group, 1)
@@ -211,6 +243,7 @@ impl Actor {
     pub(crate) fn closes(&mut self, span: u64) {
         self.open.retain(|(open, _)| *open != span);
         if let Some(current) = &mut self.current {
+            current.answered = true;
             current.nodes.retain(|node| *node != Node::Server(span));
         }
         // What one request's calls brought is not what the next request of the connection is at.

@@ -83,6 +83,11 @@ pub enum Happening<'a> {
         /// Id of the client span.
         span: u64,
     },
+    /// The response to the client span was received to its end. Told where responses come beside each other, as in HTTP/2.
+    ClientDone {
+        /// Id of the client span.
+        span: u64,
+    },
     /// The head of the response to the server span was sent.
     ServerResponse {
         /// Id of the server span.

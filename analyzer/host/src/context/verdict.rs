@@ -44,6 +44,7 @@ impl ProcessState {
         let peer = self.peers.get(&client.peer).copied().unwrap_or_default();
         let doubtful = match piece.class {
             Class::Turn | Class::LateTurn if peer.collected() => true,
+            Class::LateTurn if self.follows.exceeded(piece) => true,
             Class::LateTurn | Class::Blocking => peer.often_by_itself(),
             // It turned out that the thread does not wait for answers.
             Class::FirstOpen => self.actors.get(&client.actor).is_some_and(|actor| actor.overlaps),

@@ -30,7 +30,7 @@ pub(super) struct Batch {
 pub(in super::super) struct Shares {
     /// Batches, by requests made for each; first those where that is no whole number.
     batches: [u32; MAX_EACH + 1],
-    /// Batches for several requests have differed in how many these were.
+    /// Batches for several requests have differed in how many these were, or one was for a request which nothing else came with.
     varied: bool,
     /// Requests that the last batch was for.
     last: usize,
@@ -72,6 +72,9 @@ impl ProcessState {
             let before: Vec<u64> = conn.asked.iter().rev().skip(1).take_while(together).copied().collect();
             self.groups += 1;
             let came = self.came_since(began, since_ns);
+            if self.actor(began).brought_only(began, &came) {
+                self.shares.entry(peer).or_default().varied = true;
+            }
             let batch = Batch { event, group: self.groups, came, sent: 0 };
             self.put_batch(id, peer, Some(batch));
             before.into_iter().rev().for_each(|span| self.add_to_batch(span, id));

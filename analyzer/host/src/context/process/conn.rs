@@ -27,6 +27,8 @@ pub(super) struct Conn {
     pub responded: Option<(u32, u32)>,
     /// Requests without a response, oldest first.
     pub asked: VecDeque<u64>,
+    /// Responses come beside each other: bytes may be of any.
+    pub(super) beside: bool,
     /// The last request that has a response.
     pub answered: Option<u64>,
     /// Requests to answer.
@@ -37,6 +39,7 @@ impl Conn {
     /// What more bytes from the other end belong to, as far as that is certain.
     pub fn bytes_of(&self) -> Nodes {
         match (self.open.as_slice(), self.asked.front(), self.answered) {
+            ([], _, _) if self.beside => Nodes::new(),
             ([], None, None) => match self.opened.first() {
                 Some(piece) => piece.nodes.clone(),
                 None => Nodes::new(),

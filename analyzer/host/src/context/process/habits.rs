@@ -1,6 +1,10 @@
 //! What a process often does, so that some evidence proves little.
 
+use crate::context::evidence::{Evidence, Node};
 use smallvec::SmallVec;
+
+/// Things that came before it counts what followed them.
+const ENOUGH: u32 = 4;
 
 /// How often something was done in the turn of what it was done for, and how often with nothing before it in its turn.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +27,29 @@ impl Starts {
     /// Timers or other tasks begin it: bytes that came in before it in the same turn prove little.
     pub(in super::super) fn often_by_itself(self) -> bool {
         self.by_itself > 2 && u64::from(self.by_itself) * 50 > u64::from(self.after_bytes)
+    }
+}
+
+/// How many requests were made for one thing that came, before the next thing came in the same turn: no timer runs between.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in super::super) struct Follows {
+    /// Requests that came, responses that came; for each, how often that was seen, and the most that were made.
+    seen: [(u32, u32); 2],
+}
+
+impl Follows {
+    pub(super) fn count(&mut self, node: Node, made: u32) {
+        let (times, most) = &mut self.seen[usize::from(matches!(node, Node::Client(_)))];
+        *times = times.saturating_add(1);
+        *most = made.max(*most);
+    }
+
+    /// More were made than ever for each of what came, at the end of a turn: timers run then.
+    pub(in super::super) fn exceeded(&self, piece: &Evidence) -> bool {
+        piece.nodes.first().is_some_and(|node| {
+            let (times, most) = self.seen[usize::from(matches!(node, Node::Client(_)))];
+            times >= ENOUGH && piece.position as usize >= most as usize * piece.nodes.len()
+        })
     }
 }
 

@@ -21,7 +21,7 @@ use super::{ContextConfig, Decision};
 use batch::Shares;
 use conn::Conn;
 use foldhash::HashMap;
-use habits::{Made, Moves, Starts};
+use habits::{Follows, Made, Moves, Starts};
 use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
@@ -98,6 +98,7 @@ pub(super) struct ProcessState {
     pub(super) peers: HashMap<u64, Starts>,
     pub(super) shares: HashMap<u64, Shares>,
     pub(super) answers: Starts,
+    pub(super) follows: Follows,
     /// How many requests were made for what came with one event.
     pub(super) made: HashMap<u64, Made>,
     pub(super) trust: Trust,
@@ -137,6 +138,7 @@ impl ProcessState {
                 self.same_ids(config, span, trace_id, x_request_id, decisions);
             }
             Happening::ClientResponse { span } => self.client_response(at, span),
+            Happening::ClientDone { span } => self.client_done(at, span),
             Happening::ServerResponse { span } => self.server_response(config, at, span),
             Happening::Over { span } => self.over(config, at, span),
             Happening::Connect { conn } => {
@@ -230,7 +232,12 @@ impl ProcessState {
         let group = self.group();
         let actor = self.actor(at);
         actor.acts(at);
-        actor.bytes(at, id, nodes, group);
+        let before = actor.no_timer();
+        if let Some((node, made)) = actor.alone() {
+            self.follows.count(node, made);
+        }
+        self.actor(at).bytes(at, id, nodes, group);
+        before.into_iter().for_each(|(span, class)| self.no_timer(span, class));
     }
 
     fn sent(&mut self, config: &ContextConfig, at: &Moment, id: u64) {
@@ -347,6 +354,9 @@ impl ProcessState {
             },
         );
         for piece in evidence {
+            if piece.class == Class::LateTurn && !counted {
+                self.actor(began).late.push((span, piece.class));
+            }
             self.connect(span, piece);
         }
         if loops && self.peers.get(&peer).is_some_and(|starts| starts.collected()) {
@@ -375,6 +385,14 @@ impl ProcessState {
         }
         if let Some(client) = self.clients.get_mut(&span) {
             client.evidence.push(piece);
+        }
+    }
+
+    /// What spoke for `span` as far as no timer was due: none was.
+    fn no_timer(&mut self, span: u64, late: Class) {
+        let Some(client) = self.clients.get_mut(&span) else { return };
+        for piece in client.evidence.iter_mut().filter(|piece| piece.class == late) {
+            piece.class = if late == Class::LateTurn { Class::Turn } else { Class::Answer };
         }
     }
 
@@ -448,6 +466,20 @@ impl ProcessState {
         }
     }
 
+    /// What waits for the whole response goes on now.
+    fn client_done(&mut self, at: &Moment, span: u64) {
+        let conn = self.clients.get(&span).map(|client| client.conn);
+        if let Some(conn) = conn.and_then(|conn| self.conns.get_mut(&conn)) {
+            conn.beside = true;
+        }
+        let node = Node::Client(span);
+        if self.actor(at).brings(at).is_some_and(|nodes| !nodes.contains(&node)) {
+            let new = self.group();
+            let (group, came) = self.actor(at).head(at, node, new);
+            self.came(group, came);
+        }
+    }
+
     fn server_response(&mut self, config: &ContextConfig, at: &Moment, span: u64) {
         let actor = self.actors.entry(ActorId::of(at)).or_default();
         let (nodes, class) = match actor.current(at) {
@@ -474,6 +506,9 @@ impl ProcessState {
         if let ([Node::Client(client)], true) = (nodes.as_slice(), config.rules.allow(rule)) {
             let nodes = Nodes::from_iter([Node::Server(span)]);
             self.connect(*client, Evidence { nodes, class, rule, position: 0, group: 0, futex });
+            if class == Class::LateAnswer {
+                self.actor(at).late.push((*client, class));
+            }
         }
         if let Some(current) = self.actors.get(&ActorId::of(at)).and_then(|actor| actor.current(at))
             && matches!(current.nodes.as_slice(), [Node::Client(_), Node::Client(_), ..])
