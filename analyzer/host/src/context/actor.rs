@@ -157,10 +157,12 @@ impl Actor {
         came.len() == 1 && self.came == 1 && self.current(at).is_some_and(|current| current.nodes == *came)
     }
 
-    /// What this event brings, as far as that is told.
-    pub(crate) fn brings(&self, at: &Moment) -> Option<&Nodes> {
-        let current = self.current.as_ref().filter(|current| current.event == (at.tid, at.thread_event))?;
-        Some(&current.nodes)
+    /// This event brought bytes, and it was not told that it brings this.
+    pub(crate) fn brings_more(&self, at: &Moment, node: Node) -> bool {
+        self.current.as_ref().is_some_and(|current| {
+            let told = current.told && current.nodes.contains(&node);
+            current.event == (at.tid, at.thread_event) && !told
+        })
     }
 
     /// Bytes came in that belong to `nodes`, or to something unknown.

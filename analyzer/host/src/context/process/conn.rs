@@ -28,7 +28,7 @@ pub(super) struct Conn {
     /// Requests without a response, oldest first.
     pub asked: VecDeque<u64>,
     /// Responses come beside each other: bytes may be of any.
-    pub(super) beside: bool,
+    pub beside: bool,
     /// The last request that has a response.
     pub answered: Option<u64>,
     /// Requests to answer.

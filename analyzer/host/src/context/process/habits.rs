@@ -30,7 +30,8 @@ impl Starts {
     }
 }
 
-/// How many requests were made for one thing that came, before the next thing came in the same turn: no timer runs between.
+/// How many requests were made for one thing that came, before the next thing came in the same turn: no timer runs between. If there
+/// were none at all, then up to the end of the turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in super::super) struct Follows {
     /// Requests that came, responses that came; for each, how often that was seen, and the most that were made.

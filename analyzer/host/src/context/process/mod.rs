@@ -231,8 +231,13 @@ impl ProcessState {
         let nodes = self.conns.get(&id).map(Conn::bytes_of).unwrap_or_default();
         let group = self.group();
         let actor = self.actor(at);
+        let unused = actor.alone().filter(|(_, made)| *made == 0 && actor.turn != at.turn);
         actor.acts(at);
         let before = actor.no_timer();
+        if let Some((node, made)) = unused {
+            self.follows.count(node, made);
+        }
+        let actor = self.actor(at);
         if let Some((node, made)) = actor.alone() {
             self.follows.count(node, made);
         }
@@ -473,7 +478,7 @@ impl ProcessState {
             conn.beside = true;
         }
         let node = Node::Client(span);
-        if self.actor(at).brings(at).is_some_and(|nodes| !nodes.contains(&node)) {
+        if self.actor(at).brings_more(at, node) {
             let new = self.group();
             let (group, came) = self.actor(at).head(at, node, new);
             self.came(group, came);

@@ -460,3 +460,96 @@ fn a_woken_thread_works_for_the_only_request_or_proves_nothing() {
     assert_eq!(parents(0), [(11, Some(10))]);
     assert_eq!(parents(1), [(11, None)]);
 }
+
+#[test]
+fn the_ends_of_responses_that_come_beside_each_other_are_what_is_gone_on_with() {
+    let mut s = Script::new();
+    for (turn, span) in [(1, 10), (2, 20)] {
+        let at = s.at(1, turn, Wait::Forever);
+        s.serve(at, span, span);
+        let at = s.at(1, turn, Wait::Forever);
+        s.ask(at, span + 1, 900);
+    }
+    let at = s.at(1, 3, Wait::Forever);
+    s.hear(at, 11, 900);
+    let at = s.at(1, 4, Wait::Forever);
+    s.happen(at, Happening::Data { conn: 900, ingress: true });
+    s.happen(at, Happening::ClientDone { span: 11 });
+    let at = s.at(1, 4, Wait::Forever);
+    s.ask(at, 12, 900);
+    // The head of the second's response and the end of the first's come together; the end is what is answered for.
+    let at = s.at(1, 5, Wait::Forever);
+    s.hear(at, 12, 900);
+    let at = s.at(1, 6, Wait::Forever);
+    s.hear(at, 21, 900);
+    s.happen(at, Happening::ClientDone { span: 12 });
+    let at = s.at(1, 6, Wait::Forever);
+    s.answer(at, 10, 10);
+    let at = s.at(1, 7, Wait::Forever);
+    s.happen(at, Happening::Data { conn: 900, ingress: true });
+    s.happen(at, Happening::ClientDone { span: 21 });
+    let at = s.at(1, 7, Wait::Forever);
+    s.answer(at, 20, 20);
+    assert_eq!(s.parents(), [(11, Some(10)), (12, Some(10)), (21, Some(20))]);
+}
+
+#[test]
+fn what_is_made_before_other_bytes_of_a_turn_is_no_timers_and_what_is_more_than_usual_may_be() {
+    let mut s = Script::new();
+    let mut turn = 0;
+    // A timer makes a request at the end of turns, of which two in a row come by themselves often enough to be noticed.
+    for round in 0..10 {
+        let [first, second] = [100 + round * 40, 120 + round * 40];
+        turn += 1;
+        for span in [first, second] {
+            let at = s.at(1, turn, Wait::Look);
+            s.serve(at, span, span);
+            let at = s.at(1, turn, Wait::Look);
+            s.ask(at, span + 1, span + 1000);
+        }
+        let at = s.at(1, turn, Wait::Look);
+        s.ask(at, second + 2, 3000);
+        turn += 1;
+        for span in [first, second] {
+            let at = s.at(1, turn, Wait::Look);
+            s.hear(at, span + 1, span + 1000);
+            let at = s.at(1, turn, Wait::Look);
+            s.answer(at, span, span);
+        }
+        turn += 1;
+        let at = s.at(1, turn, Wait::Look);
+        s.hear(at, second + 2, 3000);
+    }
+    for (client, parent) in s.parents() {
+        match client % 20 {
+            1 => assert_eq!(parent, Some(client - 1)),
+            _ => assert_eq!(parent, None, "{client}"),
+        }
+    }
+}
+
+#[test]
+fn timers_at_the_end_of_a_turn_are_not_for_what_came_last_where_nothing_follows_at_once() {
+    let mut s = Script::new();
+    for round in 0..3 {
+        let spans: Vec<u64> = (0..6).map(|n| 100 + round * 120 + n * 20).collect();
+        for (turn, span) in (round as u32 * 10..).zip(&spans) {
+            let at = s.at(1, turn, Wait::Look);
+            s.serve(at, *span, *span);
+        }
+        // The timers of all are due in the turn of the last one.
+        for span in &spans {
+            let at = s.at(1, round as u32 * 10 + 5, Wait::Look);
+            s.ask(at, span + 1, 900);
+        }
+        for span in &spans {
+            let at = s.at(1, round as u32 * 10 + 6, Wait::Look);
+            s.hear(at, span + 1, 900);
+            let at = s.at(1, round as u32 * 10 + 6, Wait::Look);
+            s.answer(at, *span, *span);
+        }
+    }
+    for (client, parent) in s.parents() {
+        assert!(parent.is_none_or(|parent| parent + 1 == client), "{client} is not for {parent:?}");
+    }
+}
