@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wirespan_event::log::LogWriter;
 use wirespan_event::{Clock, Entry, ProcessKey};
 use wirespan_records::Process;
@@ -16,6 +16,8 @@ use wirespan_syscalls::{EventSource, Live, LiveOptions, SourceError};
 
 /// How long the tracer waits for events.
 const PATIENCE: Duration = Duration::from_millis(10);
+/// It is behind for so long at most, while it attaches probes.
+const BEHIND: Duration = Duration::from_secs(60);
 
 /// Traces all processes but this one, on a thread of its own. One tracer serves many runs: taking its probes away takes long.
 pub struct Tracing {
@@ -39,6 +41,8 @@ struct Heard {
     failure: Option<std::io::Error>,
     lost: u64,
     lost_before: u64,
+    /// Times that it looked for events, and wrote all that there were.
+    looks: u64,
 }
 
 impl Tracing {
@@ -72,16 +76,30 @@ impl Tracing {
 
     /// Ends the event log. Gives how many events were lost meanwhile.
     pub fn finish(&self) -> anyhow::Result<u64> {
+        self.catch_up()?;
         let mut heard = self.shared.heard();
         let mut log = heard.log.take().context("nothing is recorded")?;
         log.flush()?;
         if let Some(error) = heard.failure.take() {
             return Err(error).context("the event log is not complete");
         }
-        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
-            bail!("the tracer has ended");
-        }
         Ok(heard.lost - heard.lost_before)
+    }
+
+    /// Waits until all that happened before was told. The look that is under way may have begun before.
+    fn catch_up(&self) -> anyhow::Result<()> {
+        let looks = self.shared.heard().looks + 2;
+        let end = Instant::now() + BEHIND;
+        while self.shared.heard().looks < looks {
+            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                bail!("the tracer has ended");
+            }
+            if Instant::now() > end {
+                bail!("the tracer is more than {} s behind", BEHIND.as_secs());
+            }
+            std::thread::sleep(PATIENCE);
+        }
+        Ok(())
     }
 }
 
@@ -105,7 +123,11 @@ impl Shared {
 fn trace(mut live: Live, shared: &Shared) -> Result<(), SourceError> {
     while !shared.stop.load(Ordering::Relaxed) {
         live.next(PATIENCE, &mut |entry| shared.heard().take(entry))?;
-        shared.heard().lost = live.counts().lost().map(|(_, events)| events).sum();
+        let lost = live.counts().lost().map(|(_, events)| events).sum();
+        let mut heard = shared.heard();
+        heard.lost = lost;
+        heard.looks += 1;
+        drop(heard);
         for note in live.notes() {
             eprintln!("the tracer says: {note}");
         }
