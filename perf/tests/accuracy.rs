@@ -37,13 +37,16 @@ fn run(scenarios: &[&str]) -> Option<Vec<Cell>> {
 }
 
 /// In one run, because taking the tracer's probes away takes long.
-const SCENARIOS: [&str; 6] = [
+const SCENARIOS: [&str; 9] = [
     "nginx-python-redis",
     "nginx-no-keepalive",
     "fork-per-request",
     "node-all",
     "node-interleaved",
     "pipelined-redis",
+    "http2-node",
+    "http2-node-nginx",
+    "tls1.3-node",
 ];
 
 #[test]
