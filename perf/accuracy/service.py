@@ -194,6 +194,19 @@ class Vectored(Handler):
         os.writev(self.connection.fileno(), head + [body] * 62)
 
 
+class Corked(Handler):
+    """Answers bit by bit, with sends that wait for more; all leaves together when the cork is drawn."""
+
+    def answer(self, body):
+        cork = self.connection.setsockopt
+        cork(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+        for at in range(0, len(head), 7):
+            self.connection.send(head[at : at + 7], socket.MSG_MORE)
+        self.connection.sendall(body)
+        cork(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+
 class FromFile(Handler):
     """The body goes from a file to the socket in the kernel."""
 
@@ -337,6 +350,7 @@ STYLES = {
     "dups": (Threads, Duplicating),
     "vectors": (Threads, Vectored),
     "files": (Threads, FromFile),
+    "corked": (Threads, Corked),
 }
 
 if STYLE == "asyncio":

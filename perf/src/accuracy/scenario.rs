@@ -234,6 +234,11 @@ pub fn all() -> Vec<Scenario> {
             "/seq.2.back/seq.1.redis",
             [redis(), python("back", "vectors"), python("app", "threads")],
         ),
+        Scenario::new(
+            "cork",
+            "/seq.2.back/seq.1.redis",
+            [redis(), python("back", "corked"), python("app", "threads")],
+        ),
         Scenario::new("one-byte-reads", "/seq.2.redis", [redis(), python("app", "bytes")]),
         Scenario::new("msg-peek", "/seq.2.redis", [redis(), python("app", "peeks")]),
     ]

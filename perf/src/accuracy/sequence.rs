@@ -34,14 +34,19 @@ impl Compared {
     }
 }
 
-/// Asked of the client's service: two files, sent by `sendfile`; five values at once.
-const PATHS: [(&str, u64); 2] = [("/seq.2.files/leaf", 2), ("/pipe.5.redis", 5)];
+/// Asked of the client's service: two files, sent by `sendfile`; two answers that are sent bit by bit under `TCP_CORK` and with
+/// `MSG_MORE`; five values at once.
+const PATHS: [(&str, u64); 3] = [("/seq.2.files/leaf", 2), ("/seq.2.corked/leaf", 2), ("/pipe.5.redis", 5)];
 const CONCURRENCY: usize = 8;
 
 /// The services of both sides: the server's, then the client's.
 fn services() -> [Vec<Service>; 2] {
     [
-        vec![Service::new("redis", Program::Redis), Service::new("files", Program::Python("files"))],
+        vec![
+            Service::new("redis", Program::Redis),
+            Service::new("files", Program::Python("files")),
+            Service::new("corked", Program::Python("corked")),
+        ],
         vec![Service::new("app", Program::Python("threads"))],
     ]
 }
