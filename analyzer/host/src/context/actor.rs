@@ -101,17 +101,21 @@ pub(crate) struct Actor {
     pub task: Nodes,
     /// Client requests with evidence of the present turn that holds unless a timer was due.
     pub late: SmallVec<[(u64, Class); 2]>,
+    /// The one thing that came last in a turn before, and that nothing was made for to its end.
+    pub unused: Option<Node>,
 }
 
 impl Actor {
     /// It does something at this moment.
     pub(crate) fn acts(&mut self, at: &Moment) {
         if self.turn != at.turn {
+            let unused = self.alone().filter(|(_, made)| *made == 0).map(|(node, _)| node);
             self.turn = at.turn;
             self.wait_began_ns = self.last_ns;
             self.turn_began_ns = at.time_ns;
             self.came = 0;
             self.late.clear();
+            self.unused = unused.or(self.unused);
         }
         self.last_ns = at.time_ns;
         self.polls |= at.wait != Wait::Unknown;

@@ -231,11 +231,10 @@ impl ProcessState {
         let nodes = self.conns.get(&id).map(Conn::bytes_of).unwrap_or_default();
         let group = self.group();
         let actor = self.actor(at);
-        let unused = actor.alone().filter(|(_, made)| *made == 0 && actor.turn != at.turn);
         actor.acts(at);
         let before = actor.no_timer();
-        if let Some((node, made)) = unused {
-            self.follows.count(node, made);
+        if let Some(node) = actor.unused.take() {
+            self.follows.count(node, 0);
         }
         let actor = self.actor(at);
         if let Some((node, made)) = actor.alone() {

@@ -535,6 +535,8 @@ fn timers_at_the_end_of_a_turn_are_not_for_what_came_last_where_nothing_follows_
         let spans: Vec<u64> = (0..6).map(|n| 100 + round * 120 + n * 20).collect();
         for (turn, span) in (round as u32 * 10..).zip(&spans) {
             let at = s.at(1, turn, Wait::Look);
+            s.happen(at, Happening::Accept { conn: *span + 20 });
+            let at = s.at(1, turn, Wait::Look);
             s.serve(at, *span, *span);
         }
         // The timers of all are due in the turn of the last one.
