@@ -387,7 +387,9 @@ impl Actor {
     /// What it may have been made go on for.
     fn woken_nodes(&self) -> Nodes {
         let mut nodes = Nodes::new();
-        for node in self.woken.iter().flat_map(|woken| &woken.nodes) {
+        let sure = self.woken_for_sure();
+        let counts = |woken: &&Woken| !(sure && woken.vague);
+        for node in self.woken.iter().filter(counts).flat_map(|woken| &woken.nodes) {
             if !nodes.contains(node) {
                 nodes.push(*node);
             }
@@ -428,8 +430,12 @@ impl Actor {
     pub(crate) fn is_vague(&self, at: &Moment) -> bool {
         let from_woken =
             self.current.is_none() && self.only_open().is_none() && !self.serves && self.task.is_empty();
-        let vague = |woken: &Woken| (woken.vague || self.polls) && !woken.nodes.is_empty();
-        at.coroutine == 0 && from_woken && self.woken.iter().any(vague)
+        at.coroutine == 0 && from_woken && (self.polls || !self.woken_for_sure())
+    }
+
+    /// It was made go on by one that knew what for.
+    fn woken_for_sure(&self) -> bool {
+        self.woken.iter().any(|woken| !woken.vague && !woken.nodes.is_empty())
     }
 
     /// What those are given that it makes go on: the one thing that it is at, or all that it may be at.
