@@ -297,7 +297,8 @@ impl Talk {
             span.attributes.push(("unix.client", client.to_string()));
             span.attributes.push(("unix.server", server.to_string()));
         }
-        if self.positions == Positions::Counted {
+        // Both ends of a UNIX socket count the same bytes.
+        if self.positions == Positions::Counted && self.unix.is_none() {
             (span.req_tcp_seq, span.resp_tcp_seq) = (None, None);
         }
         let Some(exchange) = exchange else {

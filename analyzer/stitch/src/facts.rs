@@ -1,13 +1,14 @@
 //! When two spans are one exchange seen at two points.
 //!
 //! The addresses cannot tell: NAT and load balancers change them. The TCP sequence numbers of the first bytes of request and
-//! response do, wherever the same connection is seen. Proxies that end the connection begin a new exchange.
+//! response do, wherever the same connection is seen. Proxies that end the connection begin a new exchange. The two ends of a
+//! UNIX socket are known by their inodes, and count the same bytes.
 
 use crate::row::SpanRow;
 use foldhash::quality::FixedState;
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
-use wirespan_records::{L7Protocol, Session, Span};
+use wirespan_records::{L4Protocol, L7Protocol, ObservationPoint, Session, Span};
 
 /// Both sequence numbers are the same: 64 bits that agree by chance once in 10^19, so hosts' clocks may differ by this much.
 pub const BOTH_WINDOW_NS: u64 = 1_000_000_000;
@@ -15,6 +16,9 @@ pub const BOTH_WINDOW_NS: u64 = 1_000_000_000;
 pub const ONE_WINDOW_NS: u64 = 50_000_000;
 /// and this far between two, whose clocks differ.
 pub const HOSTS_WINDOW_NS: u64 = 150_000_000;
+
+/// What UNIX sockets have in the place of a protocol over IP.
+const NO_IP: L4Protocol = L4Protocol::Other(0);
 
 /// Seed of all hashes, so that they are the same in every process.
 const SEED: FixedState = FixedState::with_seed(0x7719_5e5a);
@@ -34,6 +38,42 @@ fn text_hash(text: Option<&str>) -> u32 {
 enum Carrier {
     Tcp,
     Datagram,
+    /// UNIX sockets.
+    Local,
+}
+
+impl Carrier {
+    fn of(tcp: bool, inodes: Option<[u32; 2]>) -> Self {
+        match inodes {
+            _ if tcp => Self::Tcp,
+            Some(_) => Self::Local,
+            None => Self::Datagram,
+        }
+    }
+}
+
+/// Hashes of the inodes of client and server.
+fn inodes<'a>(attribute: impl Fn(&'static str) -> Option<&'a str>) -> Option<[u32; 2]> {
+    let [client, server] = [attribute("unix.client")?, attribute("unix.server")?];
+    Some([hash_of(&client) as u32, hash_of(&server) as u32])
+}
+
+/// Who saw it, as far as that matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Client,
+    Server,
+    Between,
+}
+
+impl End {
+    fn of(point: &str) -> Self {
+        match point {
+            _ if point == ObservationPoint::ClientProcess.as_str() => Self::Client,
+            _ if point == ObservationPoint::ServerProcess.as_str() => Self::Server,
+            _ => Self::Between,
+        }
+    }
 }
 
 /// What is needed of a span to tell whether another is the same exchange.
@@ -49,6 +89,7 @@ pub struct Facts {
     resource: u32,
     clock: u32,
     carrier: Carrier,
+    point: End,
     protocol: u8,
 }
 
@@ -61,31 +102,40 @@ pub enum Key {
     Response(u32),
     /// UDP: id and a hash of what was asked for.
     Datagram(u32, u32),
+    /// UNIX sockets: a hash of both inodes, and where the request begins.
+    Local(u32, u32),
 }
 
 impl Facts {
     /// Of a span on its way to the store. `clock` tells hosts apart whose clocks may differ.
     pub fn of(span: &Span, clock: u32) -> Self {
-        let tcp = span.protocol.ip_number() == 6;
+        let tcp = span.protocol == L4Protocol::Tcp;
+        let attribute = |name| span.attributes.iter().find(|(n, _)| *n == name).map(|(_, value)| &**value);
+        let inodes = if span.protocol == NO_IP { inodes(attribute) } else { None };
+        let stream = tcp || inodes.is_some();
         let resource = span.request_resource.as_deref().or(span.request_domain.as_deref());
         Self {
             start_ns: span.start_ns,
-            request_seq: span.req_tcp_seq.filter(|_| tcp && span.session != Session::ResponseOnly),
-            response_seq: span.resp_tcp_seq.filter(|_| tcp && span.session != Session::RequestOnly),
+            request_seq: span.req_tcp_seq.filter(|_| stream && span.session != Session::ResponseOnly),
+            response_seq: span.resp_tcp_seq.filter(|_| stream && span.session != Session::RequestOnly),
             request_id: span.request_id.map(|id| hash_of(&id) as u32),
-            client: hash_of(&span.client) as u32,
-            server: hash_of(&span.server) as u32,
+            client: inodes.map_or_else(|| hash_of(&span.client) as u32, |[client, _]| client),
+            server: inodes.map_or_else(|| hash_of(&span.server) as u32, |[_, server]| server),
             kind: text_hash(span.request_type.as_deref()),
             resource: if span.truncated { 0 } else { text_hash(resource) },
             clock,
-            carrier: if tcp { Carrier::Tcp } else { Carrier::Datagram },
+            carrier: Carrier::of(tcp, inodes),
+            point: End::of(span.observation_point.as_str()),
             protocol: protocol_number(span.l7_protocol.as_str()),
         }
     }
 
     /// Of a span from the store.
     pub fn of_row(row: &SpanRow, clock: u32) -> Self {
-        let tcp = row.protocol == "tcp";
+        let tcp = row.protocol == L4Protocol::Tcp.as_str();
+        let attribute = |name: &str| row.attributes.get(name).map(String::as_str);
+        let inodes = if row.protocol == NO_IP.as_str() { inodes(attribute) } else { None };
+        let stream = tcp || inodes.is_some();
         let resource = row.request_resource.as_deref().or(row.request_domain.as_deref());
         let endpoint = |ip: &str, port: u16| match ip.parse::<IpAddr>() {
             Ok(ip) => hash_of(&(ip, port)) as u32,
@@ -93,15 +143,16 @@ impl Facts {
         };
         Self {
             start_ns: row.start_ns,
-            request_seq: row.req_tcp_seq.filter(|_| tcp && row.session != "response_only"),
-            response_seq: row.resp_tcp_seq.filter(|_| tcp && row.session != "request_only"),
+            request_seq: row.req_tcp_seq.filter(|_| stream && row.session != "response_only"),
+            response_seq: row.resp_tcp_seq.filter(|_| stream && row.session != "request_only"),
             request_id: row.request_id.map(|id| hash_of(&id) as u32),
-            client: endpoint(&row.client_ip, row.client_port),
-            server: endpoint(&row.server_ip, row.server_port),
+            client: inodes.map_or_else(|| endpoint(&row.client_ip, row.client_port), |[client, _]| client),
+            server: inodes.map_or_else(|| endpoint(&row.server_ip, row.server_port), |[_, server]| server),
             kind: text_hash(row.request_type.as_deref()),
             resource: if row.truncated { 0 } else { text_hash(resource) },
             clock,
-            carrier: if tcp { Carrier::Tcp } else { Carrier::Datagram },
+            carrier: Carrier::of(tcp, inodes),
+            point: End::of(&row.observation_point),
             protocol: protocol_number(&row.l7_protocol),
         }
     }
@@ -112,9 +163,12 @@ impl Facts {
             .then_some(self.request_id)
             .flatten()
             .map(|id| Key::Datagram(id, self.resource));
-        let request = self.request_seq.map(Key::Request);
-        let response = self.response_seq.map(Key::Response);
-        [request, response, datagram].into_iter().flatten()
+        let tcp = |seq: Option<u32>| seq.filter(|_| self.carrier == Carrier::Tcp);
+        let local = self.request_seq.filter(|_| self.carrier == Carrier::Local);
+        let request = tcp(self.request_seq).map(Key::Request);
+        let response = tcp(self.response_seq).map(Key::Response);
+        let local = local.map(|seq| Key::Local(hash_of(&self.tuple()) as u32, seq));
+        [request, response, datagram, local].into_iter().flatten()
     }
 
     /// How sure it is that the two are one exchange, 0 to 1; `None` when they are two.
@@ -129,6 +183,9 @@ impl Facts {
             return (one && apart <= window && self.shares_endpoint(other) && self.agrees(other))
                 .then_some(1.0);
         }
+        if self.carrier == Carrier::Local {
+            return self.is_other_end(other).then_some(1.0);
+        }
         let equal = |a: Option<u32>, b: Option<u32>| a.is_some() && a == b;
         let request = equal(self.request_seq, other.request_seq);
         let response = equal(self.response_seq, other.response_seq);
@@ -137,6 +194,22 @@ impl Facts {
             (false, false) => None,
             _ => (apart <= window && self.shares_endpoint(other) && self.agrees(other)).then_some(0.9),
         }
+    }
+
+    /// Both ends of one UNIX socket, on one host. One that was traced from the middle of an exchange counts from another byte,
+    /// which shows when a request arrives before it is sent.
+    fn is_other_end(&self, other: &Self) -> bool {
+        let (client, server) = match (self.point, other.point) {
+            (End::Client, End::Server) => (self, other),
+            (End::Server, End::Client) => (other, self),
+            _ => return false,
+        };
+        let one = self.request_seq.is_some() && self.request_seq == other.request_seq;
+        let waited = server.start_ns.checked_sub(client.start_ns);
+        one && self.clock == other.clock
+            && self.tuple() == other.tuple()
+            && self.agrees(other)
+            && waited.is_some_and(|waited| waited <= BOTH_WINDOW_NS)
     }
 
     /// NAT changes one end; where it changed both, only both sequence numbers tell.

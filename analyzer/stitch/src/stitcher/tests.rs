@@ -1,5 +1,5 @@
 use super::*;
-use crate::sample::{Exchange, Random, endpoint, in_tunnel, process, random_trace};
+use crate::sample::{Exchange, Random, endpoint, in_tunnel, process, random_trace, row};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use wirespan_records::ObservationPoint::{ClientProcess, Rest, ServerProcess};
@@ -101,6 +101,33 @@ fn datagrams_are_joined_by_id_and_question() {
     };
     assert_eq!(traces(&[dns(1, 77, 1), dns(2, 77, 9)], 9), one(1..=2));
     assert_eq!(traces(&[dns(1, 77, 1), dns(2, 78, 1)], 9).len(), 2);
+}
+
+#[test]
+fn both_ends_of_a_unix_socket_are_joined() {
+    let end = |id, point, start_us: u64, seq, inodes: [&str; 2]| {
+        let seen = Exchange { from_us: start_us, to_us: start_us + 100, ..exchange(seq) };
+        let [client, server] = inodes.map(str::to_owned);
+        Span {
+            protocol: wirespan_records::L4Protocol::Other(0),
+            req_tcp_seq: Some(seq),
+            attributes: vec![("unix.client", client), ("unix.server", server)],
+            ..seen.process(id, point, 0, &process(id as u32, "a"), 0)
+        }
+    };
+    let sent = end(1, ClientProcess, 1_000, 40, ["7", "8"]);
+    let joined = |other: Span| traces(&[sent.clone(), other], 9).len() == 1;
+    assert!(joined(end(2, ServerProcess, 1_300, 40, ["7", "8"])));
+    assert!(!joined(end(2, ServerProcess, 1_300, 40, ["7", "9"])), "another socket");
+    assert!(!joined(end(2, ServerProcess, 1_300, 60, ["7", "8"])), "another request");
+    assert!(!joined(end(2, ClientProcess, 1_300, 40, ["7", "8"])), "the same end");
+    assert!(!joined(end(2, ServerProcess, 900, 40, ["7", "8"])), "it came before it was sent");
+    assert!(!joined(exchange(40).process(2, ServerProcess, 0, &process(2, "b"), 0)), "a TCP connection");
+    // As they are read back from the store: of one host only.
+    let received = end(2, ServerProcess, 1_300, 40, ["7", "8"]);
+    let facts = |span: &Span, host| Facts::of_row(&row(span, host), host);
+    assert_eq!(facts(&sent, 1).same(&facts(&received, 1)), Some(1.0));
+    assert_eq!(facts(&sent, 1).same(&facts(&received, 2)), None);
 }
 
 #[test]
