@@ -345,10 +345,17 @@ impl Exchanges {
         found
     }
 
-    /// None of the responses that go on will get any further.
+    /// None of the responses that go on will get any further: their ends were not seen.
     fn finish_all(&mut self) {
+        self.cut_concurrent();
         while !self.concurrent.is_empty() {
             self.finish_at(0);
+        }
+    }
+
+    fn cut_concurrent(&mut self) {
+        for half in self.concurrent.iter_mut().filter_map(|concurrent| concurrent.ready.response.as_mut()) {
+            half.at.truncated = true;
         }
     }
 
@@ -419,11 +426,7 @@ impl Exchanges {
                 if let Some(half) = self.open_half() {
                     half.at.truncated = true;
                 }
-                for half in
-                    self.concurrent.iter_mut().filter_map(|concurrent| concurrent.ready.response.as_mut())
-                {
-                    half.at.truncated = true;
-                }
+                self.cut_concurrent();
             }
             Role::Client if self.request_open => {
                 if let Some(request) = self.pending.back_mut() {

@@ -125,6 +125,24 @@ fn reads_grpc_from_the_middle_on() {
     }
 }
 
+/// In a capture that ends in the middle, no call is said to be whole whose end is missing.
+#[test]
+fn says_which_calls_are_cut_at_the_end() {
+    let script = recorded(GRPC);
+    let whole = run(&script);
+    let mut cut = 0;
+    for end in 1..script.len() {
+        for span in run(&script[..end]).iter().filter(|span| span.session == Session::Complete) {
+            let same = whole.iter().find(|other| other.request_id == span.request_id).unwrap();
+            let is_same =
+                (span.response_code, span.response_bytes) == (same.response_code, same.response_bytes);
+            assert!(span.truncated || is_same, "{end}: {span:?}");
+            cut += usize::from(span.truncated);
+        }
+    }
+    assert!(cut > 0);
+}
+
 /// Frames of the tests: no padding, no priority.
 fn frame(kind: u8, flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap().to_be_bytes();
