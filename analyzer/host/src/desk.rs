@@ -26,6 +26,8 @@ pub(crate) struct Desk {
     processes: Map<ProcessKey, Arc<Process>>,
     /// Processes that ended, and when they are forgotten.
     ended: VecDeque<(u64, ProcessKey)>,
+    /// As [`Self::expire`] was told.
+    now_ns: u64,
     handed_on: u64,
     without_process: u64,
     undecided: u64,
@@ -53,6 +55,7 @@ impl Desk {
             ready: Vec::new(),
             processes: Map::default(),
             ended: VecDeque::new(),
+            now_ns: 0,
             handed_on: 0,
             without_process: 0,
             undecided: 0,
@@ -103,9 +106,7 @@ impl Desk {
         while self.due.front().is_some_and(|(due_ns, _)| *due_ns <= now_ns) {
             self.give_up_oldest();
         }
-        while let Some((_, key)) = self.ended.pop_front_if(|(until_ns, _)| *until_ns <= now_ns) {
-            self.processes.remove(&key);
-        }
+        self.now_ns = now_ns;
     }
 
     fn give_up_oldest(&mut self) {
@@ -143,13 +144,17 @@ impl Desk {
             self.clients.values().filter(|state| matches!(state, State::Complete(_))).count() as u64;
     }
 
-    /// Hands on the spans that are ready.
+    /// Hands on the spans that are ready, and only then forgets processes that ended.
     pub(crate) fn hand_on(&mut self, sink: &mut dyn SpanSink) {
         for Made { mut span, process, .. } in self.ready.drain(..) {
             span.process = self.processes.get(&process).cloned();
             self.without_process += u64::from(span.process.is_none());
             self.handed_on += 1;
             sink.span(*span);
+        }
+        let now_ns = self.now_ns;
+        while let Some((_, key)) = self.ended.pop_front_if(|(until_ns, _)| *until_ns <= now_ns) {
+            self.processes.remove(&key);
         }
     }
 }

@@ -215,6 +215,20 @@ fn unix_sockets_have_spans_that_name_both_ends() {
 }
 
 #[test]
+fn spans_have_their_process_also_when_it_ended_last_of_all() {
+    let mut script = conversation(1);
+    for tgid in [100, 200] {
+        let mut last = Thread::new(tgid, tgid);
+        let [socket, _] = Socket::pair(10);
+        let header = Header { conn: 0, ..script.header(&mut last, &socket, Kind::Exit) };
+        script.push(header, &[]);
+    }
+    let spans = run(&script.log);
+    let pids: Vec<_> = spans.iter().map(|span| span.process.as_ref().map(|process| process.pid)).collect();
+    assert_eq!(pids, [Some(100), Some(200)]);
+}
+
+#[test]
 fn numbers_of_the_socket_come_with_the_span() {
     let mut script = conversation(1);
     for (index, (header, _)) in script.log.iter_mut().enumerate() {
