@@ -4,9 +4,7 @@ use anyhow::Context;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
-#[cfg(feature = "store")]
-use nix::time::clock_getcpuclockid;
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -134,7 +132,6 @@ pub enum Whose {
     /// That of child processes that have ended.
     Children,
     /// That of a process that runs.
-    #[cfg(feature = "store")]
     Process(Pid),
 }
 
@@ -166,7 +163,6 @@ fn cpu_time(whose: Whose) -> anyhow::Result<Duration> {
             return Ok(used.context("cannot read the CPU time of a thread")?.into());
         }
         Whose::Children => UsageWho::RUSAGE_CHILDREN,
-        #[cfg(feature = "store")]
         Whose::Process(pid) => {
             let used = clock_getcpuclockid(pid).and_then(clock_gettime);
             return Ok(used.context("cannot read the CPU time of another process")?.into());
@@ -249,14 +245,12 @@ mod tests {
     #[test]
     fn cpu_time_goes_on_with_work() {
         let (clock, thread) = (Clock::start(Whose::Own).unwrap(), Clock::start(Whose::Thread).unwrap());
-        #[cfg(feature = "store")]
         let seen_from_outside = Clock::start(Whose::Process(Pid::this())).unwrap();
         while clock.stop().unwrap().cpu_s == 0.0 {
             std::hint::black_box((0..10_000).sum::<u64>());
         }
         let Times { wall_s, cpu_s } = clock.stop().unwrap();
         assert!(wall_s > 0.0 && cpu_s > 0.0 && thread.stop().unwrap().cpu_s > 0.0);
-        #[cfg(feature = "store")]
         assert!(seen_from_outside.stop().unwrap().cpu_s > 0.0);
     }
 }

@@ -2,9 +2,8 @@
 //! trial with the tracer is beside one without it, and the pair with the median ratio counts.
 
 use super::{BENCH, traced_as};
-use crate::measure::{Measurement, Output};
+use crate::measure::{Clock, Measurement, Output, Whose};
 use anyhow::{Context, bail};
-use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use std::net::TcpStream;
 use std::path::Path;
@@ -122,11 +121,10 @@ impl Drop for Server {
 }
 
 fn trial(worker: Pid, time: Duration) -> anyhow::Result<Rates> {
-    let clock = clock_getcpuclockid(worker).context("nginx's worker has ended")?;
-    let cpu = || clock_gettime(clock).map(Duration::from).context("nginx's worker has ended");
-    let before = cpu()?;
+    let clock = Clock::start(Whose::Process(worker)).context("nginx's worker has ended")?;
     let (requests, per_s) = load(time)?;
-    Ok(Rates { per_s, per_cpu_s: requests / (cpu()? - before).as_secs_f64() })
+    let used = clock.stop().context("nginx's worker has ended")?;
+    Ok(Rates { per_s, per_cpu_s: requests / used.cpu_s })
 }
 
 /// Requests, and requests per second.
