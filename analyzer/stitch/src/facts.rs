@@ -58,24 +58,6 @@ fn inodes<'a>(attribute: impl Fn(&'static str) -> Option<&'a str>) -> Option<[u3
     Some([hash_of(&client) as u32, hash_of(&server) as u32])
 }
 
-/// Who saw it, as far as that matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Client,
-    Server,
-    Between,
-}
-
-impl End {
-    fn of(point: &str) -> Self {
-        match point {
-            _ if point == ObservationPoint::ClientProcess.as_str() => Self::Client,
-            _ if point == ObservationPoint::ServerProcess.as_str() => Self::Server,
-            _ => Self::Between,
-        }
-    }
-}
-
 /// What is needed of a span to tell whether another is the same exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
@@ -89,7 +71,7 @@ pub struct Facts {
     resource: u32,
     clock: u32,
     carrier: Carrier,
-    point: End,
+    point: ObservationPoint,
     protocol: u8,
 }
 
@@ -125,7 +107,7 @@ impl Facts {
             resource: if span.truncated { 0 } else { text_hash(resource) },
             clock,
             carrier: Carrier::of(tcp, inodes),
-            point: End::of(span.observation_point.as_str()),
+            point: span.observation_point,
             protocol: protocol_number(span.l7_protocol.as_str()),
         }
     }
@@ -152,7 +134,7 @@ impl Facts {
             resource: if row.truncated { 0 } else { text_hash(resource) },
             clock,
             carrier: Carrier::of(tcp, inodes),
-            point: End::of(&row.observation_point),
+            point: row.point(),
             protocol: protocol_number(&row.l7_protocol),
         }
     }
@@ -200,8 +182,8 @@ impl Facts {
     /// which shows when a request arrives before it is sent.
     fn is_other_end(&self, other: &Self) -> bool {
         let (client, server) = match (self.point, other.point) {
-            (End::Client, End::Server) => (self, other),
-            (End::Server, End::Client) => (other, self),
+            (ObservationPoint::ClientProcess, ObservationPoint::ServerProcess) => (self, other),
+            (ObservationPoint::ServerProcess, ObservationPoint::ClientProcess) => (other, self),
             _ => return false,
         };
         let one = self.request_seq.is_some() && self.request_seq == other.request_seq;

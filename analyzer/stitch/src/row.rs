@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use wirespan_records::{Parent, Process, Rule, Span, Tunnel};
+use wirespan_records::{ObservationPoint, Parent, Process, Rule, Span, Tunnel};
 
 /// A request with its response, as seen at one point: a row of `GET /api/spans`. The fields are those of `wirespan replay`,
 /// and what the store knows. Ids are text, because they do not fit the numbers of JavaScript.
@@ -127,6 +127,14 @@ pub struct ParentRow {
     pub rule: Rule,
     /// From 0 to 1.
     pub confidence: f32,
+}
+
+impl SpanRow {
+    /// Where it was seen; the default for what this version does not know.
+    pub(crate) fn point(&self) -> ObservationPoint {
+        let known = ObservationPoint::ALL.into_iter().find(|point| point.as_str() == self.observation_point);
+        known.unwrap_or_default()
+    }
 }
 
 /// What the span itself says: not who saw it, nor its trace's key, the names of its addresses or what the taps file says.

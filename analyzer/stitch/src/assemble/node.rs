@@ -44,13 +44,12 @@ impl Node {
         let clock = clocks.number(&row);
         let time = |ns: u64| i64::try_from(ns).unwrap_or(i64::MAX / 2);
         let (start, end) = (time(row.start_ns), time(row.end_ns));
-        let point = ObservationPoint::ALL.into_iter().find(|p| p.as_str() == row.observation_point);
         Self {
             id: row.id.parse().unwrap_or_else(|_| hash_of(&row.id)),
             start,
             end: end.max(start),
             complete: row.session == "complete",
-            point: point.unwrap_or_default(),
+            point: row.point(),
             facts: Facts::of_row(&row, clock as u32),
             certainty: 1.0,
             clock,
