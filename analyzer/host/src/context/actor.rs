@@ -41,6 +41,24 @@ pub(crate) struct Current {
     pub answered: bool,
 }
 
+impl Current {
+    /// Bytes of this moment brought `nodes`; nothing was done for them yet.
+    fn new(at: &Moment, nodes: Nodes, group: u64) -> Self {
+        Self {
+            nodes,
+            group,
+            turn: at.turn,
+            event: (at.tid, at.thread_event),
+            conn: 0,
+            before: Nodes::new(),
+            told: false,
+            made: 0,
+            handed: false,
+            answered: false,
+        }
+    }
+}
+
 /// What a thread was made go on for.
 #[derive(Clone, Debug)]
 pub(crate) struct Woken {
@@ -171,7 +189,6 @@ impl Actor {
 
     /// Bytes came in that belong to `nodes`, or to something unknown.
     pub(crate) fn bytes(&mut self, at: &Moment, conn: u64, nodes: Nodes, group: u64) {
-        let event = (at.tid, at.thread_event);
         self.came += 1;
         let before = match self.current.take() {
             Some(last) if last.conn == conn && last.turn == at.turn && last.made == 0 => {
@@ -183,18 +200,7 @@ impl Actor {
             }
             _ => Nodes::new(),
         };
-        self.current = Some(Current {
-            nodes,
-            group,
-            turn: at.turn,
-            event,
-            conn,
-            before,
-            told: false,
-            made: 0,
-            handed: false,
-            answered: false,
-        });
+        self.current = Some(Current { conn, before, ..Current::new(at, nodes, group) });
         self.woken.clear();
     }
 
@@ -214,19 +220,7 @@ impl Actor {
             return (current.group, current.nodes.len());
         }
         let nodes = Nodes::from_iter([node]);
-        let before = Nodes::new();
-        self.current = Some(Current {
-            nodes,
-            group,
-            turn: at.turn,
-            event,
-            conn: 0,
-            before,
-            told: true,
-            made: 0,
-            handed: false,
-            answered: false,
-        });
+        self.current = Some(Current { told: true, ..Current::new(at, nodes, group) });
         self.woken.clear();
         (group, 1)
     }
