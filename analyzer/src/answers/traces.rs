@@ -49,20 +49,18 @@ impl Answers {
 
     /// The trace that a row is part of; the row alone when it is part of none.
     pub async fn trace_of_span(&self, id: u64) -> Result<Trace, AnswerError> {
-        let id = BTreeSet::from([id]);
-        let rows: Vec<traces::KeyRow> = self.rows(&traces::keys_query(&id)).await?;
+        let alone = BTreeSet::from([id]);
+        let rows: Vec<traces::KeyRow> = self.rows(&traces::keys_query(&alone)).await?;
         let Some(row) = rows.first() else {
-            let id = id.first().copied().unwrap_or_default();
             return Err(AnswerError::NotFound(format!(
                 "no request has the row id {id}: take `id` of a row of /api/spans"
             )));
         };
         let trace_id = Some(row.trace_id.as_str()).filter(|id| !id.is_empty());
-        let mut found = self
-            .find(BTreeSet::from_iter([Some(row.trace_key), trace_id.map(wire_key)].into_iter().flatten()))
-            .await?;
-        if id.iter().any(|&id| found.lacks(id)) {
-            found.add(self.stored(&traces::lone_rows_query(&id)).await?);
+        let keys = BTreeSet::from_iter([Some(row.trace_key), trace_id.map(wire_key)].into_iter().flatten());
+        let mut found = self.find(keys).await?;
+        if found.lacks(id) {
+            found.add(self.stored(&traces::lone_rows_query(&alone)).await?);
         }
         if let Some(trace_id) = trace_id.filter(|_| found.rows.len() == 1) {
             found.add(self.stored(&traces::old_rows_query(trace_id)).await?);
