@@ -80,12 +80,12 @@ static __always_inline const void *load(parse_context *ctx, struct walk *walk, _
 
 static __always_inline __u16 be16(const __u8 *bytes)
 {
-	return bytes[0] << 8 | bytes[1];
+	return bpf_ntohs(*(const __u16 *)bytes);
 }
 
 static __always_inline __u32 be32(const __u8 *bytes)
 {
-	return (__u32)bytes[0] << 24 | bytes[1] << 16 | bytes[2] << 8 | bytes[3];
+	return bpf_ntohl(*(const __u32 *)bytes);
 }
 
 /* Takes a header off the front. */
