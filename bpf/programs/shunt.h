@@ -2,8 +2,8 @@
 /*
  * Flows whose frames are counted instead of delivered; src/xdp/shunt.rs is the other side.
  *
- * User space enters a flow into both maps and takes it out of both. A frame that wakes its flow takes it out of the
- * first, so that later frames are delivered, while the counters stay to be read. Neither map throws anything out.
+ * A flow has its counters, and a number under which its mode is kept: user space and a frame that wakes the flow can change
+ * a mode in its place, while the counters stay to be read. The map throws nothing out.
  */
 #pragma once
 
@@ -43,26 +43,29 @@ struct shunt_counters {
 	__u64 tcp_flags;
 };
 
-/* Of side A and of side B. */
 struct shunt_flow {
+	/* Where its mode is. */
+	__u32 number;
+	__u32 reserved;
+	/* Of side A and of side B. */
 	struct shunt_counters directions[2];
 };
 
 /* max_entries of both is set when they are loaded. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, struct shunt_key);
-	__type(value, __u32);
-	__uint(max_entries, 1);
-} shunt_marks SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__type(key, struct shunt_key);
 	__type(value, struct shunt_flow);
 	__uint(max_entries, 1);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-} shunt_counts SEC(".maps");
+} shunt_flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} shunt_modes SEC(".maps");
 
 /* Side A is the smaller (address, port). */
 static __always_inline bool source_is_a(const struct packet *packet)
@@ -121,18 +124,19 @@ static __always_inline enum shunt_mode shunt(const struct packet *packet, __u32 
 	bool from_a = source_is_a(packet);
 	struct shunt_key key;
 	shunt_key(&key, packet, from_a);
-	__u32 *mode = bpf_map_lookup_elem(&shunt_marks, &key);
-	if (!mode)
+	struct shunt_flow *flow = bpf_map_lookup_elem(&shunt_flows, &key);
+	if (!flow)
+		return SHUNT_NONE;
+	__u32 number = flow->number;
+	__u32 *mode = bpf_map_lookup_elem(&shunt_modes, &number);
+	if (!mode || *mode == SHUNT_NONE)
 		return SHUNT_NONE;
 	if (packet->protocol == PROTOCOL_TCP && packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) {
-		bpf_map_delete_elem(&shunt_marks, &key);
+		*mode = SHUNT_NONE;
 		return SHUNT_NONE;
 	}
 	if (*mode == SHUNT_HEADERS)
 		return SHUNT_HEADERS;
-	struct shunt_flow *flow = bpf_map_lookup_elem(&shunt_counts, &key);
-	if (!flow)
-		return SHUNT_NONE;
 	shunt_count(&flow->directions[from_a ? 0 : 1], packet, wire_len);
 	return SHUNT_COUNT;
 }

@@ -76,6 +76,19 @@ static __always_inline __u32 frame_len(struct xdp_md *ctx)
 	return settings.frags ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data;
 }
 
+/* Counts a frame that was counted in its flow: who sees the one sees the other too. */
+static __always_inline void count_shunted(struct counters *counters, __u32 wire_len)
+{
+	counters->shunted_bytes += wire_len;
+#ifdef __TARGET_ARCH_x86
+	/* Other CPUs see its stores in order; only the compiler must keep it. */
+	asm volatile("" ::: "memory");
+	counters->shunted++;
+#else
+	__sync_fetch_and_add(&counters->shunted, 1);
+#endif
+}
+
 /* What is done with a frame that a socket waits for. */
 static __always_inline int capture(struct xdp_md *ctx, struct counters *counters)
 {
@@ -115,9 +128,7 @@ static __always_inline int capture(struct xdp_md *ctx, struct counters *counters
 	if (settings.shunt) {
 		enum shunt_mode mode = shunt(packet, wire_len);
 		if (mode == SHUNT_COUNT) {
-			counters->shunted_bytes += wire_len;
-			/* A barrier: who sees this one sees the flow's counters too. */
-			__sync_fetch_and_add(&counters->shunted, 1);
+			count_shunted(counters, wire_len);
 			return XDP_DROP;
 		}
 		if (mode == SHUNT_HEADERS && packet->headers_len < wire_len) {

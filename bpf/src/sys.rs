@@ -30,6 +30,7 @@ pub(crate) struct Map {
     fd: OwnedFd,
     key_size: usize,
     value_size: usize,
+    max_entries: u32,
     /// Values of a key: one for each CPU that there may be, else 1.
     values: usize,
 }
@@ -56,12 +57,18 @@ impl Map {
             fd: bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attr)?,
             key_size: definition.key_size() as usize,
             value_size: definition.value_size() as usize,
+            max_entries: definition.max_entries(),
             values: if is_per_cpu { possible_cpus()? } else { 1 },
         })
     }
 
     pub fn fd(&self) -> i32 {
         self.fd.as_raw_fd()
+    }
+
+    /// How many keys there is room for.
+    pub fn max_entries(&self) -> u32 {
+        self.max_entries
     }
 
     /// From now on only programs read it, so that the verifier knows what is in it.

@@ -161,7 +161,7 @@ pub struct XdpProgram {
     sockets: Arc<Map>,
     statistics: Statistics,
     filter: Option<FilterMap>,
-    shunt: bool,
+    shunt: Option<ShuntMap>,
     mode: Mode,
     traits: Traits,
     fallbacks: Vec<String>,
@@ -243,13 +243,16 @@ impl XdpProgram {
             statistics: Statistics(map(&loaded, "statistics")?),
             loaded,
             filter: None,
-            shunt: options.shunt_flows != 0,
+            shunt: None,
             mode,
             traits,
             fallbacks,
         };
         if let Some(rules) = &options.filter {
             program.filter = Some(filter(&program.loaded, rules)?);
+        }
+        if options.shunt_flows != 0 {
+            program.shunt = Some(shunt(&program.loaded, &program.statistics)?);
         }
         Ok(program)
     }
@@ -292,7 +295,7 @@ impl XdpProgram {
 
     /// A handle that shunts flows, for one worker; `None` when no shunt was asked for.
     pub fn shunt(&self) -> Option<ShuntMap> {
-        self.shunt.then(|| shunt(&self.loaded, &self.statistics).ok()).flatten()
+        self.shunt.clone()
     }
 }
 
@@ -314,11 +317,7 @@ fn filter(loaded: &Loaded, rules: &Filter) -> Result<FilterMap, BpfError> {
 }
 
 fn shunt(loaded: &Loaded, statistics: &Statistics) -> Result<ShuntMap, BpfError> {
-    Ok(ShuntMap {
-        marks: map(loaded, "shunt_marks")?,
-        counts: map(loaded, "shunt_counts")?,
-        statistics: statistics.clone(),
-    })
+    Ok(ShuntMap::new(map(loaded, "shunt_flows")?, map(loaded, "shunt_modes")?, statistics.clone()))
 }
 
 /// Loads the program, bound to an interface if one is given; without jumbo frames if the kernel does not know them.
@@ -338,7 +337,7 @@ fn load(options: &XdpOptions, bound_to: Option<u32>) -> Result<(Loaded, Traits),
                 ("seed", &options.seed.to_ne_bytes()),
                 ("tunnel_ports", &tunnel_port_bytes(&options.tunnel_ports)),
             ],
-            max_entries: &[("shunt_marks", entries), ("shunt_counts", entries)],
+            max_entries: &[("shunt_flows", entries), ("shunt_modes", entries)],
             flags: if frags { BPF_F_XDP_HAS_FRAGS } else { 0 }
                 | if bound_to.is_some() { BPF_F_XDP_DEV_BOUND_ONLY } else { 0 },
             ifindex: bound_to.unwrap_or(0),

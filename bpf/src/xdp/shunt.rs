@@ -1,7 +1,7 @@
 //! Flows whose frames the kernel counts instead of delivering them (`programs/shunt.h`).
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wirespan_frame::{Shunt, ShuntCounters, ShuntKey, ShuntMode};
 
@@ -26,16 +26,26 @@ struct Counters {
     tcp_flags: u64,
 }
 
-// SAFETY: integers without padding.
-unsafe impl Plain for Counters {}
-// SAFETY: as above.
-unsafe impl Plain for [Counters; 2] {}
+/// A flow on one CPU: the number of its mode, and what was counted in each direction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    number: u32,
+    reserved: u32,
+    directions: [Counters; 2],
+}
 
-/// The shunted flows of one interface. Clones share them: one for each worker. Nothing is locked on this side.
+// SAFETY: integers without padding.
+unsafe impl Plain for Flow {}
+
+/// `SHUNT_NONE`: frames are delivered.
+const AWAKE: u32 = 0;
+
+/// The shunted flows of one interface. Clones share them: one for each worker.
 ///
-/// **Exact**: the kernel throws out no flow for another's sake, but there is room for no more than was asked for. After
-/// [`Shunt::end`] has taken a flow out, it waits for the CPUs that had found the flow before, and only then reads what they
-/// counted.
+/// **Exact**: the kernel throws out no flow for another's sake, but there is room for no more than was asked for.
+/// [`Shunt::end`] wakes the flow, waits for the CPUs that had found it asleep, and only then reads what they counted. A flow
+/// is awake when it is entered and falls asleep after a wait too: a CPU may hold memory of the map that was another flow's.
 ///
 /// **Delivered nonetheless**: IP fragments, since only the whole datagram says how many packets they are; and frames that the
 /// program cannot decode. A flow that was woken stays so until it is shunted anew, and its counters stay until `end`.
@@ -44,47 +54,74 @@ unsafe impl Plain for [Counters; 2] {}
 /// says their length on the wire; elsewhere they are delivered whole.
 #[derive(Clone, Debug)]
 pub struct ShuntMap {
-    pub(super) marks: Arc<Map>,
-    pub(super) counts: Arc<Map>,
-    pub(super) statistics: Statistics,
+    flows: Arc<Map>,
+    modes: Arc<Map>,
+    /// Numbers that no flow has. Asked for when a flow begins or ends, never for a frame.
+    free: Arc<Mutex<Vec<u32>>>,
+    statistics: Statistics,
 }
 
 impl ShuntMap {
-    fn try_shunt(&self, key: &ShuntKey, mode: ShuntMode) -> io::Result<()> {
+    /// The map of the flows, that of as many modes, and the counters that say where CPUs are.
+    pub(super) fn new(flows: Arc<Map>, modes: Arc<Map>, statistics: Statistics) -> Self {
+        let free = (0..modes.max_entries()).rev().collect();
+        Self { flows, modes, free: Arc::new(Mutex::new(free)), statistics }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn per_cpu(&self, key: &ShuntKey) -> io::Result<Option<(u32, Vec<Flow>)>> {
+        let flows = self.flows.get_per_cpu::<_, Flow>(key)?;
+        Ok(flows.and_then(|per_cpu| Some((per_cpu.first()?.number, per_cpu))))
+    }
+
+    fn try_shunt(&self, key: &ShuntKey, mode: ShuntMode) -> io::Result<bool> {
         // A flow that was woken is there already; it goes on counting where it was.
-        match self.counts.set(key, &[Counters::default(); 2], sys::NO_EXIST) {
-            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
-            _ => {}
-        }
+        let number = match self.per_cpu(key)? {
+            Some((number, _)) => number,
+            None => {
+                let Some(number) = self.free().pop() else { return Ok(false) };
+                if let Err(error) = self.flows.set(key, &Flow { number, ..Flow::default() }, sys::NO_EXIST) {
+                    self.free().push(number);
+                    return Err(error);
+                }
+                self.statistics.wait_for_cpus()?;
+                number
+            }
+        };
         let mode: u32 = match mode {
             ShuntMode::Count => 1,
             ShuntMode::Headers => 2,
         };
-        self.marks.set(key, &mode, 0)
+        self.modes.set(&number, &mode, 0).map(|()| true)
     }
 
     fn try_read(&self, key: &ShuntKey) -> io::Result<Option<[ShuntCounters; 2]>> {
-        let counts = self.counts.get_per_cpu::<_, [Counters; 2]>(key)?;
-        Ok(counts.map(|per_cpu| {
+        Ok(self.per_cpu(key)?.map(|(_, per_cpu)| {
             let epoch_ns =
                 sys::clock_ns(libc::CLOCK_REALTIME).saturating_sub(sys::clock_ns(libc::CLOCK_MONOTONIC));
-            let direction = |side: usize| fold(per_cpu.iter().filter_map(|cpu| cpu.get(side)), epoch_ns);
+            let direction = |side: usize| fold(per_cpu.iter().map(|cpu| &cpu.directions[side]), epoch_ns);
             [direction(0), direction(1)]
         }))
     }
 
     fn try_end(&self, key: &ShuntKey) -> io::Result<Option<[ShuntCounters; 2]>> {
-        self.marks.remove(key)?;
+        let Some((number, _)) = self.per_cpu(key)? else { return Ok(None) };
+        self.modes.set(&number, &AWAKE, 0)?;
         self.statistics.wait_for_cpus()?;
         let counters = self.try_read(key)?;
-        self.counts.remove(key)?;
+        if self.flows.remove(key)? {
+            self.free().push(number);
+        }
         Ok(counters)
     }
 }
 
 impl Shunt for ShuntMap {
     fn shunt(&mut self, key: &ShuntKey, mode: ShuntMode) -> bool {
-        self.try_shunt(key, mode).is_ok()
+        self.try_shunt(key, mode).unwrap_or(false)
     }
 
     fn read(&mut self, key: &ShuntKey) -> Option<[ShuntCounters; 2]> {

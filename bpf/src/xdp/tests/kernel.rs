@@ -45,6 +45,7 @@ impl Verdict {
 /// The program, loaded and not attached, with a socket for queue 0.
 pub struct Kernel {
     loaded: Loaded,
+    shunt: ShuntMap,
     _socket: Socket,
 }
 
@@ -54,7 +55,9 @@ impl Kernel {
         assert!(traits.frags || std::env::var_os("CI").is_none());
         let socket = Socket::new();
         map(&loaded, "sockets").unwrap().set(&0u32, &(socket.fd.as_raw_fd() as u32), 0).unwrap();
-        Self { loaded, _socket: socket }
+        let statistics = Statistics(map(&loaded, "statistics").unwrap());
+        let shunt = shunt(&loaded, &statistics).unwrap();
+        Self { loaded, shunt, _socket: socket }
     }
 
     pub fn filter(&self) -> FilterMap {
@@ -62,7 +65,7 @@ impl Kernel {
     }
 
     pub fn shunt(&self) -> ShuntMap {
-        shunt(&self.loaded, &self.statistics()).unwrap()
+        self.shunt.clone()
     }
 
     fn statistics(&self) -> Statistics {
