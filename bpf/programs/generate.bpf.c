@@ -13,7 +13,8 @@
 #include <bpf/bpf_helpers.h>
 
 /* These are the same in src/generate.rs. */
-#define FRAME_MAX 2048
+#define FRAME_MAX 3328
+#define RECORDED_FRAME_MAX 2048
 #define STEPS 8
 #define KINDS 5
 
@@ -31,6 +32,8 @@ struct settings {
 	__u32 outer_udp;
 	/* Payload of a client's and of a server's segment. */
 	__u32 payload[2];
+	/* Frames with data differ in their first ETH_ZLEN bytes alone, and the memory that a run is given holds the rest. */
+	__u32 alike;
 	/* Each round visits the flows in another order: this far from one to the next. */
 	__u32 steps[STEPS];
 };
@@ -76,7 +79,7 @@ struct template {
 struct recorded {
 	__u32 len;
 	__u16 places[2];
-	__u8 bytes[FRAME_MAX];
+	__u8 bytes[RECORDED_FRAME_MAX];
 };
 
 #define ARRAY(name, value_type)                \
@@ -123,12 +126,19 @@ static __always_inline int due(struct state *state)
 }
 
 /* Gives the frame these bytes and this length. */
-static __always_inline int fill(struct xdp_md *ctx, const __u8 *bytes, __u32 len)
+static __always_inline int fill(struct xdp_md *ctx, const __u8 *bytes, __u32 len, __u32 max)
 {
 	int longer = (int)len - (int)(ctx->data_end - ctx->data);
 	if (longer && bpf_xdp_adjust_tail(ctx, longer))
 		return -1;
-	if (len < ETH_ZLEN || len > FRAME_MAX)
+	if (SETTINGS.alike) {
+		void *data = (void *)(long)ctx->data;
+		if (data + ETH_ZLEN > (void *)(long)ctx->data_end)
+			return -1;
+		__builtin_memcpy(data, bytes, ETH_ZLEN);
+		return 0;
+	}
+	if (len < ETH_ZLEN || len > max)
 		return -1;
 	return bpf_xdp_store_bytes(ctx, 0, (void *)bytes, len);
 }
@@ -237,7 +247,7 @@ int wirespan_flows(struct xdp_md *ctx)
 	/* SYN, SYN-ACK, ACK; then the client and the server in turn. */
 	__u32 kind = now.frames < 3 ? now.frames : 4 - now.frames % 2;
 	struct template *template = bpf_map_lookup_elem(&templates, &kind);
-	if (!template || fill(ctx, template->bytes, template->len))
+	if (!template || fill(ctx, template->bytes, template->len, FRAME_MAX))
 		return XDP_ABORTED;
 	if (address(ctx, template, &now, kind == 1 || kind == 4))
 		return XDP_ABORTED;
@@ -259,11 +269,11 @@ int wirespan_repeat(struct xdp_md *ctx)
 			return XDP_ABORTED;
 	}
 	state->at++;
-	if (fill(ctx, recorded->bytes, recorded->len))
+	if (fill(ctx, recorded->bytes, recorded->len, RECORDED_FRAME_MAX))
 		return XDP_ABORTED;
 	for (int i = 0; i < 2; i++) {
 		__u32 place = recorded->places[i];
-		__u8 *octets = (void *)(long)ctx->data + (place & (FRAME_MAX - 1));
+		__u8 *octets = (void *)(long)ctx->data + (place & (RECORDED_FRAME_MAX - 1));
 		if (!place || (void *)(octets + 2) > (void *)(long)ctx->data_end)
 			continue;
 		octets[0] += state->copy >> 8;

@@ -17,8 +17,10 @@ const SLOTS: &str = "slots";
 const TEMPLATES: &str = "templates";
 const RECORDING: &str = "recording";
 
-/// Longest frame.
-pub const FRAME_MAX: usize = 2048;
+/// Longest frame of a connection: what the kernel takes as a live frame, a page less its room at both ends.
+pub const FRAME_MAX: usize = 3328;
+/// Longest frame of a capture that is repeated.
+pub const RECORDED_FRAME_MAX: usize = 2048;
 /// Kinds of frames in a connection: SYN, SYN-ACK, ACK, the client's data, the server's data.
 pub const KINDS: usize = 5;
 /// Rounds after which flows are visited in the same order again.
@@ -43,6 +45,8 @@ pub struct Settings {
     pub outer_udp: u32,
     /// Payload of a segment of the client and of the server.
     pub payload: [u32; 2],
+    /// 1 when frames with data differ in their first 60 bytes alone, without a tunnel: all else is then written once.
+    pub alike: u32,
     /// How far it is from one flow to the next, in each of the rounds; coprime to `flows` and less.
     pub steps: [u32; STEPS],
 }
@@ -70,7 +74,7 @@ pub struct Recorded {
     /// Two places where the copy's number is added, as two bytes; 0 for none.
     pub places: [u16; 2],
     /// The frame.
-    pub bytes: [u8; FRAME_MAX],
+    pub bytes: [u8; RECORDED_FRAME_MAX],
 }
 
 #[repr(C)]
@@ -114,12 +118,16 @@ pub struct Sent {
 pub struct Generator {
     ebpf: Ebpf,
     program: &'static str,
+    /// What is in a frame before the program fills it; as long as the longest, as frames are cut in less time than made longer.
+    input: Vec<u8>,
 }
 
 impl Generator {
     /// Connections; `templates` are of the [`KINDS`] in order.
     pub fn flows(settings: &Settings, templates: &[Template; KINDS]) -> Result<Self, BpfError> {
-        let mut generator = Self::load(settings, SLOTS, settings.flows, "wirespan_flows")?;
+        let longest = templates.iter().max_by_key(|template| template.len);
+        let input = longest.map_or(&[][..], |template| &template.bytes[..template.len as usize]);
+        let mut generator = Self::load(settings, SLOTS, settings.flows, "wirespan_flows", input.to_vec())?;
         generator.fill(TEMPLATES, templates)?;
         Ok(generator)
     }
@@ -133,22 +141,30 @@ impl Generator {
             inner: 0,
             outer_udp: 0,
             payload: [0; 2],
+            alike: 0,
             steps: [0; STEPS],
         };
         let count = u32::try_from(frames.len()).unwrap_or(u32::MAX).max(1);
-        let mut generator = Self::load(&settings, RECORDING, count, "wirespan_repeat")?;
+        let longest = frames.iter().map(|frame| frame.len as usize).max().unwrap_or_default();
+        let mut generator = Self::load(&settings, RECORDING, count, "wirespan_repeat", vec![0; longest])?;
         generator.fill(RECORDING, frames)?;
         Ok(generator)
     }
 
-    fn load(settings: &Settings, sized: &str, entries: u32, name: &'static str) -> Result<Self, BpfError> {
+    fn load(
+        settings: &Settings,
+        sized: &str,
+        entries: u32,
+        name: &'static str,
+        input: Vec<u8>,
+    ) -> Result<Self, BpfError> {
         let mut ebpf = EbpfLoader::new()
             .override_global(SETTINGS, settings, true)
             .map_max_entries(sized, entries)
             .load(OBJECT)
             .map_err(|error| BpfError::load(&error))?;
         program(&mut ebpf, name)?.load().map_err(|error| BpfError::load(&error))?;
-        let mut generator = Self { ebpf, program: name };
+        let mut generator = Self { ebpf, program: name, input };
         generator.set_pace(0, 1)?;
         Ok(generator)
     }
@@ -169,7 +185,7 @@ impl Generator {
     /// Runs the program so often, on this core; a run sends a frame when one is due. Gives the mean time of a run, without
     /// what the kernel takes to set up and to clean up.
     pub fn run(&mut self, runs: u32) -> Result<Duration, BpfError> {
-        let input = [0; FRAME_MAX];
+        let input = self.input.clone();
         let result = self.test_run(TestRunOptions {
             data_in: Some(&input),
             repeat: runs,
@@ -181,7 +197,7 @@ impl Generator {
 
     /// Runs the program once and gives the frame that it would have sent.
     pub fn frame(&mut self) -> Result<Vec<u8>, BpfError> {
-        let input = [0; FRAME_MAX];
+        let input = self.input.clone();
         let mut frame = vec![0; FRAME_MAX];
         let result = self.test_run(TestRunOptions {
             data_in: Some(&input),

@@ -31,7 +31,7 @@ pub struct LiveArgs {
     pub seconds: f64,
 
     /// Instead of stages: flows counted in the kernel, beside flows delivered; through AF_XDP, for instance with --flows 1
-    /// --size 1400 --opaque. Only data that is not understood is ever counted so
+    /// --size 3278 --opaque. Only data that is not understood is ever counted so
     #[arg(long)]
     pub shunt: bool,
 }

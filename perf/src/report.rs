@@ -52,7 +52,7 @@ pub fn run_all(args: &ReportArgs, output: &mut Output) -> anyhow::Result<()> {
         let traffic = TrafficArgs::capture(&input.unwrap_or_else(fixture));
         live::run(&live(traffic, false), output)?;
     }
-    for size in [64, 1_400] {
+    for size in [64, 1_400, 3_278] {
         live::run(&live(TrafficArgs::elephant(size), true), output)?;
     }
     #[cfg(feature = "dpdk")]

@@ -78,6 +78,7 @@ impl Connections {
             inner: outer as u32,
             outer_udp: (ETHERNET + IP) as u32,
             payload: [payload; 2],
+            alike: (shape.opaque && !shape.vxlan).into(),
             steps: steps(shape.flows),
         };
         Ok(Self {
@@ -405,6 +406,8 @@ mod tests {
             Shape { size: 300, new_every: 7, ..SHAPE },
             Shape { size: 1_400, flows: 3, new_every: 11, vxlan: true, ..SHAPE },
             Shape { opaque: true, ..SHAPE },
+            Shape { size: 3_000, flows: 2, opaque: true, ..SHAPE },
+            Shape { size: 1_400, opaque: true, vxlan: true, ..SHAPE },
         ] {
             let mut connections = Connections::new(shape, 1).unwrap();
             let (settings, templates) = connections.for_kernel();
@@ -430,7 +433,7 @@ mod tests {
             [Shape { size: 59, ..SHAPE }, Shape { size: 9_000, ..SHAPE }, Shape { flows: 0, ..SHAPE }]
         {
             let error = Connections::new(shape, 0).err().unwrap().to_string();
-            assert!(error.starts_with("give a size of 60 to 1998 bytes"), "{error}");
+            assert!(error.starts_with("give a size of 60 to 3278 bytes"), "{error}");
         }
     }
 }

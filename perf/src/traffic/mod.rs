@@ -15,7 +15,7 @@ use connections::{Connections, Shape};
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use wirespan_bpf::generate::{FRAME_MAX, Generator, Recorded};
+use wirespan_bpf::generate::{Generator, RECORDED_FRAME_MAX, Recorded};
 use wirespan_capture::LinkType;
 use wirespan_capture::pcap_file::{Resolution, Writer};
 
@@ -166,7 +166,7 @@ pub enum Frames {
 }
 
 impl Frames {
-    /// Writes the next frame where there is room for [`FRAME_MAX`] bytes, and gives its length.
+    /// Writes the next frame where there is room for [`FRAME_MAX`](wirespan_bpf::generate::FRAME_MAX) bytes, and gives its length.
     pub fn write(&mut self, to: &mut [u8]) -> usize {
         match self {
             Self::Connections(connections) => connections.write(to),
@@ -211,8 +211,8 @@ fn recorded(path: &Path) -> anyhow::Result<Vec<Recorded>> {
 }
 
 fn record(frame: &[u8]) -> Recorded {
-    let len = frame.len().min(FRAME_MAX);
-    let mut bytes = [0; FRAME_MAX];
+    let len = frame.len().min(RECORDED_FRAME_MAX);
+    let mut bytes = [0; RECORDED_FRAME_MAX];
     bytes[..len].copy_from_slice(&frame[..len]);
     let places = address_places(&frame[..len]).unwrap_or_default().map(|place| place as u16);
     Recorded { len: len.max(connections::FRAME_MIN) as u32, places, bytes }
@@ -258,7 +258,7 @@ mod tests {
         let mut here = Frames::Repeated { frames: frames[..3].to_vec(), at: 0, copy: 0 };
         let mut made = Vec::new();
         for number in 0..9 {
-            let mut frame = vec![0; FRAME_MAX];
+            let mut frame = vec![0; RECORDED_FRAME_MAX];
             let len = here.write(&mut frame);
             frame.truncate(len);
             assert_eq!(generator.frame().unwrap(), frame, "frame {number}");
