@@ -1,13 +1,14 @@
 //! Decides which worker a frame goes to, and makes parcels.
 
 use std::collections::VecDeque;
+use std::slice;
 
 use wirespan_frame::{Descriptor, Mark};
 
 use super::clock::{Clock, Times};
 use super::followers::{Followers, TIMEOUT_NS};
-use super::inner_hash::{Fragment, InnerHash, inner_hash};
-use super::parcel::{Memory, Parcel};
+use super::inner_hash::{Fragment, plain_hash, walk};
+use super::parcel::{Memory, PARCEL_FRAMES, Parcel};
 
 /// Later fragments that may wait for their first.
 const HELD_MAX: usize = 64;
@@ -64,20 +65,36 @@ impl<M: Memory> Router<M> {
     pub fn route(&mut self, memory: &M, descriptors: &[Descriptor]) {
         self.release_old(memory, descriptors);
         for (frame, descriptor) in memory.batch(descriptors).frames().zip(descriptors) {
-            let found = match frame.hints.flow_hash {
-                Some(hash) => InnerHash { hash: hash.get(), is_flow: true, ..InnerHash::default() },
-                None => inner_hash(&frame, self.seed),
+            let plain = match descriptor.hints.flow_hash {
+                Some(hash) => Some(hash.get()),
+                None => plain_hash(descriptor.link, frame.data, self.seed),
             };
-            if let Some(fragment) = &found.fragment {
-                self.place(memory, descriptor, found.hash, fragment);
-                continue;
+            match plain {
+                Some(hash) => self.route_packet(memory, descriptor, hash),
+                None => self.route_other(memory, descriptor),
             }
-            let worker = self.worker(found.hash);
-            // Flow tables hear of whole packets' times only.
-            if found.is_flow {
-                self.tell_time(frame.ts_ns, worker);
+        }
+    }
+
+    /// A frame with a whole packet, by its hash.
+    #[inline(always)]
+    fn route_packet(&mut self, memory: &M, descriptor: &Descriptor, hash: u32) {
+        let worker = self.worker(hash);
+        // Flow tables hear of whole packets' times only.
+        self.tell_time(descriptor.ts_ns, worker);
+        self.push(worker, memory, descriptor);
+    }
+
+    /// A frame of which more must be read to know where it goes.
+    #[inline(never)]
+    fn route_other(&mut self, memory: &M, descriptor: &Descriptor) {
+        for frame in memory.batch(slice::from_ref(descriptor)).frames() {
+            let found = walk(&frame, self.seed);
+            match &found.fragment {
+                Some(fragment) => self.place(memory, descriptor, found.hash, fragment),
+                None if found.is_flow => self.route_packet(memory, descriptor, found.hash),
+                None => self.push(self.worker(found.hash), memory, descriptor),
             }
-            self.push(worker, memory, descriptor);
         }
     }
 
@@ -126,17 +143,25 @@ impl<M: Memory> Router<M> {
 
     #[inline]
     fn push(&mut self, worker: usize, memory: &M, descriptor: &Descriptor) {
-        let is_elsewhere = |open: &Parcel<M>| open.memory.as_ref().is_some_and(|other| !other.is(memory));
-        if self.open.get(worker).is_some_and(is_elsewhere) {
-            self.close(worker);
+        let is_there = |open: &Parcel<M>| open.memory.as_ref().is_some_and(|other| other.is(memory));
+        if !self.open.get(worker).is_some_and(is_there) {
+            self.enter(worker, memory);
         }
         let Some(open) = self.open.get_mut(worker) else { return };
-        if open.memory.is_none() {
-            open.memory = Some(memory.clone());
-        }
         open.descriptors.push(*descriptor);
-        if open.is_full() {
+        if open.descriptors.len() >= PARCEL_FRAMES {
             self.close(worker);
+        }
+    }
+
+    /// From now on the worker's parcel is of this memory.
+    #[inline(never)]
+    fn enter(&mut self, worker: usize, memory: &M) {
+        if self.open.get(worker).is_some_and(|open| open.memory.is_some()) {
+            self.close(worker);
+        }
+        if let Some(open) = self.open.get_mut(worker) {
+            open.memory = Some(memory.clone());
         }
     }
 

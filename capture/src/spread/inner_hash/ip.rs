@@ -7,7 +7,7 @@ use super::{Addresses, Stop, Walk, tunnels};
 const MAX_EXTENSIONS: u8 = 16;
 
 /// IP protocol numbers.
-mod protocol {
+pub(super) mod protocol {
     pub const HOP_BY_HOP: u8 = 0;
     pub const ICMP: u8 = 1;
     pub const TCP: u8 = 6;

@@ -4,16 +4,19 @@
 //! give different hashes. It reads headers only and keeps nothing; IP fragments without ports are named by the datagram
 //! they belong to, for [`Router`](super::router::Router) to remember.
 //!
+//! - `plain`: the frames that most are, without a walk
 //! - `rest`: what is left behind the headers read so far
 //! - `link`, `ip`, `tunnels`: the headers
 
 mod ip;
 mod link;
+mod plain;
 mod rest;
 mod tunnels;
 
 use wirespan_frame::Frame;
 
+pub(super) use plain::plain_hash;
 use rest::Rest;
 
 /// Most tunnels inside each other that are followed.
@@ -33,6 +36,13 @@ pub struct InnerHash {
     pub fragment: Option<Fragment>,
 }
 
+impl InnerHash {
+    /// Of a frame with a whole packet.
+    pub(super) fn whole(hash: u32) -> Self {
+        Self { hash, is_flow: true, fragment: None }
+    }
+}
+
 /// Which frames a frame with a fragment belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fragment {
@@ -45,8 +55,16 @@ pub struct Fragment {
 /// The hash of a frame; with the `seed` of the XDP program it is the one that comes as [`Hints::flow_hash`].
 ///
 /// [`Hints::flow_hash`]: wirespan_frame::Hints::flow_hash
-#[inline]
 pub fn inner_hash(frame: &Frame<'_>, seed: u64) -> InnerHash {
+    match plain_hash(frame.link, frame.data, seed) {
+        Some(hash) => InnerHash::whole(hash),
+        None => walk(frame, seed),
+    }
+}
+
+/// The hash of any frame.
+#[inline(never)]
+pub(super) fn walk(frame: &Frame<'_>, seed: u64) -> InnerHash {
     let mut walk = Walk {
         seed,
         depth: MAX_TUNNELS,

@@ -100,6 +100,31 @@ proptest! {
         }
     }
 
+    /// Whole frames, and the same with any byte changed or cut anywhere.
+    #[test]
+    fn the_short_way_leads_where_the_walk_does(
+        (src, dst) in address(), src_port: u16, port in 10_000u16..60_000, to_tunnel: bool, is_tcp: bool,
+        change in any::<Option<(prop::sample::Index, u8)>>(), cut in any::<Option<prop::sample::Index>>(),
+    ) {
+        let dst_port = if to_tunnel { 4789 } else { port };
+        let l4 = if is_tcp { tcp(src_port, dst_port) } else { udp(src_port, dst_port, b"hello") };
+        let packet = ip(src, dst, if is_tcp { 6 } else { 17 }, &l4);
+        let mut data = ethernet(ethertype_of(&packet), &packet);
+        let is_plain = src.is_ipv4() && dst_port != 4789 && change.is_none() && cut.is_none();
+        if let Some((at, byte)) = change {
+            data[at.index(64.min(packet.len()))] = byte;
+        }
+        if let Some(at) = cut {
+            data.truncate(at.index(data.len() + 1));
+        }
+        let wire_len = data.len() as u32;
+        let (link, hints) = (LinkType::Ethernet, Hints::default());
+        let walked = walk(&Frame { data: &data, wire_len, ts_ns: 0, link, port: 0, hints }, SEED);
+        let short = plain_hash(link, &data, SEED);
+        prop_assert!(short.is_some() || !is_plain);
+        prop_assert!(short.is_none_or(|hash| walked == InnerHash::whole(hash)), "{:02x?}", data);
+    }
+
     #[test]
     fn random_bytes_have_an_end(mut data: Vec<u8>, link in 0usize..6, protocol in 0usize..6) {
         use LinkType::{Ethernet, LinuxSll, LinuxSll2, Loop, Null, RawIp};
