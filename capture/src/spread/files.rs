@@ -1,7 +1,7 @@
 //! Capture files for several workers: whoever has little left to do reads on for all of them.
 //!
 //! The frames that a worker has read are in its core's cache, and the others get theirs from there. So little is read at a
-//! time, and few buffers are in use: what waits is still in a cache when its turn comes.
+//! time, and few buffers are in use: what waits is still in a cache when its turn comes, and a new buffer is new pages.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,14 +20,15 @@ use crate::{CaptureError, PacketSource, SourceStats, Unreadable};
 /// Bytes that are read at a time.
 const CHUNK_BYTES: usize = 128 * 1024;
 /// Read buffers for each worker, and beside those: the one that is read, those of fragments which wait for their first.
-const BUFFERS_EACH: usize = 16;
+const BUFFERS_EACH: usize = 8;
 const BUFFERS_BESIDE: usize = 4;
 /// Parcels that may wait for one worker.
 const RING_PARCELS: usize = 256;
-/// With fewer parcels that wait, a worker reads before it goes on.
-const AHEAD_PARCELS: usize = 4;
+/// With fewer parcels that wait, a worker reads before it goes on. What waits must be more than is worked off in the time of
+/// one step, or the others stand still while one reads.
+const AHEAD_PARCELS: usize = 8;
 /// Batches that are read at a time.
-const STEP_BATCHES: usize = 4;
+const STEP_BATCHES: usize = 6;
 /// How long a worker sleeps when there is nothing for it, and either another one reads or no buffer is free.
 const PATIENCE: Duration = Duration::from_micros(100);
 /// A capture cannot choose where it goes in memory, so the hash needs no secret.
@@ -150,6 +151,8 @@ impl Reading {
                 Some(buffer) => self.router.route(buffer, &self.descriptors),
                 None => self.end_file(),
             }
+            // The others may have nothing left.
+            self.deliver(shared);
         }
         self.router.flush();
         self.deliver(shared);
