@@ -11,6 +11,14 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     sys::pin_to_cpu(cpu)
 }
 
+/// A CPU for each of so many workers that share their work evenly; `None` unless there are just so many.
+///
+/// Workers that wait for each other and wake each other are put on one CPU by the scheduler, again and again, while another
+/// is idle. With CPUs to spare that does less harm than to be kept from them.
+pub fn cpu_each(workers: usize) -> Option<Vec<usize>> {
+    Some(sys::allowed_cpus()).filter(|cpus| cpus.len() == workers)
+}
+
 /// The CPU for the worker of an interface's queue, among those that this process may use.
 ///
 /// A worker that polls the queue itself runs best where the queue's interrupts come, any other beside it: on the NIC's
@@ -125,6 +133,14 @@ mod tests {
         assert_eq!(choose(&[2], &[2], Some(2), 0, false), Some(2), "better there than nowhere");
         assert_eq!(choose(&[1], &[2, 3], None, 0, false), Some(1), "the process may not run near");
         assert_eq!(choose(&[], &[], None, 0, false), None);
+    }
+
+    #[test]
+    fn each_worker_has_a_cpu_when_there_are_just_so_many() {
+        let cpus = sys::allowed_cpus();
+        assert_eq!(cpu_each(cpus.len()), Some(cpus.clone()));
+        assert_eq!(cpu_each(cpus.len() + 1), None);
+        assert_eq!(cpu_each(cpus.len() - 1), None);
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::fs::File;
 use std::hint::black_box;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use wirespan_capture::PacketSource;
 use wirespan_capture::pcap_file::{CHUNK_BYTES, PcapFile};
 use wirespan_capture::spread::{self, FileEnd};
+use wirespan_capture::{PacketSource, placement};
 use wirespan_dataplane::WorkerConfig;
 
 /// What `wirespan-perf replay-once` is asked for.
@@ -86,10 +86,14 @@ fn analyse(stage: Stage, path: &Path) -> anyhow::Result<Counts> {
     Ok(analysis.counts)
 }
 
-/// Several workers, each on a thread and with a part of the flows.
+/// Several workers, each on a thread and with a part of the flows, placed as `wirespan replay` does.
 fn spread(stage: Stage, path: &Path, workers: usize) -> anyhow::Result<Counts> {
     let ends = spread::files(&[path.to_owned()], workers);
-    let work = |mut end: FileEnd| {
+    let cpus = placement::cpu_each(workers).unwrap_or_default();
+    let work = |index: usize, mut end: FileEnd| {
+        if let Some(&cpu) = cpus.get(index) {
+            placement::pin_to_cpu(cpu)?;
+        }
         let mut analysis = Analysis::new(stage, WorkerConfig::default());
         while let Some(batch) = end.next_batch()? {
             analysis.batch(batch);
@@ -98,7 +102,9 @@ fn spread(stage: Stage, path: &Path, workers: usize) -> anyhow::Result<Counts> {
         Ok(analysis.counts)
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = ends.into_iter().map(|end| scope.spawn(move || work(end))).collect();
+        let work = &work;
+        let start = |(index, end)| scope.spawn(move || work(index, end));
+        let threads: Vec<_> = ends.into_iter().enumerate().map(start).collect();
         threads.into_iter().try_fold(Counts::default(), |sum, thread| {
             let one: anyhow::Result<Counts> =
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

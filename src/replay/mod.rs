@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 use wirespan_capture::pcap_file::PcapFile;
 use wirespan_capture::spread::{self, FileEnd};
-use wirespan_capture::{Batch, PacketSource, SourceStats};
+use wirespan_capture::{Batch, PacketSource, SourceStats, placement};
 use wirespan_dataplane::worker::{Worker, WorkerStats};
 use wirespan_dataplane::{RecordSink, Taps};
 use wirespan_l7::SpanSink;
@@ -162,8 +162,17 @@ fn analyse_all(
         return analysis(0).all(captures);
     }
     let ends = spread::files(captures, args.workers as usize);
+    let cpus = placement::cpu_each(ends.len()).unwrap_or_default();
     std::thread::scope(|scope| {
-        let start = |(index, end)| scope.spawn(move || analysis(index).part(end));
+        let cpus = &cpus;
+        let part = move |index: u16, end| {
+            if let Some(&cpu) = cpus.get(usize::from(index)) {
+                // Slower where it is refused, but not wrong.
+                let _ = placement::pin_to_cpu(cpu);
+            }
+            analysis(index).part(end)
+        };
+        let start = |(index, end)| scope.spawn(move || part(index, end));
         let workers: Vec<_> = (0..).zip(ends).map(start).collect();
         let mut totals = Totals::default();
         let mut failure = None;
