@@ -189,6 +189,11 @@ impl OneCore {
         Self::choose(|cores| cores.first())
     }
 
+    /// The core with this number among those that may be used, counted round.
+    pub fn nth(number: usize) -> anyhow::Result<Self> {
+        Self::choose(|cores| cores.get(number % cores.len().max(1)))
+    }
+
     fn choose(which: impl FnOnce(&[usize]) -> Option<&usize>) -> anyhow::Result<Self> {
         let this = Pid::from_raw(0);
         let before = sched_getaffinity(this).context("cannot ask which cores may be used")?;

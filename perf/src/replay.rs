@@ -8,7 +8,7 @@ use crate::traffic::TrafficArgs;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// What `wirespan-perf replay` is asked for.
 #[derive(clap::Args)]
@@ -67,21 +67,37 @@ fn write(args: &ReplayArgs, file: &Path) -> anyhow::Result<(String, Written)> {
     Ok((name, Template::read(&input)?.repeat(args.packets, file)?))
 }
 
-/// Several workers beside one that may use every core too, in turn.
+/// Several workers beside one that may use every core too, and beside what the machine itself gives when so many passes
+/// that have nothing in common run at once, each on a core; in turn.
 fn several(bench: &str, file: &Path, workers: usize, rounds: u32, output: &mut Output) -> anyhow::Result<()> {
     for stage in [Stage::L4, Stage::L7] {
-        let mut rates = [0_f64; 2];
+        let [mut one, mut together, mut apart] = [0_f64; 3];
         for _ in 0..rounds {
-            for (workers, rate) in [1, workers].into_iter().zip(&mut rates) {
-                let pass = pass(Some(stage), file, workers)?;
-                *rate = rate.max(pass.packets as f64 / pass.wall_s);
-            }
+            let rate = |pass: Pass| pass.packets as f64 / pass.wall_s;
+            one = one.max(rate(pass(Some(stage), file, 1)?));
+            together = together.max(rate(pass(Some(stage), file, workers)?));
+            apart = apart.max(rate(passes_at_once(stage, file, workers)?));
         }
-        let [one, several] = rates;
-        let variant = format!("{}, {workers} workers beside one", stage.name());
-        output.push(Measurement::new(bench, &variant, several, "packets/s", one))?;
+        let name = stage.name();
+        let variant = format!("{name}, {workers} workers beside one");
+        output.push(Measurement::new(bench, &variant, together, "packets/s", one))?;
+        let variant = format!("{name}, {workers} passes at once beside one");
+        output.push(Measurement::new(bench, &variant, apart, "packets/s", one))?;
     }
     Ok(())
+}
+
+/// One pass on each of so many cores at the same time: their packets, in the time of the slowest.
+fn passes_at_once(stage: Stage, file: &Path, cores: usize) -> anyhow::Result<Pass> {
+    let start = |core| {
+        let _core = OneCore::nth(core)?;
+        start(Some(stage), file, 1)
+    };
+    let started: Vec<_> = (0..cores).map(start).collect::<anyhow::Result<_>>()?;
+    started.into_iter().try_fold(Pass::default(), |sum, child| {
+        let pass = finish(Some(stage), child)?;
+        Ok(Pass { packets: sum.packets + pass.packets, wall_s: sum.wall_s.max(pass.wall_s), ..pass })
+    })
 }
 
 /// The best passes of each stage, which take turns.
@@ -137,8 +153,17 @@ fn stages(
 
 /// One pass in a process of its own.
 fn pass(stage: Option<Stage>, file: &Path, workers: usize) -> anyhow::Result<Pass> {
-    let workers = workers.to_string();
-    let output = replay_once(stage, file)?.args(["--workers", &workers]).stderr(Stdio::inherit()).output()?;
+    finish(stage, start(stage, file, workers)?)
+}
+
+fn start(stage: Option<Stage>, file: &Path, workers: usize) -> anyhow::Result<Child> {
+    let mut command = replay_once(stage, file)?;
+    command.args(["--workers", &workers.to_string()]).stdout(Stdio::piped());
+    command.spawn().context("cannot start a pass")
+}
+
+fn finish(stage: Option<Stage>, child: Child) -> anyhow::Result<Pass> {
+    let output = child.wait_with_output()?;
     if !output.status.success() {
         bail!("a pass as far as {} ended with {}", stage.map_or("reading", Stage::name), output.status);
     }
