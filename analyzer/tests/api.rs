@@ -122,6 +122,20 @@ async fn services_have_rate_errors_and_durations() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_never_answers_is_listed() {
+    let Some(site) = Site::start().await else { return };
+    site.ingest(vec![redis(0)]).await;
+    for (what, list) in [("services", "services"), ("map", "edges")] {
+        let answer = site.get(&format!("/api/{what}?{}", range())).await;
+        let silent = &answer[list][0];
+        assert_eq!(
+            (&silent["requests"], &silent["timeouts"], &silent["p99_us"]),
+            (&json!(1), &json!(1), &json!(0))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_map_has_requests_and_traffic() {
     let Some(site) = site().await else { return };
     let map = site.get(&format!("/api/map?{}", range())).await;

@@ -36,6 +36,7 @@ pub struct RedRow {
     timeouts: u64,
     request_bytes: u64,
     response_bytes: u64,
+    /// 0 where no request was answered.
     quantiles_us: [f64; 3],
     max_us: u64,
     first_s: u32,
@@ -119,7 +120,7 @@ impl RedRow {
     pub(super) fn red(&self, range: Range) -> Red {
         let errors = self.client_errors + self.server_errors + self.timeouts;
         let active_s = range.to_s.saturating_sub(self.first_s).max(MIN_RATE_SECONDS).min(range.seconds());
-        let [p50_us, p95_us, p99_us] = self.quantiles_us.map(|q| if q.is_finite() { q as u64 } else { 0 });
+        let [p50_us, p95_us, p99_us] = self.quantiles_us.map(|us| us as u64);
         Red {
             requests: self.requests,
             rate: self.requests as f64 / f64::from(active_s),
@@ -143,7 +144,7 @@ impl RedRow {
 pub(super) const RED_COLUMNS: &str = "sum(t.request) AS requests, sum(t.client_error) AS client_errors, \
      sum(t.server_error) AS server_errors, sum(t.timeout) AS timeouts, sum(t.request_bytes) AS request_bytes, \
      sum(t.response_bytes) AS response_bytes, \
-     quantilesBFloat16Merge(0.5, 0.95, 0.99)(t.rrt_us_quantiles) AS quantiles_us, \
+     arrayMap(us -> ifNotFinite(us, 0), quantilesBFloat16Merge(0.5, 0.95, 0.99)(t.rrt_us_quantiles)) AS quantiles_us, \
      max(t.rrt_us_max) AS max_us, toUInt32(min(t.time)) AS first_s, toUInt32(max(t.time)) AS last_s";
 
 /// A subquery with the rows of each path and protocol from the vantage point that saw most of its requests. The rows are
