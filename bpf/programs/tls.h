@@ -172,7 +172,7 @@ static __noinline int tell_tls(struct tls_call *call, __u32 moved, __u64 corouti
 		session->sk = thread->last_sk;
 	}
 	if (session->conn) {
-		conn = bpf_map_lookup_elem(&conns, &session->sk);
+		conn = find_conn(session->sk);
 		if (conn && conn->id != session->conn)
 			conn = NULL;
 	}

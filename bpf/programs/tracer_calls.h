@@ -17,7 +17,7 @@ static __always_inline void remember(struct pt_regs *regs, struct task_struct *t
 {
 	struct file *file;
 	struct thread *thread;
-	__u64 ino = 0, sk, msg_flags = 0, name = 0;
+	__u64 sk, msg_flags = 0, name = 0;
 	int fd = ARG0(regs);
 	__u8 flags = is_ingress(call) ? CALL_INGRESS : 0;
 	__u16 protocol;
@@ -25,14 +25,14 @@ static __always_inline void remember(struct pt_regs *regs, struct task_struct *t
 	if (call == CALL_SPLICE) {
 		/* The sending end first: a splice between two sockets is not possible. */
 		fd = ARG2(regs);
-		sk = socket_of(task, fd, &file, &ino);
+		sk = socket_of(task, fd, &file);
 		if (!sk) {
 			fd = ARG0(regs);
-			sk = socket_of(task, fd, &file, &ino);
+			sk = socket_of(task, fd, &file);
 			flags = CALL_INGRESS;
 		}
 	} else {
-		sk = socket_of(task, fd, &file, &ino);
+		sk = socket_of(task, fd, &file);
 	}
 	if (!sk)
 		return;
@@ -68,7 +68,7 @@ static __always_inline void remember(struct pt_regs *regs, struct task_struct *t
 		flags |= CALL_SEQ_UNKNOWN;
 	}
 	thread->sk = sk;
-	thread->ino = ino;
+	fetch_conn(*(volatile __u64 *)&thread->sk);
 	thread->fd = fd;
 	thread->nr = nr;
 	thread->flags = flags;
@@ -131,7 +131,7 @@ static __always_inline int tell(struct task_struct *task, struct thread *thread,
 	__u8 direction = ingress ? DIRECTION_IN : DIRECTION_OUT;
 	__u32 tgid = TASK(task, tgid), want, got;
 	struct sock *sk = (struct sock *)thread->sk;
-	struct conn *conn = conn_of(thread->sk, thread->ino);
+	struct conn *conn = conn_of(thread->sk);
 	struct event *event;
 
 	if (!conn)
@@ -189,8 +189,13 @@ static __always_inline int tell(struct task_struct *task, struct thread *thread,
 		want = message->length;
 	got = 0;
 	if (message->buffer && !(thread->flags & CALL_DISCARD)) {
-		got = message->is_iov ? copy_iov(scratch, message->buffer, message->count, want) :
-					copy_bytes(scratch->payload, message->buffer, want);
+		if (message->is_iov) {
+			scratch->message.buffer = message->buffer;
+			scratch->message.count = message->count;
+			got = copy_iov(want);
+		} else {
+			got = copy_bytes(scratch->payload, message->buffer, want);
+		}
 		if (got == 0 && want != 0)
 			COUNT(unreadable, 1);
 	}
@@ -208,13 +213,6 @@ static __always_inline int tell(struct task_struct *task, struct thread *thread,
 	if (bpf_ringbuf_output(&events, event, sizeof(*event) + got, wakeup(event->thread_event)))
 		COUNT(ring_full, 1);
 	return 0;
-}
-
-static __always_inline struct scratch *scratch_of_cpu(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&scratches, &zero);
 }
 
 /* Tells of the message in the scratch. A global function, so that the verifier looks at it once and not for each message. */

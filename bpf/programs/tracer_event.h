@@ -6,7 +6,7 @@
  *     struct thread *thread = this_thread();      the thread with its last socket call (thread->last_...), made if need be
  *     struct event *event = reserve(CLASS_1K);    room for a header and bytes behind it: CLASS_256, CLASS_1K, CLASS_4K
  *     begin_event(event, EVENT_DATA, SOURCE_OPENSSL, thread);    all fields set; who, cgroup, counters; times are now
- *     conn = bpf_map_lookup_elem(&conns, &thread->last_sk);
+ *     conn = find_conn(thread->last_sk);
  *     put_conn(event, conn);                      the socket's id and addresses; put_tcp(event, sk) for what TCP knows
  *     bpf_probe_read_user(payload_of(event), n, address); event->captured = n; event->size = sizeof(*event) + n;
  *     submit(event);

@@ -115,6 +115,7 @@ struct fdtable {
 };
 
 struct file {
+	const struct file_operations *f_op;
 	void *private_data;
 	struct inode *f_inode;
 };

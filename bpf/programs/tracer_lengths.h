@@ -8,7 +8,7 @@
 
 static __always_inline int tell_length(struct sock *socket, int length, bool ingress)
 {
-	__u64 sk = (__u64)socket, nr;
+	__u64 sk = address_of((__u64)socket), nr;
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u32 tid = task->pid, tgid = task->tgid;
 	struct thread *thread;
@@ -32,7 +32,7 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 		return 0;
 	if (!thread)
 		thread = thread_of(task);
-	conn = conn_of(sk, BPF_CORE_READ(inode_of(owner), i_ino));
+	conn = conn_of(sk);
 	if (!thread || !conn)
 		return 0;
 	refresh_conn(conn, socket);

@@ -6,9 +6,9 @@
 #include "tracer_calls.h"
 
 /* Tells that a connection is open. `thread` is in connect or accept. */
-static __always_inline void tell_open(struct thread *thread, __u64 sk, __u64 ino, int fd, __u16 role)
+static __always_inline void tell_open(struct thread *thread, __u64 sk, int fd, __u16 role)
 {
-	struct conn *conn = conn_of(sk, ino);
+	struct conn *conn = conn_of(sk);
 	struct event *event;
 
 	if (!conn)
@@ -44,19 +44,19 @@ static __always_inline void tell_open(struct thread *thread, __u64 sk, __u64 ino
 static __always_inline void tell_connect(struct thread *thread, long result)
 {
 	if (result == 0 || result == -EINPROGRESS)
-		tell_open(thread, thread->sk, thread->ino, thread->fd, FLAG_CLIENT);
+		tell_open(thread, thread->sk, thread->fd, FLAG_CLIENT);
 }
 
 static __always_inline void tell_accept(struct thread *thread, long result)
 {
 	struct file *file;
-	__u64 ino = 0, sk;
+	__u64 sk;
 
 	if (result < 0)
 		return;
-	sk = socket_of(this_task(), result, &file, &ino);
+	sk = address_of(socket_of(this_task(), result, &file));
 	if (sk)
-		tell_open(thread, sk, ino, result, FLAG_SERVER);
+		tell_open(thread, sk, result, FLAG_SERVER);
 }
 
 /* Remembers accept, which has no connection yet. */
@@ -81,12 +81,12 @@ __noinline int tell_close(__u32 fd)
 	struct thread *thread;
 	struct conn *conn;
 	struct event *event;
-	__u64 ino = 0, sk = socket_of(task, fd, &file, &ino);
+	__u64 sk = address_of(socket_of(task, fd, &file));
 
 	if (!sk || !is_last_reference(file))
 		return 0;
-	conn = bpf_map_lookup_elem(&conns, &sk);
-	if (!conn || conn->ino != ino)
+	conn = find_conn(sk);
+	if (!conn || (!conn->sk && conn->ino != ino_of((struct sock *)sk)))
 		return 0;
 	thread = thread_of(task);
 	if (conn->told && !conn->closed && thread) {
@@ -104,7 +104,7 @@ __noinline int tell_close(__u32 fd)
 	conn->closed = 1;
 	/* TCP's own end comes with tcp_destroy_sock. */
 	if (conn->protocol != IPPROTO_TCP || conn->family == AF_UNIX)
-		bpf_map_delete_elem(&conns, &sk);
+		forget_conn(sk);
 	return 0;
 }
 
@@ -141,7 +141,7 @@ static __always_inline void wish_for_lengths(void)
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(set_state, struct sock *socket, int before, int after)
 {
-	__u64 sk = (__u64)socket;
+	__u64 sk = address_of((__u64)socket);
 	struct conn *conn;
 	struct event *event;
 
@@ -157,7 +157,7 @@ int BPF_PROG(set_state, struct sock *socket, int before, int after)
 	}
 	if (after != TCP_CLOSE)
 		return 0;
-	conn = bpf_map_lookup_elem(&conns, &sk);
+	conn = find_conn(sk);
 	if (!conn || conn->closed || !conn->told)
 		return 0;
 	conn->closed = 1;
@@ -178,9 +178,7 @@ int BPF_PROG(set_state, struct sock *socket, int before, int after)
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(destroy_sock, struct sock *socket)
 {
-	__u64 sk = (__u64)socket;
-
-	bpf_map_delete_elem(&conns, &sk);
+	forget_conn(address_of((__u64)socket));
 	return 0;
 }
 

@@ -23,13 +23,14 @@
 #define CALL_CLOSE_RANGE 18
 #define CALL_DUP 19 /* onto a descriptor, which is closed before */
 
-/* The same as Settings in src/tracer/load.rs. */
+/* The same as `settings` in src/tracer/object.rs. */
 struct settings {
 	__u32 left_out; /* process whose calls are not traced; 0 for none */
 	__u32 only;	/* the one process whose calls are traced; 0 for all */
 	__u32 wake_above; /* bytes in the ring from which its reader is woken */
 	__u32 casts; /* not 0: the kernel has bpf_rdonly_cast */
 	__u32 places; /* elements of the map of that name: a power of two */
+	__u32 conn_places; /* the same of that map */
 };
 
 const volatile struct settings settings;
@@ -65,7 +66,6 @@ struct thread {
 	/* The system call that the thread is in, when it is on a socket. */
 	__u64 enter_ns; /* not of a receive, which counts from its end */
 	__u64 sk;
-	__u64 ino;
 	__u64 buffer; /* address of bytes, of iovecs, of a msghdr or of mmsghdrs, by call */
 	__u64 count;  /* bytes or elements there */
 	__u64 name;   /* address of a sockaddr, or 0 */
@@ -117,6 +117,8 @@ __u32 crowded;
 
 /* A socket, by the address of its struct sock. `ino`, which no two sockets share, tells when that address is used again. */
 struct conn {
+	__u64 sk;    /* in `conn_places`: whose it is, 0 for nobody's */
+	__u64 taken; /* there: not 0 while it is somebody's, or about to be */
 	__u64 id;
 	__u64 ino; /* 0 before a descriptor was seen */
 	/* Who used it last. */
@@ -146,6 +148,15 @@ struct conn {
 	__u32 netns;
 	__u32 ifindex;
 };
+
+/* A connection of TCP, whose end never goes unseen, has the place of its address, which is found without a call. Where another has
+ * that already, and for all other sockets, there is `conns`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct conn);
+	__uint(max_entries, 16384);
+} conn_places SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -245,11 +256,11 @@ struct message {
 /* Where the end of a system call puts its event together; twice the room, so that offset and length are bounded each by itself.
  * Only for that program, which the kernel does not run twice at once on a CPU. */
 struct scratch {
-	struct event event;
-	__u8 payload[2 * CAPTURE_MAX];
 	struct message message;
 	__u32 at; /* bytes in payload */
 	__u32 pad;
+	struct event event;
+	__u8 payload[2 * CAPTURE_MAX];
 	struct iovec iov[IOV_MAX];
 };
 

@@ -80,19 +80,29 @@ static __always_inline __u32 copy_bytes(__u8 *to, __u64 address, __u32 len)
 	return bpf_probe_read_user(to, len, (void *)address) ? 0 : len;
 }
 
-/* The first `len` bytes of `count` buffers. How far it got is kept in memory, where the verifier does not follow it: each round
- * of the loop looks alike, whatever the one before did. */
-static __always_inline __u32 copy_iov(struct scratch *scratch, __u64 iov, __u64 count, __u32 len)
+static __always_inline struct scratch *scratch_of_cpu(void)
 {
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratches, &zero);
+}
+
+/* The first `len` bytes of the buffers of the message in the scratch. A global function, so that the verifier looks at its loop once.
+ * How far it got is kept in memory, where the verifier does not follow it: each round looks alike, whatever the one before did. */
+__noinline __u32 copy_iov(__u32 len)
+{
+	struct scratch *scratch = scratch_of_cpu();
+	__u64 count;
 	__u32 at;
 
-	scratch->at = 0;
-	if (len == 0)
+	if (!scratch || len == 0)
 		return 0;
+	scratch->at = 0;
+	count = scratch->message.count;
 	if (count > IOV_MAX)
 		count = IOV_MAX;
 	OPAQUE(count);
-	if (count > IOV_MAX || bpf_probe_read_user(scratch->iov, count * sizeof(struct iovec), (void *)iov))
+	if (count > IOV_MAX || bpf_probe_read_user(scratch->iov, count * sizeof(struct iovec), (void *)scratch->message.buffer))
 		return 0;
 	for (int i = 0; i < IOV_MAX; i++) {
 		__u64 part = scratch->iov[i].len;

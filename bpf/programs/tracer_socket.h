@@ -35,19 +35,40 @@ static __always_inline unsigned int descriptors_of(struct task_struct *task)
 	return HAS_TASK_BTF ? task->files->fdt->max_fds : BPF_CORE_READ(task, files, fdt, max_fds);
 }
 
-/* The socket behind a descriptor of the current process; 0 when it is something else. */
-static __always_inline __u64 socket_of(struct task_struct *task, int fd, struct file **file, __u64 *ino)
+/* The same address as a number: the verifier allows no arithmetic on what it takes for a pointer. */
+static __always_inline __u64 address_of(__u64 pointer)
 {
+	__u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
+	return address;
+}
+
+/* What the kernel itself tells sockets' files by; 0 until one was seen. It lies where a call looks anyway, unlike the inode. */
+__u64 socket_operations;
+
+static __always_inline bool is_socket(struct file *file)
+{
+	__u64 operations = (__u64)LOAD(file, file, f_op);
 	struct inode *inode;
+
+	if (operations == *(volatile __u64 *)&socket_operations)
+		return true;
+	inode = LOAD(file, file, f_inode);
+	if ((LOAD(inode, inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return false;
+	*(volatile __u64 *)&socket_operations = operations;
+	return true;
+}
+
+/* The socket behind a descriptor of the current process; 0 when it is something else. */
+static __always_inline __u64 socket_of(struct task_struct *task, int fd, struct file **file)
+{
 	struct socket *socket;
 
 	*file = file_of(task, fd);
-	if (!*file)
+	if (!*file || !is_socket(*file))
 		return 0;
-	inode = LOAD(file, *file, f_inode);
-	if ((LOAD(inode, inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return 0;
-	*ino = LOAD(inode, inode, i_ino);
 	socket = LOAD(file, *file, private_data);
 	return (__u64)LOAD(socket, socket, sk);
 }
@@ -163,11 +184,80 @@ static __always_inline __u64 new_conn_id(void)
 	return bpf_ktime_get_boot_ns() >> 4 << 12 | (bpf_get_smp_processor_id() & 0xfff);
 }
 
+/* Those of neighbours are neighbours: the kernel makes sockets, of more than 2 KiB, in blocks of some, and each page of these places
+ * that is looked at has to be found by the processor. Which blocks meet is up to chance. */
+static __always_inline struct conn *conn_place_of(__u64 sk)
+{
+	__u32 block = (sk >> 15) * 0x9e3779b97f4a7c15 >> 32;
+	__u32 place = (block << 4 | (sk >> 11 & 15)) & (settings.conn_places - 1);
+
+	return bpf_map_lookup_elem(&conn_places, &place);
+}
+
+/* What is remembered of a socket, or NULL. */
+static __always_inline struct conn *find_conn(__u64 sk)
+{
+	struct conn *place = conn_place_of(sk);
+
+	return place && place->sk == sk ? place : bpf_map_lookup_elem(&conns, &sk);
+}
+
+/* What is remembered of a socket, as a rule in nobody's cache by now, is on its way while the call does its work. */
+static __always_inline void fetch_conn(__u64 sk)
+{
+	struct conn *place = conn_place_of(sk);
+
+	if (place)
+		(void)*(volatile __u64 *)&place->id;
+}
+
+/* What was written before is seen before. */
+static __always_inline void publish(__u64 *where, __u64 value)
+{
+	if (HAS_ATOMICS)
+		__sync_lock_test_and_set(where, value);
+	else
+		*(volatile __u64 *)where = value;
+}
+
+/* Takes the place when it is nobody's. */
+static __always_inline bool take_conn_place(struct conn *place)
+{
+	if (HAS_ATOMICS)
+		return __sync_val_compare_and_swap(&place->taken, 0, 1) == 0;
+	if (place->taken)
+		return false;
+	place->taken = 1;
+	return true;
+}
+
+/* The socket is no more. */
+static __noinline void forget_conn(__u64 sk)
+{
+	struct conn *place = conn_place_of(sk);
+
+	if (place && place->sk == sk) {
+		place->sk = 0;
+		/* Only then may another have it. */
+		publish(&place->taken, 0);
+	}
+	bpf_map_delete_elem(&conns, &sk);
+}
+
+/* Not inlined: it is on nobody's fast path. */
 static __noinline struct conn *new_conn(__u64 sk, __u64 ino, __u16 role)
 {
 	struct conn conn = {.id = new_conn_id(), .ino = ino, .role = role};
-	struct conn *made;
+	struct conn *made = conn_place_of(sk);
 
+	if (made && (made->sk == sk || (is_tcp((struct sock *)sk) && take_conn_place(made)))) {
+		conn.sk = made->sk;
+		conn.taken = 1;
+		*made = conn;
+		/* Found by others only when it is complete. */
+		publish(&made->sk, sk);
+		return made;
+	}
 	bpf_map_update_elem(&conns, &sk, &conn, BPF_ANY);
 	made = bpf_map_lookup_elem(&conns, &sk);
 	if (!made)
@@ -175,11 +265,16 @@ static __noinline struct conn *new_conn(__u64 sk, __u64 ino, __u16 role)
 	return made;
 }
 
-/* What is known about a socket, new when it is another one at the same address. */
-static __always_inline struct conn *conn_of(__u64 sk, __u64 ino)
+/* What is known about a socket, new when it is another one at the same address. That of TCP is forgotten at its end, so that a look
+ * at its inode, which is far from all else, is needed once. */
+static __always_inline struct conn *conn_of(__u64 sk)
 {
-	struct conn *conn = bpf_map_lookup_elem(&conns, &sk);
+	struct conn *conn = find_conn(sk);
+	__u64 ino;
 
+	if (conn && conn->sk && conn->ino)
+		return conn;
+	ino = ino_of((struct sock *)sk);
 	if (!conn || (conn->ino && ino && conn->ino != ino))
 		conn = new_conn(sk, ino, 0);
 	else if (!conn->ino)

@@ -72,11 +72,12 @@ const ON_DEMAND: [&str; 2] = ["send_length", "recv_length"];
 fn attachments(groups: &Groups) -> [(&'static str, &'static str, &'static str, bool); 10] {
     let calls = groups.data || groups.connections || groups.turns;
     [
+        // What forgets a socket is there before what remembers one.
+        ("ends of TCP sockets", "destroy_sock", "tcp_destroy_sock", groups.data || groups.connections),
         // The ends first: an end without a beginning is ignored, a beginning without an end is remembered.
         ("ends of system calls", "sys_exit", "sys_exit", calls),
         ("system calls", "sys_enter", "sys_enter", calls),
         ("states of TCP connections", "set_state", "inet_sock_set_state", groups.connections),
-        ("ends of TCP sockets", "destroy_sock", "tcp_destroy_sock", groups.data || groups.connections),
         ("new processes and threads", "process_fork", "sched_process_fork", groups.processes),
         ("executed programs", "process_exec", "sched_process_exec", groups.processes),
         ("ends of processes and threads", "process_exit", "sched_process_exit", calls || groups.processes),

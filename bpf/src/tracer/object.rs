@@ -22,14 +22,20 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// `struct settings` of `programs/tracer_maps.h`.
-fn settings(options: &TracerOptions, casts: bool) -> [u32; 5] {
+fn settings(options: &TracerOptions, casts: bool) -> [u32; 6] {
     let (left_out, only) = (options.left_out.unwrap_or(0), options.only.unwrap_or(0));
-    [left_out, only, options.ring_bytes / 4, u32::from(casts), places(options)]
+    [left_out, only, options.ring_bytes / 4, u32::from(casts), places(options), conn_places(options)]
 }
 
 /// Threads by the low bits of their ids.
 fn places(options: &TracerOptions) -> u32 {
     options.threads.clamp(1, 1 << 22).next_power_of_two()
+}
+
+/// TCP's connections by the low bits of their addresses, a quarter of the sockets: more would be memory that is mostly empty, and a
+/// connection that finds its place taken costs one more look.
+fn conn_places(options: &TracerOptions) -> u32 {
+    (options.sockets / 4).clamp(16, 1 << 20).next_power_of_two()
 }
 
 /// The object in the kernel.
@@ -58,6 +64,7 @@ impl Object {
             .map_max_entries("places", places(options))
             .map_max_entries("crowd", places(options))
             .map_max_entries("conns", options.sockets)
+            .map_max_entries("conn_places", conn_places(options))
             .load(&with_cast(cast))
             .map_err(|error| BpfError::load(&error))?;
         Ok(Self { ebpf, btf })

@@ -83,6 +83,40 @@ fn connections_from_before_are_told_from_their_first_event_on() {
 }
 
 #[test]
+fn connections_whose_addresses_collide_are_told_apart_and_forgotten() {
+    const CONNECTIONS: usize = 200;
+    // Places for half of their ends, and those of one round are at the addresses of the round before.
+    let Some(mut watch) = watch(&TracerOptions { sockets: 1_024, ..this_process() }) else { return };
+    let mut conns = std::collections::HashSet::new();
+    for _ in 0..3 {
+        let mut pairs: Vec<_> = (0..CONNECTIONS).map(|_| pair("127.0.0.1", "127.0.0.1")).collect();
+        for _ in 0..2 {
+            for (client, server, _) in &mut pairs {
+                client.write_all(b"x").unwrap();
+                server.read_exact(&mut [0]).unwrap();
+            }
+        }
+        for (client, server, port) in pairs {
+            let data = watch.of_port(4, Kind::Data, port);
+            for (end, remote_port) in [(&client, port), (&server, client.local_addr().unwrap().port())] {
+                let fd = end.as_raw_fd();
+                let of_end: Vec<_> = data
+                    .iter()
+                    .filter(|seen| (seen.header.remote_port, seen.header.fd) == (remote_port, fd))
+                    .collect();
+                assert_eq!(of_end.iter().map(|seen| seen.header.conn_event).collect::<Vec<_>>(), [0, 1]);
+                assert_eq!(of_end[0].header.conn, of_end[1].header.conn);
+                assert!(conns.insert(of_end[0].header.conn), "the number of another connection");
+            }
+            drop((client, server));
+            watch.of_port(2, Kind::Close, port);
+            watch.seen.retain(|seen| seen.header.local_port != port && seen.header.remote_port != port);
+        }
+    }
+    assert_eq!(watch.tracer.stats().unwrap().lost(), 0);
+}
+
+#[test]
 fn what_ends_with_its_process_is_closed() {
     let Some(mut watch) = watch(&TracerOptions { left_out: None, ..TracerOptions::default() }) else {
         return;
