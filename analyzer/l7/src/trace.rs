@@ -90,6 +90,18 @@ impl TraceHeaders {
         }
     }
 
+    /// Takes note of a header whose name is not known, when its value is as only one of the listed headers has it: ids of
+    /// fixed lengths in `traceparent` or `b3`.
+    pub fn read_unnamed(&self, value: &[u8], found: &mut TraceContext) {
+        let Ok(value) = std::str::from_utf8(value) else { return };
+        for (rank, (_, format)) in self.trace.iter().enumerate() {
+            let (Format::TraceParent | Format::B3) = format else { continue };
+            if let Some((trace_id, span_id)) = format.read(value) {
+                return found.trace(rank, trace_id, span_id);
+            }
+        }
+    }
+
     fn read_listed(&self, name: &[u8], value: &[u8], found: &mut TraceContext) {
         let Ok(value) = std::str::from_utf8(value.get(..MAX_VALUE).unwrap_or(value)) else { return };
         let value = value.trim();
@@ -289,6 +301,23 @@ mod tests {
         assert_eq!(ids(&[b3, ("traceparent", W3C)]), w3c);
         assert_eq!(ids(&[("traceparent", W3C), b3]), w3c);
         assert_eq!(ids(&[("traceparent", "garbage"), b3]), some("80f198ee56343ba8", "e457b5a2e4d86bd1"));
+    }
+
+    #[test]
+    fn a_value_without_a_name_counts_where_no_other_header_has_such_values() {
+        let unnamed = |headers: TraceHeaders, value: &str| {
+            let mut found = TraceContext::default();
+            headers.read_unnamed(value.as_bytes(), &mut found);
+            (found.trace_id, found.span_id)
+        };
+        let w3c = some("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        assert_eq!(unnamed(TraceHeaders::default(), W3C), w3c);
+        let b3 = some("80f198ee56343ba8", "e457b5a2e4d86bd1");
+        assert_eq!(unnamed(TraceHeaders::default(), "80f198ee56343ba8-e457b5a2e4d86bd1"), b3);
+        for other in ["4f3c2a:9b1:0:1", "80f198ee56343ba8", "text", "1-MzkxMg==-MzkxMg==-4", ""] {
+            assert_eq!(unnamed(TraceHeaders::default(), other), (None, None), "{other}");
+        }
+        assert_eq!(unnamed(TraceHeaders::new(&["sw8"], &[]), W3C), (None, None), "not asked for");
     }
 
     #[test]

@@ -46,9 +46,17 @@ impl Head {
         if self.fields > MAX_FIELDS {
             return;
         }
-        let Some((name, value)) = field else {
-            self.partial = true;
-            return;
+        let (name, value) = match field {
+            Field::Whole(name, value) => (name, value),
+            Field::Unnamed(value) => {
+                self.partial = true;
+                config.trace.read_unnamed(value, &mut self.trace);
+                return;
+            }
+            Field::Missing => {
+                self.partial = true;
+                return;
+            }
         };
         let max = config.max_text;
         let slot = match name {

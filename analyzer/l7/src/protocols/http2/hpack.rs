@@ -37,8 +37,22 @@ impl Entry {
     }
 }
 
-/// Name and value of a field, or `None` when it is not known.
-pub(super) type Field<'a> = Option<(&'a [u8], &'a [u8])>;
+/// A field, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field<'a> {
+    /// Name and value.
+    Whole(&'a [u8], &'a [u8]),
+    /// The value of a field whose name is an index into what is missing.
+    Unnamed(&'a [u8]),
+    /// An index into what is missing.
+    Missing,
+}
+
+impl<'a> Field<'a> {
+    fn new(name: Option<&'a [u8]>, value: &'a [u8]) -> Self {
+        name.map_or(Self::Unnamed(value), |name| Self::Whole(name, value))
+    }
+}
 
 /// Why decoding stopped before the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +87,7 @@ impl Decoder {
                     index => self.name(index),
                 };
                 let value = input.string(&mut value_buffer)?;
-                field(name.map(|name| (name, value)));
+                field(Field::new(name, value));
                 if is_indexed {
                     let entry = Entry { name: name.map(Into::into), value: value.into() };
                     self.insert(entry);
@@ -91,15 +105,18 @@ impl Decoder {
 
     fn entry(&self, index: usize) -> Result<Field<'_>, Stop> {
         let before = index.checked_sub(1).ok_or(Stop::Invalid)?;
-        if let Some(&entry) = STATIC_TABLE.get(before) {
-            return Ok(Some(entry));
+        if let Some(&(name, value)) = STATIC_TABLE.get(before) {
+            return Ok(Field::Whole(name, value));
         }
         let entry = self.table.get(before - STATIC_TABLE.len());
-        Ok(entry.and_then(|entry| Some((entry.name.as_deref()?, &*entry.value))))
+        Ok(entry.map_or(Field::Missing, |entry| Field::new(entry.name.as_deref(), &entry.value)))
     }
 
     fn name(&self, index: usize) -> Option<&[u8]> {
-        self.entry(index).ok().flatten().map(|(name, _)| name)
+        match self.entry(index) {
+            Ok(Field::Whole(name, _)) => Some(name),
+            _ => None,
+        }
     }
 
     fn insert(&mut self, entry: Entry) {
@@ -165,6 +182,7 @@ impl<'a> Input<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn bytes(hex: &str) -> Vec<u8> {
         let hex: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
@@ -174,9 +192,12 @@ mod tests {
     fn decode_bytes(decoder: &mut Decoder, block: &[u8]) -> (String, Result<(), Stop>) {
         let mut fields = Vec::new();
         let end = decoder.decode(block, |field| {
-            fields.push(field.map_or("?".to_owned(), |(name, value)| {
-                format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
-            }));
+            let (name, value): (&[u8], &[u8]) = match field {
+                Field::Whole(name, value) => (name, value),
+                Field::Unnamed(value) => (b"?", value),
+                Field::Missing => return fields.push("?".to_owned()),
+            };
+            fields.push(format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value)));
         });
         (fields.join("\n"), end)
     }
@@ -291,7 +312,7 @@ mod tests {
     fn what_refers_to_a_missing_entry_is_unknown_and_the_rest_is_not() {
         let mut decoder = Decoder::default();
         // Entry 64, a new entry under the name of entry 65, a new entry, then both by index.
-        assert_eq!(decode(&mut decoder, "c0 7f02 0161 4001 6e01 76 be bf c0"), "?\n?\nn: v\nn: v\n?\n?");
+        assert_eq!(decode(&mut decoder, "c0 7f02 0161 4001 6e01 76 be bf c0"), "?\n?: a\nn: v\nn: v\n?: a\n?");
         assert_eq!(decode(&mut decoder, "be 82"), "n: v\n:method: GET");
     }
 
@@ -313,5 +334,59 @@ mod tests {
             assert_eq!((fields.as_str(), end), (":method: GET\n:scheme: http\n:path: /", Err(Stop::Cut)));
         }
         assert_eq!(decode_bytes(&mut Decoder::default(), &[0x80]).1, Err(Stop::Invalid));
+    }
+
+    /// Encodes fields as an encoder with a dynamic table does that nothing is evicted from.
+    fn encode(table: &mut Vec<(u8, u8)>, fields: &[(u8, u8)]) -> Vec<u8> {
+        let mut block = Vec::new();
+        for &field in fields {
+            let place = |found: Option<usize>| found.map(|at| (table.len() - 1 - at + STATIC_TABLE.len() + 1) as u8);
+            if let Some(index) = place(table.iter().position(|entry| *entry == field)) {
+                block.push(0x80 | index);
+                continue;
+            }
+            match place(table.iter().position(|entry| entry.0 == field.0)) {
+                // From 63 on, an index is more than its prefix of six bits holds.
+                Some(index) if index >= 63 => block.extend([0x7f, index - 63]),
+                Some(index) => block.push(0x40 | index),
+                None => block.extend([0x40, 1, field.0]),
+            }
+            block.extend([1, field.1]);
+            table.push(field);
+        }
+        block
+    }
+
+    proptest! {
+        /// Who joins late knows less of a field, and never something else.
+        #[test]
+        fn nothing_wrong_is_read_from_the_middle_on(
+            blocks in prop::collection::vec(prop::collection::vec((b'a'..b'e', b'0'..b'5'), 0..5), 1..12),
+            start in 0..12usize,
+        ) {
+            let (mut table, mut whole, mut late) = (Vec::new(), Decoder::default(), Decoder::default());
+            for (number, fields) in blocks.iter().enumerate() {
+                let block = encode(&mut table, fields);
+                let mut read = Vec::new();
+                whole.decode(&block, |field| match field {
+                    Field::Whole(name, value) => read.push((name[0], value[0])),
+                    other => panic!("{other:?}"),
+                }).unwrap();
+                prop_assert_eq!(&read, fields);
+                if number < start {
+                    continue;
+                }
+                let mut told = fields.iter();
+                late.decode(&block, |field| {
+                    let (name, value) = told.next().unwrap();
+                    match field {
+                        Field::Whole(its_name, its_value) => assert_eq!((its_name, its_value), (&[*name][..], &[*value][..])),
+                        Field::Unnamed(its_value) => assert_eq!(its_value, [*value]),
+                        Field::Missing => {}
+                    }
+                }).unwrap();
+                prop_assert!(told.next().is_none());
+            }
+        }
     }
 }

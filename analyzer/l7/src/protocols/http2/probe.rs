@@ -113,7 +113,7 @@ struct Seen {
 impl Seen {
     fn field(&mut self, field: Field<'_>) {
         self.fields += 1;
-        let Some((name, value)) = field else { return };
+        let Field::Whole(name, value) = field else { return };
         let tells = match name {
             b":method" | b":path" | b":scheme" | b":authority" | b":protocol" => Some(Role::Client),
             b":status" => Some(Role::Server),

@@ -2,6 +2,7 @@
 //! client and server; whole, from the middle, and in pieces.
 
 use super::frame;
+use super::hpack::Field;
 use super::probe::probe;
 use crate::drive::{script, segments};
 use crate::engine::{Config, Side};
@@ -288,8 +289,22 @@ fn a_hole_makes_the_dynamic_table_unknown() {
     let mut parser = super::Http2 { client: direction, ..super::Http2::default() };
     crate::parser::Parser::lost(&mut parser, Role::Client);
     let mut known = true;
-    parser.client.hpack.decode(&[0xbe], |field| known = field.is_some()).unwrap();
+    parser.client.hpack.decode(&[0xbe], |field| known = field != Field::Missing).unwrap();
     assert!(!known);
+}
+
+/// In a capture that begins in the middle, `traceparent` is known by its value where its name is an index.
+#[test]
+fn trace_context_is_read_from_the_middle_on() {
+    let value = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    // GET / by static indices, then a field under the name of entry 70.
+    let block = [&[0x82, 0x84, 0x86, 0x7f, 7, value.len() as u8][..], value].concat();
+    let request = frame(frame::HEADERS, END_STREAM | END_HEADERS, 5, &block);
+    let response = frame(frame::HEADERS, END_STREAM | END_HEADERS, 5, OK);
+    let spans = run(&[(C, request), (S, response)]);
+    assert_eq!(spans[0].trace_id.as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+    assert_eq!(spans[0].span_id.as_deref(), Some("00f067aa0ba902b7"));
+    assert_eq!(attribute(&spans[0], "http2.hpack"), Some("partial"));
 }
 
 fn probed(data: &[u8], role: Option<Role>) -> Verdict {
