@@ -124,12 +124,34 @@ static __always_inline void put_seq(struct event *event, struct thread *thread, 
 	}
 }
 
+/* Copies as much of a message as is wanted of its connection; returns how many bytes. */
+static __always_inline __u32 copy_message(struct conn *conn, struct thread *thread, struct scratch *scratch,
+					  const struct message *message)
+{
+	__u32 want = wanted(conn), got;
+
+	if (want > message->length)
+		want = message->length;
+	if (!message->buffer || thread->flags & CALL_DISCARD)
+		return 0;
+	if (message->is_iov) {
+		scratch->message.buffer = message->buffer;
+		scratch->message.count = message->count;
+		got = copy_iov(want);
+	} else {
+		got = copy_bytes(scratch->payload, message->buffer, want);
+	}
+	if (got == 0 && want != 0)
+		COUNT(unreadable, 1);
+	return got;
+}
+
 /* Tells of one message. Reads what is volatile first, copies the payload last. */
 static __always_inline int tell(struct task_struct *task, struct thread *thread, struct scratch *scratch, struct message *message)
 {
 	bool ingress = thread->flags & CALL_INGRESS;
 	__u8 direction = ingress ? DIRECTION_IN : DIRECTION_OUT;
-	__u32 tgid = TASK(task, tgid), want, got;
+	__u32 tgid = TASK(task, tgid), got;
 	struct sock *sk = (struct sock *)thread->sk;
 	struct conn *conn = conn_of(thread->sk);
 	struct event *event;
@@ -184,24 +206,14 @@ static __always_inline int tell(struct task_struct *task, struct thread *thread,
 	thread->last_length = message->length;
 	thread->last_ingress = ingress;
 
-	want = wanted(conn);
-	if (want > message->length)
-		want = message->length;
-	got = 0;
-	if (message->buffer && !(thread->flags & CALL_DISCARD)) {
-		if (message->is_iov) {
-			scratch->message.buffer = message->buffer;
-			scratch->message.count = message->count;
-			got = copy_iov(want);
-		} else {
-			got = copy_bytes(scratch->payload, message->buffer, want);
-		}
-		if (got == 0 && want != 0)
-			COUNT(unreadable, 1);
+	got = copy_message(conn, thread, scratch, message);
+	/* What begins as frames do is copied anew, as far as is wanted of them. */
+	if (!conn->frames && begins_frames(scratch->payload, got)) {
+		conn->frames = 1;
+		if (got < message->length)
+			got = copy_message(conn, thread, scratch, message);
 	}
 	conn->used += got;
-	if (got >= sizeof(__u32) && *(__u32 *)scratch->payload == HTTP2_PREFACE)
-		conn->frames = 1;
 	event->captured = got;
 	event->size = sizeof(*event) + got;
 	if (got == 0)

@@ -13,6 +13,13 @@
 /* So much of what is sent on such a connection before the other end answers. */
 #define FRAMES_BUDGET (64 * 1024)
 
+/* RFC 9113 section 4.1: length (3 bytes), type, flags, stream (4 bytes). */
+#define FRAME_HEADER 9
+#define FRAME_HEADERS 1
+#define FRAME_WINDOW_UPDATE 8
+/* Of HEADERS: END_STREAM, END_HEADERS, PADDED, PRIORITY. */
+#define FRAME_HEADERS_FLAGS 0x2d
+
 #define DIRECTION_IN 1
 #define DIRECTION_OUT 2
 
@@ -55,6 +62,22 @@ static __always_inline void apply_policy(struct conn *conn, __u32 tgid)
 	conn->snap = policy.snap;
 	conn->budget = policy.budget;
 	conn->mute = policy.mute != 0;
+}
+
+/* Whether bytes begin as HTTP/2 does: with its preface, or, where the beginning was not seen, with a frame that opens or feeds a
+ * stream. What is taken for it by chance is captured in greater length, no more. */
+static __always_inline bool begins_frames(const __u8 *bytes, __u32 len)
+{
+	if (len < FRAME_HEADER)
+		return false;
+	if (*(const __u32 *)bytes == HTTP2_PREFACE)
+		return true;
+	/* No frame is longer than 16 KiB unless the peers agree on more. */
+	if (bytes[0] || bytes[1] > 0x40 || bytes[5] & 0x80)
+		return false;
+	if (bytes[3] == FRAME_HEADERS)
+		return !(bytes[4] & ~FRAME_HEADERS_FLAGS) && bytes[8] & 1;
+	return bytes[3] == FRAME_WINDOW_UPDATE && !bytes[1] && bytes[2] == 4 && !bytes[4];
 }
 
 /* How many bytes of a call's payload are wanted. */

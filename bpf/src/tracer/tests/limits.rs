@@ -60,6 +60,31 @@ fn more_is_copied_of_connections_that_begin_as_http2() {
 }
 
 #[test]
+fn more_is_copied_of_connections_whose_beginning_as_http2_was_not_seen() {
+    let Some(mut watch) = watch(&this_process()) else { return };
+    // HEADERS of stream 5, WINDOW_UPDATE of stream 0; what is neither: a longer frame, an even stream, other flags, text.
+    let frames: [(&[u8; 9], usize); 6] = [
+        (&[0, 0, 40, 1, 5, 0, 0, 0, 5], 6_000),
+        (&[0, 0, 4, 8, 0, 0, 0, 0, 0], 6_000),
+        (&[0, 0x50, 0, 1, 5, 0, 0, 0, 5], 2_048),
+        (&[0, 0, 40, 1, 5, 0, 0, 0, 4], 2_048),
+        (&[0, 0, 40, 1, 0x80, 0, 0, 0, 5], 2_048),
+        (b"GET / HTT", 2_048),
+    ];
+    for (head, expected) in frames {
+        let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
+        let rest = [b'x'; 5_991];
+        let parts = [std::io::IoSlice::new(head), std::io::IoSlice::new(&rest)];
+        assert_eq!(client.write_vectored(&parts).unwrap(), 6_000);
+        server.read_exact(&mut [0; 6_000]).unwrap();
+        let sent = watch.wait_for(1, |seen| {
+            seen.kind() == Kind::Data && seen.header.remote_port == port && !seen.has(Flags::INGRESS)
+        });
+        assert_eq!(captured(&sent), [expected], "{head:?}");
+    }
+}
+
+#[test]
 fn policies_raise_lower_and_mute() {
     let options = TracerOptions { snap: Snap::new(512, 4096), ..this_process() };
     let Some(mut watch) = watch(&options) else { return };
