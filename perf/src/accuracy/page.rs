@@ -22,10 +22,12 @@ const INTRODUCTION: &str = "\
 Written by `make accuracy`; see `perf/src/accuracy`. Real services, asked for things that make them call each other, under the tracer.
 The truth is in the ids: a service that serves `X` calls with the ids `X.1`, `X.2`, ..., which are in what is asked for and in what
 services note of each; wirespan does not look at them. Blind, requests carry no id that wirespan knows and those rules are off. With
-ids, requests carry `traceparent`, handed on as instrumented programs do (Redis and DNS cannot carry it).
+ids, requests carry `traceparent`, handed on as instrumented programs do. Redis and DNS cannot carry it: such calls are linked as
+those are that are blind.
 
 - precision: of the calls that were linked, those linked with the request for which they were made
 - recall: of the calls that were made, those linked with that request
+- carrying ids: the recall of the calls whose protocol carries ids, and of those that were not seen
 - wrong: calls linked with another request
 - ambiguous, orphans: calls seen and linked with none, while the process had several requests to answer, or at most one
 - missing: calls not seen
@@ -48,13 +50,17 @@ impl Page<'_> {
         writeln!(text, "\n## Aims that are not reached\n")?;
         writeln!(
             text,
-            "Aimed at: precision {PRECISION} everywhere; the recall of the last column blind, {WITH_IDS} with ids.\n"
+            "Aimed at: precision {PRECISION} everywhere; the recall of the last column; {WITH_IDS} of the calls that carry ids.\n"
         )?;
         let missed: Vec<_> = self.cells.iter().filter(|cell| !cell.reached()).collect();
         for cell in &missed {
+            let carrying = match cell.wire_ids {
+                true => format!(", carrying ids {}", rate(cell.carriers_recall)),
+                false => String::new(),
+            };
             writeln!(
                 text,
-                "- {}, {} at once, {}: precision {}, recall {} (aim {})",
+                "- {}, {} at once, {}: precision {}, recall {} (aim {}){carrying}",
                 cell.scenario,
                 cell.concurrency,
                 cell.mode(),
@@ -74,9 +80,9 @@ impl Page<'_> {
         writeln!(
             text,
             "| scenario | at once | calls | precision | recall | wrong | ambiguous | orphans | missing | same seq | lost events | \
-             precision, ids | recall, ids | aim |"
+             precision, ids | recall, ids | carrying ids | aim |"
         )?;
-        writeln!(text, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
+        writeln!(text, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
         for blind in self.cells.iter().filter(|cell| !cell.wire_ids) {
             let with_ids = self
                 .cells
@@ -85,7 +91,7 @@ impl Page<'_> {
             let of_ids = |of: fn(&Cell) -> f64| with_ids.map(|cell| rate(of(cell))).unwrap_or_default();
             writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 blind.scenario,
                 blind.concurrency,
                 blind.score.calls,
@@ -99,6 +105,10 @@ impl Page<'_> {
                 blind.lost_events,
                 of_ids(|cell| cell.precision),
                 of_ids(|cell| cell.recall),
+                match with_ids {
+                    Some(cell) if cell.score.carriers > 0 => rate(cell.carriers_recall),
+                    _ => "-".to_owned(),
+                },
                 blind.aim
             )?;
         }

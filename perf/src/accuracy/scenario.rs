@@ -15,7 +15,7 @@ pub struct Scenario {
     pub load: Load,
     /// Connections are there before the tracer.
     pub attached_late: bool,
-    /// The least recall that is aimed at, blind.
+    /// The least recall that is aimed at, without the help of ids.
     pub aim: f64,
 }
 
@@ -74,7 +74,7 @@ pub const PRECISION: f64 = 0.99;
 const SYNCHRONOUS: f64 = 0.99;
 /// What is aimed at where threads hand work to each other.
 const POOLS: f64 = 0.8;
-/// What is aimed at where requests carry ids.
+/// What is aimed at of calls that carry ids.
 pub const WITH_IDS: f64 = 0.999;
 /// Nothing tells: no wrong link is all that is asked for.
 const NONE: f64 = 0.0;

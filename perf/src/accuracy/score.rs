@@ -3,7 +3,7 @@
 use super::truth::{Act, Truth, find_id};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use wirespan_records::{ObservationPoint, Span};
+use wirespan_records::{L7Protocol, ObservationPoint, Span};
 
 /// How much of the truth was found, and how much was found that is not true. Counts are of calls that were made for a request, unless
 /// they say otherwise.
@@ -21,6 +21,10 @@ pub struct Score {
     pub orphans: u64,
     /// Not seen.
     pub missing: u64,
+    /// Of those seen, calls in a protocol that carries trace context.
+    pub carriers: u64,
+    /// Of these, those linked with the request for which they were made.
+    pub carriers_right: u64,
     /// Requests that were served and not seen.
     pub missing_requests: u64,
     /// Exchanges that were seen at both ends.
@@ -53,6 +57,8 @@ impl Score {
                 continue;
             };
             *clients.entry(act).or_default() += 1;
+            let carries = parent.is_some() && carries_context(span.l7_protocol);
+            score.carriers += u64::from(carries);
             let Some(link) = span.parent else {
                 // Of what was made for no request, only links are counted.
                 if parent.is_some() {
@@ -69,6 +75,7 @@ impl Score {
             let rule = score.rules.entry(link.rule.as_str().to_owned()).or_default();
             if right {
                 score.right += 1;
+                score.carriers_right += u64::from(carries);
                 rule.0 += 1;
             } else {
                 score.wrong += 1;
@@ -118,6 +125,11 @@ impl Score {
         part(self.right, self.calls)
     }
 
+    /// The recall of the calls whose protocol carries trace context, and of those that were not seen.
+    pub fn carriers_recall(&self) -> f64 {
+        part(self.carriers_right, self.carriers + self.missing)
+    }
+
     /// Of the calls, those that are linked with a wrong request.
     pub fn wrong_rate(&self) -> f64 {
         part(self.wrong, self.calls)
@@ -147,6 +159,10 @@ impl Score {
 /// 1 where there is nothing to be wrong about.
 fn part(of: u64, all: u64) -> f64 {
     if all == 0 { 1.0 } else { of as f64 / all as f64 }
+}
+
+fn carries_context(protocol: L7Protocol) -> bool {
+    matches!(protocol, L7Protocol::Http | L7Protocol::Http2 | L7Protocol::Grpc)
 }
 
 /// Whose span it is, when it is of this run.
@@ -181,6 +197,7 @@ mod tests {
         let truth = Truth::read(notes, "t").unwrap();
         let server = |id, asked| span(id, ObservationPoint::ServerProcess, asked, None);
         let client = |id, asked, parent| span(id, ObservationPoint::ClientProcess, asked, parent);
+        let redis = |span: Span| Span { l7_protocol: L7Protocol::Redis, ..span };
         let late = |span: Span| Span { start_ns: span.end_ns + 1, ..span };
         let spans = [
             server(1, "t-1"),
@@ -188,7 +205,7 @@ mod tests {
             client(11, "t-1.1", Some(1)),
             // With another request, with one that is not known, with none; t-2.4 is not seen.
             client(12, "t-1.2", Some(2)),
-            client(21, "t-2.1", Some(99)),
+            redis(client(21, "t-2.1", Some(99))),
             client(22, "t-2.2", None),
             late(client(23, "t-2.3", None)),
             // Made for no request.
@@ -199,6 +216,7 @@ mod tests {
         assert_eq!((score.right, score.wrong), (1, 3));
         assert_eq!((score.ambiguous, score.orphans, score.missing, score.missing_requests), (1, 1, 1, 1));
         assert_eq!((score.precision(), score.recall()), (0.25, 1.0 / 7.0));
+        assert_eq!((score.carriers, score.carriers_right, score.carriers_recall()), (4, 1, 1.0 / 5.0));
         assert_eq!(score.rules["thread"], (1, 3));
     }
 
