@@ -59,7 +59,8 @@ struct tls_session {
 	__u32 used; /* of the budget */
 	__u8 direction;
 	__u8 mute;
-	__u8 unused[2];
+	__u8 frames; /* it speaks HTTP/2; see `struct conn` */
+	__u8 unused;
 };
 
 struct {
@@ -152,6 +153,25 @@ static __always_inline void tell_plain(struct event *event, struct tls_call *cal
 	submit(event);
 }
 
+/* How many of the bytes that a call moved are wanted. */
+static __always_inline __u32 wanted_plain(struct tls_session *session, struct tls_call *call, __u32 moved)
+{
+	__u8 head[FRAME_HEADER + 3] = {};
+	__u32 budget = session->budget, snap = session->snap, want;
+
+	if (!session->frames && snap != 0 && moved >= FRAME_HEADER &&
+	    !bpf_probe_read_user(head, FRAME_HEADER, (void *)call->buffer))
+		session->frames = begins_frames(head, FRAME_HEADER);
+	if (session->frames && snap != 0) {
+		budget = budget < FRAMES_BUDGET ? FRAMES_BUDGET : budget;
+		snap = CAPTURE_MAX;
+	}
+	want = budget > session->used ? budget - session->used : 0;
+	if (want > snap)
+		want = snap;
+	return want < moved ? want : moved;
+}
+
 /* Tells of a call that moved bytes. */
 static __noinline int tell_tls(struct tls_call *call, __u32 moved, __u64 coroutine)
 {
@@ -183,11 +203,7 @@ static __noinline int tell_tls(struct tls_call *call, __u32 moved, __u64 corouti
 	}
 	if (session->direction != direction)
 		session->used = 0;
-	want = session->budget > session->used ? session->budget - session->used : 0;
-	if (want > session->snap)
-		want = session->snap;
-	if (want > moved)
-		want = moved;
+	want = wanted_plain(session, call, moved);
 	/* One byte less than the room, so that a mask bounds what is copied. */
 	if (want < 256) {
 		event = reserve(CLASS_256);

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "only tests run this")]
 
+mod amount;
 mod files;
 mod watch;
 
