@@ -128,7 +128,7 @@ static __always_inline void put_seq(struct event *event, struct thread *thread, 
 static __always_inline __u32 copy_message(struct conn *conn, struct thread *thread, struct scratch *scratch,
 					  const struct message *message)
 {
-	__u32 want = wanted(conn), got;
+	__u32 want = wanted(conn->snap, conn->budget, conn->used, conn->frames), got;
 
 	if (want > message->length)
 		want = message->length;

@@ -80,16 +80,16 @@ static __always_inline bool begins_frames(const __u8 *bytes, __u32 len)
 	return bytes[3] == FRAME_WINDOW_UPDATE && !bytes[1] && bytes[2] == 4 && !bytes[4];
 }
 
-/* How many bytes of a call's payload are wanted. */
-static __always_inline __u32 wanted(struct conn *conn)
+/* How many bytes of a call's payload are wanted, when `used` of the budget are; more where `frames` says that HTTP/2 is spoken. */
+static __always_inline __u32 wanted(__u32 snap, __u32 budget, __u32 used, bool frames)
 {
-	__u32 budget = conn->budget, snap = conn->snap, left;
+	__u32 left;
 
-	if (conn->frames && snap != 0) {
+	if (frames && snap != 0) {
 		budget = budget < FRAMES_BUDGET ? FRAMES_BUDGET : budget;
 		snap = CAPTURE_MAX;
 	}
-	left = budget > conn->used ? budget - conn->used : 0;
+	left = budget > used ? budget - used : 0;
 	return left < snap ? left : snap;
 }
 

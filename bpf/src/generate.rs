@@ -185,9 +185,7 @@ impl Generator {
     /// Runs the program so often, on this core; a run sends a frame when one is due. Gives the mean time of a run, without
     /// what the kernel takes to set up and to clean up.
     pub fn run(&mut self, runs: u32) -> Result<Duration, BpfError> {
-        let input = self.input.clone();
         let result = self.test_run(TestRunOptions {
-            data_in: Some(&input),
             repeat: runs,
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
             ..TestRunOptions::new()
@@ -197,18 +195,14 @@ impl Generator {
 
     /// Runs the program once and gives the frame that it would have sent.
     pub fn frame(&mut self) -> Result<Vec<u8>, BpfError> {
-        let input = self.input.clone();
         let mut frame = vec![0; FRAME_MAX];
-        let result = self.test_run(TestRunOptions {
-            data_in: Some(&input),
-            data_out: Some(&mut frame),
-            ..TestRunOptions::new()
-        })?;
+        let result = self.test_run(TestRunOptions { data_out: Some(&mut frame), ..TestRunOptions::new() })?;
         frame.truncate(result.data_size_out as usize);
         Ok(frame)
     }
 
     fn test_run(&mut self, options: TestRunOptions<'_>) -> Result<TestRunResult, BpfError> {
+        let options = TestRunOptions { data_in: Some(&self.input), ..options };
         let result = program(&mut self.ebpf, self.program)?.test_run(options);
         result.map_err(|error| BpfError::run(&error))
     }

@@ -8,7 +8,7 @@ use wirespan_frame::{Descriptor, Mark};
 use super::clock::{Clock, Times};
 use super::followers::{Followers, TIMEOUT_NS};
 use super::inner_hash::{Fragment, plain_hash, walk};
-use super::parcel::{Memory, PARCEL_FRAMES, Parcel};
+use super::parcel::{Memory, Parcel};
 
 /// Later fragments that may wait for their first.
 const HELD_MAX: usize = 64;
@@ -149,7 +149,7 @@ impl<M: Memory> Router<M> {
         }
         let Some(open) = self.open.get_mut(worker) else { return };
         open.descriptors.push(*descriptor);
-        if open.descriptors.len() >= PARCEL_FRAMES {
+        if open.is_full() {
             self.close(worker);
         }
     }

@@ -45,6 +45,7 @@ impl Verdict {
 /// The program, loaded and not attached, with a socket for queue 0.
 pub struct Kernel {
     loaded: Loaded,
+    statistics: Statistics,
     shunt: ShuntMap,
     _socket: Socket,
 }
@@ -57,7 +58,7 @@ impl Kernel {
         map(&loaded, "sockets").unwrap().set(&0u32, &(socket.fd.as_raw_fd() as u32), 0).unwrap();
         let statistics = Statistics(map(&loaded, "statistics").unwrap());
         let shunt = shunt(&loaded, &statistics).unwrap();
-        Self { loaded, shunt, _socket: socket }
+        Self { loaded, statistics, shunt, _socket: socket }
     }
 
     pub fn filter(&self) -> FilterMap {
@@ -68,12 +69,8 @@ impl Kernel {
         self.shunt.clone()
     }
 
-    fn statistics(&self) -> Statistics {
-        Statistics(map(&self.loaded, "statistics").unwrap())
-    }
-
     pub fn counters(&self) -> Counters {
-        self.statistics().sum().unwrap()
+        self.statistics.sum().unwrap()
     }
 
     pub fn run(&self, frame: &[u8]) -> Verdict {

@@ -1,23 +1,21 @@
 //! How much of the plaintext is copied.
 
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use wirespan_event::Flags;
 
-use crate::watch::{Watch, needs};
-use crate::{Running, peer};
+use crate::files::{OPENSSL, speaker};
+use crate::watch::{Heard, Watch, needs};
 
-const OPENSSL: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
 const MESSAGES: usize = 20;
 
 /// Of the first messages of 1 KiB that go one way without an answer, how many come with their payload.
 fn with_payload(text: &str) -> usize {
     let mut watch = Watch::start();
-    let mut command = Command::new("/usr/bin/python3");
-    command.arg(peer("memory.py")).args([OPENSSL, "0.3", text]);
-    let running = Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
+    let running = speaker(Command::new("env"), Path::new(OPENSSL), "0.3", text);
     let tgid = running.0.id();
-    let said = |heard: &[crate::watch::Heard]| {
+    let said = |heard: &[Heard]| {
         let of_it = heard.iter().filter(|heard| heard.header.tgid == tgid && heard.header.length == 1024);
         of_it.filter(|heard| !heard.header.is_ingress()).cloned().collect::<Vec<_>>()
     };

@@ -11,7 +11,7 @@ use wirespan_syscalls::tls::plan::Library;
 use crate::watch::{Watch, needs};
 use crate::{Running, peer};
 
-const OPENSSL: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
+pub const OPENSSL: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
 
 /// A copy that nobody else uses.
 fn copy(directory: &Path) -> PathBuf {
@@ -21,7 +21,7 @@ fn copy(directory: &Path) -> PathBuf {
 }
 
 /// Starts what says `text` through the library at `path`.
-fn speaker(mut command: Command, path: &Path, seconds: &str, text: &str) -> Running {
+pub fn speaker(mut command: Command, path: &Path, seconds: &str, text: &str) -> Running {
     command.arg("/usr/bin/python3").arg(peer("memory.py")).arg(path).args([seconds, text]);
     Running(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap())
 }
