@@ -190,11 +190,6 @@ impl Worker {
         self.count_lost_fragments();
     }
 
-    /// Frames from now on come from these interfaces: a frame's number is the place in `names`. For taps.
-    pub fn set_interfaces(&mut self, names: &[String]) {
-        self.decoder.set_interfaces(names);
-    }
-
     /// It is `now_ns`, as other frames than this worker's tell, or a clock when none come: flows time out all the same.
     pub fn idle(&mut self, now_ns: u64, sink: &mut dyn RecordSink) {
         self.flows.advance(now_ns, sink);

@@ -101,10 +101,6 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     }
     ensure!(streams.len() <= 1, "standard input can be read once; save it to a file first");
     let taps = args.analysis.taps()?;
-    ensure!(
-        args.workers == 1 || captures.len() <= 1 || !taps.ask_for_interfaces(),
-        "taps that ask for an interface, which is the file's name here, need --workers 1 with more than one file"
-    );
     let parquet = args.format == Format::Parquet;
     let exports = if parquet { exports(&args)? } else { Vec::new() };
     let scratch = if parquet && args.data.is_none() { Some(tempfile::tempdir()?) } else { None };
@@ -214,8 +210,7 @@ impl<'a> Analysis<'a> {
         config.flow.ticks = recorder.is_some();
         config.l7.obfuscate = args.obfuscate;
         config.decode.mirror.taps = taps.clone();
-        config.decode.mirror.interfaces =
-            captures.first().map(|file| interface_of(file)).into_iter().collect();
+        config.decode.mirror.interfaces = captures.iter().map(|file| interface_of(file)).collect();
         let printed = printed(args);
         let sink = Sink::new(recorder, printed);
         Self { worker: Worker::new(config), sink, output, printed, recorder }
@@ -224,9 +219,8 @@ impl<'a> Analysis<'a> {
     /// All frames of all files, straight from the files.
     fn all(mut self, files: &[PathBuf]) -> anyhow::Result<Totals> {
         let mut source = SourceStats::default();
-        for file in files {
-            self.worker.set_interfaces(&[interface_of(file)]);
-            let mut frames = PcapFile::open(file)?;
+        for (place, file) in files.iter().enumerate() {
+            let mut frames = PcapFile::open(file)?.nth_of(place, files.len());
             while let Some(batch) = frames.next_batch()? {
                 self.batch(batch)?;
             }

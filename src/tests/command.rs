@@ -93,14 +93,16 @@ fn taps_name_where_records_come_from() {
     let with_taps = ["--taps", taps.to_str().unwrap()];
     let plain = objects(&replay(&[], &[&file]));
     assert!(plain.iter().all(|object| object.get("tap").is_none() && object["tap_id"].is_null()));
-    let both = objects(&replay(&with_taps, &[&file, &other]));
-    for (kind, tap) in
-        [("span", ("core", 1)), ("span", ("edge", 9)), ("flow", ("core", 1)), ("flow", ("edge", 9))]
-    {
-        let of = |all: &[Value]| all.iter().filter(|object| object["kind"] == kind).count();
-        let from: Vec<Value> =
-            both.iter().filter(|o| o["tap"] == tap.0 && o["tap_id"] == tap.1).cloned().collect();
-        assert_eq!(of(&from), of(&plain), "{kind} {tap:?}");
+    for workers in ["1", "2"] {
+        let both = objects(&replay(&[&with_taps[..], &["--workers", workers]].concat(), &[&file, &other]));
+        for (kind, tap) in
+            [("span", ("core", 1)), ("span", ("edge", 9)), ("flow", ("core", 1)), ("flow", ("edge", 9))]
+        {
+            let of = |all: &[Value]| all.iter().filter(|object| object["kind"] == kind).count();
+            let from: Vec<Value> =
+                both.iter().filter(|o| o["tap"] == tap.0 && o["tap_id"] == tap.1).cloned().collect();
+            assert_eq!(of(&from), of(&plain), "{kind} {tap:?}, {workers} workers");
+        }
     }
 
     std::fs::write(&taps, "dedup: true\ntaps: []\n").unwrap();

@@ -62,7 +62,7 @@ pub struct Descriptor {
     pub ts_ns: u64,
     /// What the first byte is.
     pub link: LinkType,
-    /// Index of the interface (capture files: the interface block; live: the source's number).
+    /// Number of the interface (a capture file: its place among the blocks; several: the file's place; live: the source's number).
     pub port: u16,
     /// What the NIC or kernel already knows.
     pub hints: Hints,

@@ -4,7 +4,7 @@ use wirespan_frame::{Descriptor, Hints, LinkType};
 
 use super::order::Order;
 use super::window::Window;
-use super::{BATCH_FRAMES, FRAME_BYTES_MAX, Step};
+use super::{BATCH_FRAMES, FRAME_BYTES_MAX, Ports, Step};
 use crate::{Unreadable, link_type};
 
 pub(super) const FILE_HEADER_BYTES: usize = 24;
@@ -54,7 +54,7 @@ impl Capture {
     }
 
     /// Describes the records in the window until the batch is full or the window's end cuts one.
-    pub fn read(&self, window: &mut Window, descriptors: &mut Vec<Descriptor>) -> Step {
+    pub fn read(&self, window: &mut Window, descriptors: &mut Vec<Descriptor>, ports: Ports) -> Step {
         let first = window.position();
         let mut rest = window.unread();
         let unread = rest.len();
@@ -78,7 +78,7 @@ impl Capture {
                 wire_len: super::plausible_wire_len(wire_len, len),
                 ts_ns: u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * self.fraction_ns,
                 link: self.link,
-                port: 0,
+                port: ports.first,
                 hints: Hints::default(),
             });
             rest = tail;

@@ -44,11 +44,33 @@ fn plausible_wire_len(wire_len: u32, len: u32) -> u32 {
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
+/// What a file's interfaces are called by in descriptors: the first one `first`, each further one `step` more.
+#[derive(Clone, Copy)]
+struct Ports {
+    first: u16,
+    step: u16,
+}
+
+impl Ports {
+    /// Interfaces whose number would be too large share the largest.
+    fn nth(self, interface: usize) -> u16 {
+        let interface = u16::try_from(interface).unwrap_or(u16::MAX);
+        self.first.saturating_add(interface.saturating_mul(self.step))
+    }
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { first: 0, step: 1 }
+    }
+}
+
 /// A capture file as a source of frames.
 pub struct PcapFile {
     window: Window,
     format: Format,
     descriptors: Vec<Descriptor>,
+    ports: Ports,
     received: u64,
     unreadable: UnreadableCounts,
 }
@@ -112,11 +134,21 @@ impl PcapFile {
             window: Window::new(input, CHUNK_BYTES),
             format: Format::Ended,
             descriptors: Vec::with_capacity(BATCH_FRAMES),
+            ports: Ports::default(),
             received: 0,
             unreadable: UnreadableCounts::default(),
         };
         capture.read_file_header(name)?;
         Ok(capture)
+    }
+
+    /// As one of several files: the first interface of each has the file's place among them for its number, and no further
+    /// interface has such a number.
+    #[must_use]
+    pub fn nth_of(mut self, place: usize, files: usize) -> Self {
+        let number = |number| u16::try_from(number).unwrap_or(u16::MAX);
+        self.ports = Ports { first: number(place), step: number(files) };
+        self
     }
 
     fn read_file_header(&mut self, name: &str) -> Result<(), CaptureError> {
@@ -168,8 +200,8 @@ impl PcapFile {
         into.clear();
         while into.is_empty() {
             let step = match &mut self.format {
-                Format::Classic(capture) => capture.read(&mut self.window, into),
-                Format::Ng(capture) => capture.read(&mut self.window, into, &mut self.unreadable),
+                Format::Classic(capture) => capture.read(&mut self.window, into, self.ports),
+                Format::Ng(capture) => capture.read(&mut self.window, into, self.ports, &mut self.unreadable),
                 Format::Ended => return None,
             };
             match step {

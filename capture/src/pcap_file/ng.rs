@@ -4,7 +4,7 @@ use wirespan_frame::{Descriptor, Hints, LinkType};
 
 use super::order::Order;
 use super::window::Window;
-use super::{BATCH_FRAMES, FRAME_BYTES_MAX, Step, UnreadableCounts};
+use super::{BATCH_FRAMES, FRAME_BYTES_MAX, Ports, Step, UnreadableCounts};
 use crate::{Unreadable, link_type};
 
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
@@ -69,6 +69,7 @@ impl Capture {
         &mut self,
         window: &mut Window,
         descriptors: &mut Vec<Descriptor>,
+        ports: Ports,
         unreadable: &mut UnreadableCounts,
     ) -> Step {
         let first = window.position();
@@ -111,7 +112,7 @@ impl Capture {
             };
             let body = block.get(BLOCK_HEADER_BYTES..block_bytes - 4).unwrap_or_default();
             let offset = first + (unread - rest.len()) + BLOCK_HEADER_BYTES;
-            match self.read_block(kind, body, offset) {
+            match self.read_block(kind, body, offset, ports) {
                 Ok(Some(descriptor)) => descriptors.push(descriptor),
                 Ok(None) => {}
                 Err(Unreadable::UnknownSection) => break Step::Lost(Unreadable::UnknownSection),
@@ -130,12 +131,13 @@ impl Capture {
         kind: u32,
         body: &[u8],
         offset: usize,
+        ports: Ports,
     ) -> Result<Option<Descriptor>, Unreadable> {
         let packet = match kind {
             ENHANCED_PACKET => self.enhanced_packet(body),
             SIMPLE_PACKET => self.simple_packet(body)?,
             OBSOLETE_PACKET => self.obsolete_packet(body),
-            INTERFACE_DESCRIPTION => return self.add_interface(body).map(|()| None),
+            INTERFACE_DESCRIPTION => return self.add_interface(body, ports).map(|()| None),
             SECTION_HEADER => return self.begin_section(body).map(|()| None),
             _ => return Ok(None),
         };
@@ -192,7 +194,7 @@ impl Capture {
         Ok(())
     }
 
-    fn add_interface(&mut self, body: &[u8]) -> Result<(), Unreadable> {
+    fn add_interface(&mut self, body: &[u8], ports: Ports) -> Result<(), Unreadable> {
         let link = body.first_chunk().map(|number| link_type::from_number(self.order.u16(*number)));
         let (Some(link), Some([_, snap_len])) = (link, self.order.u32s(body)) else {
             return Err(Unreadable::MalformedBlock);
@@ -200,7 +202,7 @@ impl Capture {
         if self.interfaces.len() >= INTERFACES_MAX {
             return Err(Unreadable::MalformedBlock);
         }
-        let port = (self.first_port + self.interfaces.len()).min(INTERFACES_MAX) as u16;
+        let port = ports.nth(self.first_port + self.interfaces.len());
         let clock = self.clock(body.get(8..).unwrap_or_default());
         self.interfaces.push(Interface { link, snap_len, clock, port });
         Ok(())

@@ -208,6 +208,25 @@ fn pcapng_in_both_byte_orders_with_interfaces_and_sections() {
 }
 
 #[test]
+fn interfaces_of_several_files_have_numbers_of_their_own() {
+    let mut blocks = Blocks::section(false);
+    blocks.interface(1, 0, &[]);
+    blocks.interface(1, 0, &[]);
+    blocks.packet(0, 1, 1, b"x");
+    blocks.packet(1, 1, 1, b"y");
+    let ports = |bytes: &[u8], place, files| {
+        let mut file =
+            PcapFile::from_reader(io::Cursor::new(bytes.to_vec()), "test").unwrap().nth_of(place, files);
+        let batch = file.next_batch().unwrap().unwrap();
+        batch.frames().map(|frame| frame.port).collect::<Vec<_>>()
+    };
+    assert_eq!(ports(&blocks.bytes, 0, 1), [0, 1]);
+    assert_eq!(ports(&blocks.bytes, 0, 3), [0, 3]);
+    assert_eq!(ports(&blocks.bytes, 2, 3), [2, 5]);
+    assert_eq!(ports(&blocks.bytes, 70_000, 80_000), [u16::MAX; 2]);
+}
+
+#[test]
 fn pcapng_time_stamps_in_every_resolution() {
     let offset = 1_700_000_000i64.to_le_bytes();
     let hostile = i64::MIN.to_le_bytes();

@@ -46,8 +46,9 @@ struct Shared {
 
 /// The files and what is on the way to the workers.
 struct Reading {
-    /// Those that are still to be read, the next one last.
     paths: Vec<PathBuf>,
+    /// The place of the next one in `paths`.
+    next: usize,
     file: Option<PcapFile>,
     buffers: usize,
     router: Router<Arc<Buffer>>,
@@ -67,11 +68,13 @@ pub struct FileEnd {
 /// Spreads the frames of capture files, read in this order, over `workers` workers. `-` is standard input.
 ///
 /// Each file is opened when its turn comes; the worker that cannot open it returns the error, and the others end. Between
-/// the frames of a worker are the times of the others' ([`Batch::marks`]).
+/// the frames of a worker are the times of the others' ([`Batch::marks`]). A frame's port is its file's place in `paths`, see
+/// [`PcapFile::nth_of`].
 pub fn files(paths: &[PathBuf], workers: usize) -> Vec<FileEnd> {
     let workers = workers.max(1);
     let reading = Reading {
-        paths: paths.iter().rev().cloned().collect(),
+        paths: paths.to_vec(),
+        next: 0,
         file: None,
         buffers: BUFFERS_BESIDE + workers * BUFFERS_EACH,
         router: Router::with_clock(workers, SEED),
@@ -128,9 +131,11 @@ impl Reading {
         for _ in 0..STEP_BATCHES {
             let file = match &mut self.file {
                 Some(file) => file,
-                None => match self.paths.pop() {
+                None => match self.paths.get(self.next) {
                     Some(path) => {
-                        let mut file = PcapFile::open(path)?;
+                        let place = self.next;
+                        self.next += 1;
+                        let mut file = PcapFile::open(path)?.nth_of(place, self.paths.len());
                         file.share_buffers(self.buffers, CHUNK_BYTES);
                         self.file.insert(file)
                     }

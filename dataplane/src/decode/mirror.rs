@@ -26,7 +26,6 @@ impl MirrorConfig {
 /// Tells taps and duplicates.
 #[derive(Debug)]
 pub(super) struct Mirror {
-    taps: Taps,
     matcher: Matcher,
     /// By the place in the file; one more for frames without a tap.
     settings: Vec<Setting>,
@@ -55,13 +54,7 @@ impl Mirror {
             settings: of_tap.chain([none]).collect(),
             matcher: Matcher::new(&taps, &interfaces),
             dedup: deduplicates.then(Dedup::new),
-            taps,
         })
-    }
-
-    /// Other interfaces from now on.
-    pub fn set_interfaces(&mut self, interfaces: &[String]) {
-        self.matcher = Matcher::new(&self.taps, interfaces);
     }
 
     /// Packets that were forgotten before their window was over.

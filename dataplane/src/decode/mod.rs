@@ -148,13 +148,6 @@ impl Decoder {
         self.state.reassembly.take_lost()
     }
 
-    /// The names of the interfaces have changed: a frame's number is the place in `names`.
-    pub fn set_interfaces(&mut self, names: &[String]) {
-        if let Some(mirror) = &mut self.state.mirror {
-            mirror.set_interfaces(names);
-        }
-    }
-
     /// Packets that the search for duplicates forgot early, because more came in one window than it remembers.
     pub fn forgotten(&self) -> u64 {
         self.state.mirror.as_ref().map_or(0, |mirror| mirror.forgotten())

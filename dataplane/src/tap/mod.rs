@@ -101,11 +101,6 @@ impl TapKind {
 }
 
 impl Taps {
-    /// Some tap asks for an interface.
-    pub fn ask_for_interfaces(&self) -> bool {
-        self.taps.iter().any(|tap| tap.conditions.interface.is_some())
-    }
-
     /// The tap with this id.
     pub fn get(&self, id: u16) -> Option<&Tap> {
         self.taps.iter().find(|tap| tap.id == id)

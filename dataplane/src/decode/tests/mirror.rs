@@ -13,7 +13,8 @@ struct Mirrored {
 
 impl Mirrored {
     fn new(taps: &str) -> Self {
-        let mirror = MirrorConfig { taps: Taps::parse(taps).unwrap(), interfaces: vec!["eth0".into()] };
+        let mirror =
+            MirrorConfig { taps: Taps::parse(taps).unwrap(), interfaces: vec!["eth0".into(), "eth1".into()] };
         Self {
             decoder: Decoder::new(DecodeConfig { mirror, ..DecodeConfig::default() }),
             now_ns: 1_000_000 * MS,
@@ -89,12 +90,10 @@ fn the_outermost_tunnel_and_tag_count() {
 }
 
 #[test]
-fn interfaces_may_change() {
+fn interfaces_are_told_by_their_number() {
     let mut mirrored = Mirrored::new("taps:\n- {name: a, kind: nic, match: {interface: eth1}}");
     let frame = ethernet(0x0800, &sample());
-    assert_eq!((mirrored.at(0, &frame).unwrap().0, mirrored.at(1, &frame).unwrap().0), (0, 0));
-    mirrored.decoder.set_interfaces(&["eth0".into(), "eth1".into()]);
-    assert_eq!((mirrored.at(0, &frame).unwrap().0, mirrored.at(1, &frame).unwrap().0), (0, 1));
+    assert_eq!([0, 1, 2].map(|port| mirrored.at(port, &frame).unwrap().0), [0, 1, 0]);
 }
 
 #[test]
