@@ -65,7 +65,8 @@ enum traced_call {
 enum wait_limit {
 	WAIT_UNKNOWN = 0,
 	WAIT_ENDLESS = 1,
-	WAIT_SOME = 2 /* plus milliseconds */
+	WAIT_SOME = 2, /* plus milliseconds */
+	WAIT_TIMERS = 0xffffffff /* no wait: the thread runs what its timers are for */
 };
 
 struct event {

@@ -18,6 +18,7 @@
 //	go.h			the goroutine that runs
 //	tls.h, tls_go.h		plaintext of TLS libraries
 //	python.h		work that threads of Python give to each other
+//	node.h			what the loop of Node.js is at
 
 #include "tracer_calls.h"
 #include "tracer_lifecycle.h"
@@ -25,6 +26,7 @@
 #include "tracer_wake.h"
 #include "tls_go.h"
 #include "python.h"
+#include "node.h"
 
 /* What runs on every system call of the host comes first, and calls nothing. */
 SEC("tp_btf/sys_enter")

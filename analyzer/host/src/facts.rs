@@ -63,6 +63,7 @@ fn wait(header: &Header) -> Wait {
         0 => Wait::Unknown,
         1 => Wait::Forever,
         2 => Wait::Look,
+        u32::MAX => Wait::Timers,
         ms => Wait::Until(ms - 2),
     }
 }

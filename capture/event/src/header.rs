@@ -198,7 +198,7 @@ pub struct Header {
     /// File descriptor.
     pub fd: i32,
     /// The other process of a fork; for [`Kind::Data`] and [`Kind::Open`] how long the last wait of this thread was to last at most: 0 is
-    /// unknown, 1 for ever, others 2 more than the milliseconds.
+    /// unknown, 1 for ever, the largest number that the thread runs its timers instead, others 2 more than the milliseconds.
     pub other_tgid: u32,
     /// The other thread of a fork or wake-up.
     pub other_tid: u32,

@@ -7,7 +7,7 @@
 //! | [`guard`] | keeps the tracer from slowing the host |
 //! | [`processes`] | who the processes are: program, command line, container, pod |
 //! | [`source`] | where events come from: the tracer, or an event log |
-//! | [`tls`] | plaintext of TLS libraries, and goroutines |
+//! | [`tls`] | plaintext of TLS libraries, and whose work a thread is at |
 
 pub mod guard;
 pub mod processes;

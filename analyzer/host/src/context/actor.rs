@@ -99,6 +99,8 @@ pub(crate) struct Actor {
     pub several: bool,
     /// It waits for whatever comes (epoll, poll, select).
     pub polls: bool,
+    /// What its timers do are turns of their own.
+    pub tells_timers: bool,
     /// It made requests before others were answered: it does not wait for answers.
     pub overlaps: bool,
     /// The last request that it made, and the thread's event.
@@ -137,6 +139,7 @@ impl Actor {
         }
         self.last_ns = at.time_ns;
         self.polls |= at.wait != Wait::Unknown;
+        self.tells_timers |= at.wait == Wait::Timers;
         self.woken.iter_mut().for_each(|woken| woken.used = true);
     }
 
@@ -148,6 +151,8 @@ impl Actor {
     /// A timer may have been due by now, so that what runs need not come from the last bytes.
     fn timer_due(&self, at: &Moment) -> bool {
         match at.wait {
+            Wait::Timers => false,
+            _ if self.tells_timers => false,
             // Timers are looked at before the next wait too, so one that this turn set may be due at the end of it.
             Wait::Forever => {
                 self.turn == at.turn && at.time_ns.saturating_sub(self.turn_began_ns) >= SHORTEST_TIMER_NS
@@ -326,7 +331,8 @@ impl Actor {
         if !self.serves {
             add(&self.task, Class::Task, Rule::Handoff, 0, 0);
         }
-        let only = self.only_open().map(|span| Nodes::from_iter([Node::Server(span)]));
+        let by_timer = self.several && at.wait == Wait::Timers;
+        let only = self.only_open().filter(|_| !by_timer).map(|span| Nodes::from_iter([Node::Server(span)]));
         if let Some(current) = self.current(at) {
             let class = if at.coroutine != 0 && !self.several {
                 Class::Coroutine

@@ -21,6 +21,8 @@ pub enum Wait {
     Until(u32),
     /// For ever: nothing is left to do.
     Forever,
+    /// It did not: it does what its timers are for, a turn of its own. A thread that was told once is told of each.
+    Timers,
 }
 
 /// Who did something, and when.

@@ -35,14 +35,21 @@ type Servers = SmallVec<[u64; 2]>;
 impl ProcessState {
     /// How far evidence for this client request is to be trusted.
     fn trust_in(&self, client: &Client, piece: &Evidence) -> f32 {
-        let trust = match (self.trust.of(piece.class), piece.class) {
+        // What timers do turned out to be told: none was due.
+        let no_timer = self.actors.get(&client.actor).is_some_and(|actor| actor.tells_timers);
+        let class = match piece.class {
+            Class::LateTurn if no_timer => Class::Turn,
+            Class::LateAnswer if no_timer => Class::Answer,
+            class => class,
+        };
+        let trust = match (self.trust.of(class), class) {
             // There is no other request that the thread could have been woken for.
             (trust, Class::Woken | Class::WokenAnswer) if client.alone && trust >= WEAK => trust.max(ALONE),
             (trust, Class::WokenAnswer) if self.is_shared(piece.futex) => trust.min(WEAK),
             (trust, _) => trust,
         };
         let peer = self.peers.get(&client.peer).copied().unwrap_or_default();
-        let doubtful = match piece.class {
+        let doubtful = match class {
             Class::Turn | Class::LateTurn if peer.collected() => true,
             Class::LateTurn if self.follows.exceeded(piece) => true,
             Class::LateTurn | Class::Blocking => peer.often_by_itself(),
@@ -53,7 +60,7 @@ impl ProcessState {
             Class::LateAnswer => self.answers.collected() || self.answers.often_by_itself(),
             _ => false,
         };
-        let doubtful = doubtful || self.moves.often() && piece.class != Class::Coroutine;
+        let doubtful = doubtful || self.moves.often() && class != Class::Coroutine;
         match piece.nodes.len() {
             _ if doubtful => trust.min(PROOF / 2.0),
             1 => trust,
@@ -76,6 +83,16 @@ impl ProcessState {
         }
     }
 
+    /// A timer made this request.
+    pub(super) fn is_of_timer(&self, node: Node) -> bool {
+        matches!(node, Node::Client(span) if self.clients.get(&span).is_some_and(|client| client.by_timer))
+    }
+
+    /// A timer made this request, and timers make no other when they hear the response.
+    fn ends_with(&self, node: Node) -> bool {
+        self.is_of_timer(node) && !self.timers_go_on
+    }
+
     /// The one request that evidence speaks of: the only one, or the one whose turn it was among those that came with one
     /// event, if for each of them one was made.
     fn points_to(&self, client: &Client, piece: &Evidence) -> Option<Node> {
@@ -92,6 +109,7 @@ impl ProcessState {
         // What ended with an answer made no further request.
         let went_on = piece.nodes.iter().filter(|node| match node {
             Node::Server(_) => true,
+            Node::Client(_) if self.ends_with(**node) => false,
             Node::Client(_) => !self.stands_for(**node).is_some_and(|server| made.answered.contains(&server)),
         });
         let one_each = went_on.clone().count() == made.requests;
@@ -116,7 +134,7 @@ impl ProcessState {
                     .is_none_or(|closed_ns| client.heard_ns.is_none_or(|heard_ns| heard_ns <= closed_ns))
         };
         let mut possible = Servers::new();
-        for node in &piece.nodes {
+        for node in piece.nodes.iter().filter(|node| !self.ends_with(**node)) {
             let server = self.stands_for(*node)?;
             if can(server) && !possible.contains(&server) {
                 possible.push(server);
@@ -145,6 +163,7 @@ impl ProcessState {
             level = next;
             let servers = self.connected(span, level);
             match servers.as_slice() {
+                [] if self.leads_to_timer(span, level) => return None,
                 [] => {}
                 [server] => return Some(self.found(client, *server, level)),
                 _ => return self.directly(client, level),
@@ -180,6 +199,15 @@ impl ProcessState {
             }
         });
         servers
+    }
+
+    /// Evidence of this level leads to a request that a timer made, for none.
+    fn leads_to_timer(&self, span: u64, level: f32) -> bool {
+        let mut found = false;
+        self.walk(span, level, |client, piece| {
+            found |= self.points_to(client, piece).is_some_and(|node| self.is_of_timer(node));
+        });
+        found
     }
 
     /// Shows all evidence of this level or better on requests that are connected by such.

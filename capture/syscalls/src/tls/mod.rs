@@ -1,4 +1,4 @@
-//! Plaintext of TLS, goroutines and Python's tasks: finds the libraries of processes, and attaches the tracer's probes to their
+//! Plaintext of TLS, goroutines, Python's tasks and the loop of Node.js: finds the libraries of processes, and attaches the tracer's probes to their
 //! functions.
 //!
 //! Takes in which processes begin, end and speak TLS; hands on probes in the running [`Tracer`], whose events then carry

@@ -53,7 +53,7 @@ pub enum Ends {
 /// What is to be done with a file.
 #[derive(Debug)]
 pub struct Plan {
-    /// What it has; `None` when only work is followed, of goroutines and Python's tasks.
+    /// What it has; `None` when only work is followed, of goroutines, Python's tasks and Node.js.
     pub library: Option<Library>,
     /// Functions, and where to attach. Ends of calls come before their beginnings, so that none is left open.
     pub functions: Vec<(&'static str, Vec<Probe>)>,
@@ -126,6 +126,10 @@ const GO_WORK: [Call; 4] = [
     ("net/http.persistConnWriter.ReadFrom", "go_request_write", false),
 ];
 
+/// What the loop of Node.js is at: what is run, and the program.
+const NODE: [(&str, &str, &str); 1] =
+    [("timers", "_ZN4node11Environment9RunTimersEP10uv_timer_s", "node_timers")];
+
 /// Two functions that may leave their work to a third, which is then probed for both; and the program for each register that
 /// may have the address of the number of bytes.
 struct Shared {
@@ -179,6 +183,7 @@ pub fn plan(file: &dyn ReadAt, return_probes: ReturnProbes) -> Result<Option<Pla
     }
     plan.add_python(&image, return_probes)?;
     plan.add_python_queue(&image, return_probes)?;
+    plan.add_node(&image)?;
     Ok((!plan.functions.is_empty() || !plan.missing.is_empty()).then_some(plan))
 }
 
@@ -311,6 +316,15 @@ impl Plan {
             puts.extend(probe("python_put", cheap(image, put, "python_put")?));
         }
         self.functions.extend([("SimpleQueue.get", gets), ("SimpleQueue.put", puts)]);
+        Ok(())
+    }
+
+    fn add_node(&mut self, image: &Image<'_>) -> Result<(), ElfError> {
+        let found = image.functions(&NODE.map(|(_, symbol, _)| symbol))?;
+        for ((name, _, program), function) in NODE.into_iter().zip(found) {
+            let Some(function) = function else { continue };
+            self.add(image, name, (program, cheap(image, function.address, program)?), ("", &[]));
+        }
         Ok(())
     }
 

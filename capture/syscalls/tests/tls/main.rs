@@ -333,6 +333,23 @@ fn node_is_heard() {
 }
 
 #[test]
+fn timers_of_node_are_turns_of_their_own() {
+    needs!("node");
+    let mut watch = Watch::start();
+    let running = spawn(Command::new("node").arg(peer("timers.js")));
+    let of = |heard: &[Heard], text: &str, by_timer: bool| {
+        let said = heard.iter().filter(|heard| heard.header.tgid == running.0.id() && heard.has(text));
+        said.filter(|heard| !heard.header.is_ingress() && (heard.header.other_tgid == u32::MAX) == by_timer)
+            .map(|heard| heard.header.turn)
+            .collect::<Vec<_>>()
+    };
+    watch.until("what timers do is told", |heard| of(heard, "for a timer", true).len() > 2);
+    let (for_bytes, by_timer) = (of(&watch.heard, "for bytes", false), of(&watch.heard, "for a timer", true));
+    assert_eq!(of(&watch.heard, "for bytes", true), []);
+    assert!(by_timer.iter().all(|turn| !for_bytes.contains(turn)), "{for_bytes:?} {by_timer:?}");
+}
+
+#[test]
 fn gnutls_is_heard() {
     needs!("openssl", "gnutls-serv", "gnutls-cli");
     let directory = certificate();

@@ -16,7 +16,7 @@ mod wake;
 
 use super::actor::{Actor, ActorId};
 use super::evidence::{Class, Evidence, Node, Nodes, Trust};
-use super::happening::{Happening, Moment};
+use super::happening::{Happening, Moment, Wait};
 use super::{ContextConfig, Decision};
 use batch::Shares;
 use conn::Conn;
@@ -61,6 +61,8 @@ pub(super) struct Client {
     pub after: SmallVec<[(u64, Class); 2]>,
     /// If not empty, it is one of these: they carry the same id.
     pub within: SmallVec<[u64; 2]>,
+    /// The thread was at what its timers are for, and at nothing else.
+    pub by_timer: bool,
     pub decided: Option<Option<Parent>>,
 }
 
@@ -101,6 +103,8 @@ pub(super) struct ProcessState {
     pub(super) follows: Follows,
     /// How many requests were made for what came with one event.
     pub(super) made: HashMap<u64, Made>,
+    /// Timers make requests when they hear responses to those that they made.
+    pub(super) timers_go_on: bool,
     pub(super) trust: Trust,
     /// Requests that are open.
     open: usize,
@@ -239,6 +243,7 @@ impl ProcessState {
         let actor = self.actor(at);
         if let Some((node, made)) = actor.alone() {
             self.follows.count(node, made);
+            self.timers_go_on |= made > 0 && self.is_of_timer(node);
         }
         self.actor(at).bytes(at, id, nodes, group);
         before.into_iter().for_each(|(span, class)| self.no_timer(span, class));
@@ -314,7 +319,7 @@ impl ProcessState {
             None => self.actor(at).pieces(at),
         };
         let by_itself = |pieces: &Pieces| pieces.iter().all(|piece| piece.class > Class::LateAnswer);
-        if several || serves && loops {
+        if several || loops && (serves || began.wait == Wait::Timers) {
             let idle = self.open == 0;
             let starts = self.peers.entry(peer).or_default();
             starts.together |= together;
@@ -354,6 +359,8 @@ impl ProcessState {
                 evidence: Pieces::new(),
                 after: SmallVec::new(),
                 within: SmallVec::new(),
+                by_timer: began.wait == Wait::Timers
+                    && evidence.iter().all(|piece| matches!(piece.class, Class::Blocking | Class::FirstOpen)),
                 decided: None,
             },
         );

@@ -81,6 +81,59 @@ fn a_timer_in_the_turn_of_other_bytes_is_told_by_the_answer() {
 }
 
 #[test]
+fn timers_that_are_told_ask_for_nobody() {
+    let mut s = Script::new();
+    let at = s.at(1, 1, Wait::Look);
+    s.serve(at, 10, 100);
+    s.ask(at, 11, 900);
+    let at = s.at(1, 1, Wait::Look);
+    s.serve(at, 20, 101);
+    let at = s.at(1, 1, Wait::Look);
+    s.ask(at, 21, 900);
+    let at = s.at(1, 2, Wait::Timers);
+    s.ask(at, 1, 900);
+    // One read brings all responses. That to the timer's request is none of those that are gone on from.
+    let at = s.at(1, 3, Wait::Look);
+    s.hear(at, 11, 900);
+    s.happen(at, Happening::ClientResponse { span: 1 });
+    s.happen(at, Happening::ClientResponse { span: 21 });
+    for call in [12, 22] {
+        let at = s.at(1, 3, Wait::Look);
+        s.ask(at, call, 900);
+    }
+    for (turn, call) in [(4, 12), (5, 22)] {
+        let at = s.at(1, turn, Wait::Look);
+        s.hear(at, call, 900);
+        let at = s.at(1, turn, Wait::Look);
+        s.answer(at, call - 2, 100 + call / 20);
+    }
+    let own = [(11, Some(10)), (12, Some(10)), (21, Some(20)), (22, Some(20))];
+    assert_eq!(s.parents(), [&[(1, None)], &own[..]].concat());
+}
+
+#[test]
+fn what_follows_a_timers_response_is_not_for_the_only_open_request() {
+    let mut s = Script::new();
+    for tick in 1..4 {
+        let at = s.at(1, tick, Wait::Timers);
+        s.ask(at, tick.into(), 900);
+        let at = s.at(1, tick, Wait::Look);
+        s.hear(at, tick.into(), 900);
+    }
+    let at = s.at(1, 10, Wait::Look);
+    s.serve(at, 10, 100);
+    let at = s.at(1, 11, Wait::Timers);
+    s.ask(at, 4, 900);
+    let at = s.at(1, 12, Wait::Look);
+    s.hear(at, 4, 900);
+    let at = s.at(1, 12, Wait::Look);
+    s.ask(at, 5, 900);
+    let at = s.at(1, 13, Wait::Look);
+    s.answer(at, 10, 100);
+    assert!(s.parents().iter().all(|(_, parent)| parent.is_none()));
+}
+
+#[test]
 fn a_pool_whose_worker_wakes_who_waits() {
     let mut s = Script::new();
     for (thread, span) in [(1, 10), (2, 20)] {

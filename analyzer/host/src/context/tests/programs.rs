@@ -136,6 +136,35 @@ proptest! {
     }
 
     #[test]
+    fn a_loop_whose_timers_ask_for_nobody(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let (mut s, mut next, mut turn, mut ticks) = (Script::new(), 0, 0, 0);
+        let mut work = [Work::default(); 4];
+        let mut waiting = Vec::new();
+        // Of a thread that never had several requests open, asking while none is open is what tells its timers.
+        for byte in [4; 3].into_iter().chain(bytes.into_iter().map(usize::from)) {
+            let (what, more) = (byte % 6, byte / 6 % 3);
+            turn += 1;
+            // Their numbers are below those of all requests.
+            if what < 4 {
+                let at = s.at(10, turn, Wait::Look);
+                step(&mut s, at, what, &mut work[what], &mut next, more > 0);
+            } else if what == 4 && ticks < CALLS - 1 {
+                ticks += 1;
+                let at = s.at(10, turn, Wait::Timers);
+                s.ask(at, ticks, 90);
+                waiting.push(ticks);
+            } else if let Some(tick) = waiting.pop() {
+                let at = s.at(10, turn, Wait::Look);
+                s.hear(at, tick, 90);
+            }
+        }
+        for (client, parent) in s.parents() {
+            let expected = (client >= CALLS).then_some(client / CALLS * CALLS);
+            prop_assert!(parent.is_none() || parent == expected, "{client} is not for {parent:?}");
+        }
+    }
+
+    #[test]
     fn workers_that_take_from_a_queue(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let (mut s, mut dice, mut next) = (Script::new(), Dice(bytes.iter()), 0);
         let mut queue = std::collections::VecDeque::new();
