@@ -108,6 +108,8 @@ const OPENSSL: [Call; 5] = [
     ("SSL_write_ex", "ssl_write_ex", true),
     ("SSL_free", "ssl_free", false),
 ];
+/// The programs at the end of their calls: as a return probe, and on return instructions.
+const TLS_ENDS: (&str, &str) = ("tls_after_return", "tls_at_return");
 const GNUTLS: [Call; 3] = [
     ("gnutls_record_recv", "gnutls_recv", true),
     ("gnutls_record_send", "gnutls_send", true),
@@ -177,18 +179,22 @@ pub fn plan(file: &dyn ReadAt, return_probes: ReturnProbes) -> Result<Option<Pla
     if let Some(version) = go::version(&image)? {
         return go_plan(&image, version).map(Some);
     }
-    let mut plan = Plan::new();
+    let mut plan = Plan::new(match return_probes {
+        ReturnProbes::Safe => Ends::ReturnProbes,
+        ReturnProbes::Unsafe => Ends::Instructions,
+    });
     for (library, calls) in [(Library::OpenSsl, &OPENSSL[..]), (Library::GnuTls, &GNUTLS[..])] {
-        plan.add_c_library(&image, library, calls, return_probes)?;
+        plan.add_c_library(&image, library, calls)?;
     }
-    plan.add_python(&image, return_probes)?;
-    plan.add_python_queue(&image, return_probes)?;
+    plan.add_python(&image)?;
+    plan.add_python_queue(&image)?;
     plan.add_node(&image)?;
     Ok((!plan.functions.is_empty() || !plan.missing.is_empty()).then_some(plan))
 }
 
 fn go_plan(image: &Image<'_>, version: String) -> Result<Plan, ElfError> {
-    let mut plan = Plan::new();
+    // Their stacks move: a return address is no place for the kernel's.
+    let mut plan = Plan::new(Ends::Instructions);
     let Some(numbers) = go::numbers(&version).filter(|numbers| *numbers >= go::OLDEST) else {
         plan.missing.push(format!("{version} is too old: Go 1.18 or newer is needed"));
         return Ok(plan);
@@ -236,21 +242,15 @@ fn go_ends(image: &Image<'_>, function: Function) -> Result<Vec<u64>, ReturnsErr
 }
 
 impl Plan {
-    fn new() -> Self {
-        Self { library: None, functions: Vec::new(), ends: Ends::Instructions, go: None, missing: Vec::new() }
+    fn new(ends: Ends) -> Self {
+        Self { library: None, functions: Vec::new(), ends, go: None, missing: Vec::new() }
     }
 
-    fn add_c_library(
-        &mut self,
-        image: &Image<'_>,
-        library: Library,
-        calls: &[Call],
-        return_probes: ReturnProbes,
-    ) -> Result<(), ElfError> {
+    fn add_c_library(&mut self, image: &Image<'_>, library: Library, calls: &[Call]) -> Result<(), ElfError> {
         let names: Vec<_> = calls.iter().map(|(name, ..)| *name).collect();
         let found = image.functions(&names)?;
         let mut shared = BTreeSet::new();
-        if library == Library::OpenSsl && return_probes == ReturnProbes::Safe {
+        if library == Library::OpenSsl && self.ends == Ends::ReturnProbes {
             for pair in &OPENSSL_SHARED {
                 let function = |name| {
                     let place = names.iter().position(|other| *other == name)?;
@@ -268,41 +268,33 @@ impl Plan {
         for (&(name, program, has_end), function) in calls.iter().zip(found) {
             let Some(function) = function.filter(|_| !shared.contains(name)) else { continue };
             let begin = cheap(image, function.address, program)?;
-            if has_end && return_probes == ReturnProbes::Safe {
-                self.add_with_return(image, name, (program, begin), "tls_after_return");
-                self.library = Some(library);
-                continue;
-            }
-            let ends = if has_end { returns::reachable(image, function.address) } else { Ok(Vec::new()) };
+            let ends = if has_end {
+                self.ends_of(image, function.address, begin, TLS_ENDS)
+            } else {
+                Ok(("", Vec::new()))
+            };
             match ends {
-                Ok(mut ends) => {
+                Ok((end, mut ends)) => {
                     // Functions that end in the same one share its returns.
                     ends.retain(|end| seen.insert(*end));
-                    self.add(image, name, (program, begin), ("tls_at_return", &ends));
+                    self.add(image, name, (program, begin), (end, &ends));
+                    self.library = Some(library);
                 }
-                Err(error) => {
-                    self.missing.push(format!(
-                        "{name}: {error}, and return probes of Linux 6.11 to 6.13 harm sandboxed programs"
-                    ));
-                    continue;
-                }
+                Err(error) => self.missing.push(format!(
+                    "{name}: {error}, and return probes of Linux 6.11 to 6.13 harm sandboxed programs"
+                )),
             }
-            self.library = Some(library);
         }
         Ok(())
     }
 
-    fn add_python_queue(&mut self, image: &Image<'_>, return_probes: ReturnProbes) -> Result<(), ElfError> {
+    fn add_python_queue(&mut self, image: &Image<'_>) -> Result<(), ElfError> {
         let Some(queue) = python::queue(image)? else { return Ok(()) };
-        let probe = |program, address| Some(Probe { program, offset: image.file_offset(address)? });
         let mut gets = Vec::new();
         for get in queue.gets {
-            if return_probes == ReturnProbes::Safe {
-                gets.extend(probe("python_taken", cheap(image, get, "python_taken")?));
-                continue;
-            }
-            match returns::reachable(image, get) {
-                Ok(returns) => gets.extend(returns.into_iter().filter_map(|end| probe("python_got", end))),
+            let begin = cheap(image, get, "python_taken")?;
+            match self.ends_of(image, get, begin, ("python_taken", "python_got")) {
+                Ok((program, ends)) => gets.extend(probes(image, program, &ends)),
                 Err(error) => {
                     self.missing.push(format!("work that queues of Python hand on: {error}"));
                     return Ok(());
@@ -313,7 +305,7 @@ impl Plan {
         gets.dedup();
         let mut puts = Vec::new();
         for put in queue.puts {
-            puts.extend(probe("python_put", cheap(image, put, "python_put")?));
+            puts.extend(probes(image, "python_put", &[cheap(image, put, "python_put")?]));
         }
         self.functions.extend([("SimpleQueue.get", gets), ("SimpleQueue.put", puts)]);
         Ok(())
@@ -347,11 +339,11 @@ impl Plan {
         let program = pair.programs.iter().find(|(out, _)| *out == worker.out);
         let Some(&(_, program)) = program else { return Ok(false) };
         let Some(begin) = entry::cheap(image, worker.address, kept(program))? else { return Ok(false) };
-        self.add_with_return(image, pair.both, (program, begin), "tls_after_return");
+        self.add(image, pair.both, (program, begin), (TLS_ENDS.0, &[begin]));
         Ok(true)
     }
 
-    fn add_python(&mut self, image: &Image<'_>, return_probes: ReturnProbes) -> Result<(), ElfError> {
+    fn add_python(&mut self, image: &Image<'_>) -> Result<(), ElfError> {
         let (program, function) = match python::interpreter(image)? {
             None => return Ok(()),
             Some(Python::Unknown(version)) => {
@@ -360,19 +352,10 @@ impl Plan {
             }
             Some(Python::Known(program, function)) => (program, function),
         };
-        if return_probes == ReturnProbes::Safe {
-            let begin = cheap(image, function.address, "python_copied")?;
-            let probe = image.file_offset(begin).map(|offset| Probe { program: "python_copied", offset });
-            self.functions.push((python::COPY, probe.into_iter().collect()));
-            self.go = Some(program);
-            return Ok(());
-        }
-        match returns::reachable(image, function.address) {
-            Ok(ends) => {
-                let probes = ends.iter().filter_map(|address| {
-                    Some(Probe { program: "python_context", offset: image.file_offset(*address)? })
-                });
-                self.functions.push((python::COPY, probes.collect()));
+        let begin = cheap(image, function.address, "python_copied")?;
+        match self.ends_of(image, function.address, begin, ("python_copied", "python_context")) {
+            Ok((end, ends)) => {
+                self.functions.push((python::COPY, probes(image, end, &ends).collect()));
                 self.go = Some(program);
             }
             Err(error) => self.missing.push(format!("{}: {error}", python::COPY)),
@@ -380,31 +363,36 @@ impl Plan {
         Ok(())
     }
 
-    /// A return probe where the beginning is probed; nothing is on the stack there but the address that it returns to.
-    fn add_with_return(
-        &mut self,
+    /// Where the end of the function at `address` is seen, and by which of two programs: as a return probe where `begin` is, as
+    /// nothing is on the stack there but the address that it returns to; or on its return instructions.
+    fn ends_of(
+        &self,
         image: &Image<'_>,
-        name: &'static str,
-        begin: (&'static str, u64),
-        end: &'static str,
-    ) {
-        self.ends = Ends::ReturnProbes;
-        self.add(image, name, begin, (end, &[begin.1]));
+        address: u64,
+        begin: u64,
+        (after, at): (&'static str, &'static str),
+    ) -> Result<(&'static str, Vec<u64>), ReturnsError> {
+        match self.ends {
+            Ends::ReturnProbes => Ok((after, vec![begin])),
+            Ends::Instructions => Ok((at, returns::reachable(image, address)?)),
+        }
     }
 
     fn add(
         &mut self,
         image: &Image<'_>,
         name: &'static str,
-        begin: (&'static str, u64),
+        (program, begin): (&'static str, u64),
         (end, ends): (&'static str, &[u64]),
     ) {
-        let ends = ends.iter().map(|address| (end, *address));
-        let probes = ends
-            .chain([begin])
-            .filter_map(|(program, address)| Some(Probe { program, offset: image.file_offset(address)? }));
-        self.functions.push((name, probes.collect()));
+        let ends = probes(image, end, ends);
+        self.functions.push((name, ends.chain(probes(image, program, &[begin])).collect()));
     }
+}
+
+/// A program on instructions.
+fn probes(image: &Image<'_>, program: &'static str, addresses: &[u64]) -> impl Iterator<Item = Probe> {
+    addresses.iter().filter_map(move |address| Some(Probe { program, offset: image.file_offset(*address)? }))
 }
 
 #[cfg(test)]
