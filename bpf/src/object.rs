@@ -96,7 +96,7 @@ fn load_function(
         license,
         flags: recipe.flags,
         ifindex: recipe.ifindex,
-        btf,
+        btf: Some(btf),
         functions: &function.func_info.func_info_bytes(),
         function_size: function.func_info_rec_size,
     })

@@ -1,11 +1,14 @@
-//! The bpf(2) system call: maps, programs and links. aya covers most of it, but loads no program that is bound to a device.
+//! The bpf(2) system call: maps, programs and links. aya covers most of it, but loads no program that is bound to a device, and
+//! none for links of many probes.
 
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_info};
+use aya_obj::generated::{
+    BPF_F_UPROBE_MULTI_RETURN, bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_info,
+};
 
 /// Types that are the same bytes in the kernel and here.
 ///
@@ -152,7 +155,7 @@ pub(crate) struct Program<'a> {
     pub flags: u32,
     /// The interface that it is bound to; 0 for none.
     pub ifindex: u32,
-    pub btf: &'a OwnedFd,
+    pub btf: Option<&'a OwnedFd>,
     pub functions: &'a [u8],
     pub function_size: usize,
 }
@@ -167,15 +170,19 @@ pub(crate) fn load_program(program: &Program<'_>) -> io::Result<OwnedFd> {
             let mut log = vec![0; LOG_BYTES];
             let Err(error) = try_load(program, &mut log) else { return Err(error) };
             let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
-            let text = String::from_utf8_lossy(log.get(..end).unwrap_or_default());
-            let reason = text.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed "));
-            Err(match reason {
+            Err(match verdict(&String::from_utf8_lossy(log.get(..end).unwrap_or_default())) {
                 Some(reason) => io::Error::new(error.kind(), format!("{error}: {reason}")),
                 None => error,
             })
         }
         result => result,
     }
+}
+
+/// What the verifier says at last, of a program that it rejects. Numbers of what it went through come behind.
+pub(crate) fn verdict(log: &str) -> Option<&str> {
+    const NUMBERS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    log.lines().rev().find(|line| !line.is_empty() && !NUMBERS.iter().any(|what| line.starts_with(what)))
 }
 
 fn try_load(program: &Program<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
@@ -190,10 +197,12 @@ fn try_load(program: &Program<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     load.license = program.license.as_ptr() as u64;
     load.prog_flags = program.flags;
     load.prog_ifindex = program.ifindex;
-    load.prog_btf_fd = program.btf.as_raw_fd() as u32;
-    load.func_info = program.functions.as_ptr() as u64;
-    load.func_info_rec_size = program.function_size as u32;
-    load.func_info_cnt = program.functions.len().checked_div(program.function_size).unwrap_or(0) as u32;
+    if let Some(btf) = program.btf {
+        load.prog_btf_fd = btf.as_raw_fd() as u32;
+        load.func_info = program.functions.as_ptr() as u64;
+        load.func_info_rec_size = program.function_size as u32;
+        load.func_info_cnt = program.functions.len().checked_div(program.function_size).unwrap_or(0) as u32;
+    }
     if !log.is_empty() {
         load.log_level = 1;
         load.log_buf = log.as_mut_ptr() as u64;
@@ -233,8 +242,46 @@ pub(crate) fn link_xdp(program: &OwnedFd, ifindex: u32, flags: u32) -> io::Resul
     let link = unsafe { &mut attr.link_create };
     link.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
     link.__bindgen_anon_2.target_ifindex = ifindex;
-    link.attach_type = aya_obj::generated::bpf_attach_type::BPF_XDP as u32;
+    link.attach_type = bpf_attach_type::BPF_XDP as u32;
     link.flags = flags;
+    bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
+/// Attaches a program to many instructions of a file, with a cookie for each that is not 0 (Linux 6.6).
+pub(crate) fn link_uprobes(
+    program: BorrowedFd<'_>,
+    file: &CStr,
+    offsets: &[u64],
+    cookie: u64,
+    is_return: bool,
+) -> io::Result<OwnedFd> {
+    let cookies = vec![cookie; offsets.len()];
+    // SAFETY: all fields are integers.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the variant of BPF_LINK_CREATE.
+    let link = unsafe { &mut attr.link_create };
+    link.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    link.attach_type = bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32;
+    // SAFETY: the variant of this type of attachment.
+    let many = unsafe { &mut link.__bindgen_anon_3.uprobe_multi };
+    many.path = file.as_ptr() as u64;
+    many.offsets = offsets.as_ptr() as u64;
+    many.cookies = cookies.as_ptr() as u64;
+    many.cnt = offsets.len() as u32;
+    many.flags = if is_return { BPF_F_UPROBE_MULTI_RETURN } else { 0 };
+    bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
+/// Attaches a program to an event of perf (Linux 5.15).
+pub(crate) fn link_perf(program: BorrowedFd<'_>, event: BorrowedFd<'_>, cookie: u64) -> io::Result<OwnedFd> {
+    // SAFETY: all fields are integers.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the variant of BPF_LINK_CREATE.
+    let link = unsafe { &mut attr.link_create };
+    link.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    link.__bindgen_anon_2.target_fd = event.as_raw_fd() as u32;
+    link.attach_type = bpf_attach_type::BPF_PERF_EVENT as u32;
+    link.__bindgen_anon_3.perf_event.bpf_cookie = cookie;
     bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
@@ -293,4 +340,17 @@ pub(crate) fn clock_ns(clock: libc::clockid_t) -> u64 {
         time.assume_init()
     };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verdict;
+
+    #[test]
+    fn the_verdict_is_before_the_numbers() {
+        let log = "combined stack size of 4 calls is 544. Too large\nverification time 1714 usec\nstack depth 200+8+128+168\n\
+                   processed 8 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n\n";
+        assert_eq!(verdict(log), Some("combined stack size of 4 calls is 544. Too large"));
+        assert_eq!(verdict("processed 8 insns\n"), None);
+    }
 }

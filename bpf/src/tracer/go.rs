@@ -3,8 +3,8 @@
 use aya::Pod;
 use aya::maps::{HashMap, MapData};
 
-use super::Tracer;
 use super::policy::is_missing;
+use super::uprobe::Prober;
 use crate::BpfError;
 
 /// Where a Go program keeps the number of the goroutine that runs: `struct go_program` of `programs/go.h`.
@@ -22,26 +22,26 @@ pub struct GoProgram {
 // SAFETY: integers without padding.
 unsafe impl Pod for GoProgram {}
 
-/// The map behind [`Tracer::set_go_program`].
+/// The map behind [`Prober::set_go_program`].
 pub(super) type GoPrograms = HashMap<MapData, u32, GoProgram>;
 
 impl GoProgram {
-    /// For the probes of a program of Go: they find a process's goroutines by it before [`Tracer::set_go_program`] did.
+    /// For the probes of a program of Go: they find a process's goroutines by it before [`Prober::set_go_program`] did.
     pub fn cookie(&self) -> u64 {
         u64::from(self.g.cast_unsigned()) << 32 | u64::from(self.goid)
     }
 }
 
-impl Tracer {
+impl Prober {
     /// Says that some processes may have goroutines; to be said before probes with a [`GoProgram::cookie`] are attached.
-    pub fn expect_coroutines(&mut self) -> Result<(), BpfError> {
-        self.policies.expect_coroutines()
+    pub fn expect_coroutines(&self) -> Result<(), BpfError> {
+        self.policies().expect_coroutines()
     }
 
     /// Says that a process is a program of Go, so that its events have goroutines, or that it is not any more.
     pub fn set_go_program(&mut self, tgid: u32, program: Option<GoProgram>) -> Result<(), BpfError> {
         if program.is_some() {
-            self.policies.expect_coroutines()?;
+            self.policies().expect_coroutines()?;
         }
         let result = match program {
             Some(program) => self.go_programs.insert(tgid, program, 0),

@@ -15,6 +15,7 @@
 //! | `go` | which processes are programs of Go |
 //! | `object` | the programs in the kernel |
 //! | `policy` | how much payload comes with events |
+//! | `probes` | the programs of probes in the kernel |
 //! | `ring` | events, and waiting for them |
 //! | `stats` | what was lost or left out |
 //! | `uprobe` | probes on functions of programs and libraries |
@@ -24,6 +25,7 @@ mod go;
 mod object;
 mod options;
 mod policy;
+mod probes;
 mod ring;
 mod stats;
 #[cfg(test)]
@@ -31,7 +33,7 @@ mod tests;
 mod uprobe;
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aya::Pod;
@@ -40,15 +42,15 @@ use wirespan_event::Event;
 
 use crate::BpfError;
 pub use go::GoProgram;
-use go::GoPrograms;
 use object::Object;
 pub use options::{Groups, TracerOptions};
 use policy::Policies;
 pub use policy::{Scope, Snap};
+use probes::Probes;
 use ring::Ring;
 use stats::Counters;
 pub use stats::{ProgramStats, Stats};
-pub use uprobe::UprobeLink;
+pub use uprobe::{Prober, UprobeLink};
 
 /// Something that is traced, or why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,9 +93,11 @@ fn attachments(groups: &Groups) -> [(&'static str, &'static str, &'static str, b
 pub struct Tracer {
     object: Object,
     ring: Ring,
-    policies: Policies,
+    policies: Arc<Mutex<Policies>>,
     counters: PerCpuArray<MapData, Counters>,
-    go_programs: GoPrograms,
+    probes: Arc<Probes>,
+    /// Until it is taken.
+    prober: Option<Prober>,
     features: Vec<Feature>,
     wishes: Array<MapData, Wishes>,
     /// Loaded, not attached: features and programs.
@@ -114,49 +118,51 @@ impl Tracer {
     /// Loads the programs and attaches them one by one. Fails when system calls cannot be traced; anything else that cannot
     /// is off, see [`Self::features`].
     pub fn start(options: &TracerOptions) -> Result<Self, BpfError> {
-        Self::start_with(options, true)
+        Self::start_with(options, true, true)
     }
 
-    /// Without `casts`, as on a kernel that is older than 6.2.
-    fn start_with(options: &TracerOptions, casts: bool) -> Result<Self, BpfError> {
+    /// Without `casts`, as on a kernel that is older than 6.2; without `links_of_many` probes, as on one that is older than 6.6.
+    fn start_with(options: &TracerOptions, casts: bool, links_of_many: bool) -> Result<Self, BpfError> {
         let ring_bytes = options.ring_bytes.max(1 << 12).checked_next_power_of_two().unwrap_or(1 << 31);
         let options = TracerOptions { ring_bytes, ..options.clone() };
         let mut object = Object::load(&options, casts)?;
-        if options.uprobes {
-            uprobe::load_all(&mut object);
-        }
+        let probes =
+            Arc::new(if options.uprobes { object.load_probes(links_of_many)? } else { Probes::default() });
+        let policies = Arc::new(Mutex::new(Policies::take(&mut object, options.snap)?));
+        let prober = Prober {
+            probes: Arc::clone(&probes),
+            go_programs: object.map("go_programs")?,
+            policies: Arc::clone(&policies),
+        };
         let mut tracer = Self {
             ring: Ring::take(&mut object)?,
-            policies: Policies::take(&mut object, options.snap)?,
             counters: object.map("counters")?,
-            go_programs: object.map("go_programs")?,
+            policies,
+            probes,
+            prober: Some(prober),
             features: Vec::new(),
             wishes: object.map("wishes")?,
             on_demand: Vec::new(),
             object,
         };
-        for (name, program, tracepoint, wanted) in attachments(&options.groups) {
-            let off = if wanted {
-                match tracer.start_program(name, program, tracepoint) {
-                    Err(error) if program.starts_with("sys_") => return Err(error),
-                    started => started.err().map(|error| error.reason()),
-                }
-            } else {
-                Some("switched off".to_owned())
+        let attachments = attachments(&options.groups);
+        // All are loaded first: the kernel checks some for half a second, in which what others tell is not taken.
+        let loaded = attachments.map(|(_, program, tracepoint, wanted)| {
+            wanted.then(|| tracer.object.load_program(program, tracepoint))
+        });
+        for ((name, program, ..), loaded) in attachments.into_iter().zip(loaded) {
+            let off = match loaded.map(|loaded| loaded.and_then(|()| tracer.start_program(name, program))) {
+                Some(Err(error)) if program.starts_with("sys_") => return Err(error),
+                Some(started) => started.err().map(|error| error.reason()),
+                None => Some("switched off".to_owned()),
             };
             tracer.features.push(Feature { name, off });
         }
         Ok(tracer)
     }
 
-    /// Loads a program, and attaches it unless that has time.
-    fn start_program(
-        &mut self,
-        feature: &'static str,
-        program: &'static str,
-        tracepoint: &str,
-    ) -> Result<(), BpfError> {
-        self.object.load_program(program, tracepoint)?;
+    /// Attaches a loaded program, unless that has time.
+    fn start_program(&mut self, feature: &'static str, program: &'static str) -> Result<(), BpfError> {
         if ON_DEMAND.contains(&program) {
             self.on_demand.push((feature, program));
             return Ok(());
@@ -197,18 +203,18 @@ impl Tracer {
 
     /// Sets how much payload comes with events.
     pub fn set_snap(&mut self, scope: Scope, snap: Snap) -> Result<(), BpfError> {
-        self.policies.set(scope, snap)
+        self.policies().set(scope, snap)
     }
 
     /// Undoes [`Self::set_snap`].
     pub fn clear_snap(&mut self, scope: Scope) -> Result<(), BpfError> {
-        self.policies.clear(scope)
+        self.policies().clear(scope)
     }
 
     /// Sets how much payload comes with events of connections that nothing was set for, and traces the data of one of `one_of`
     /// connections only, rounded up to a power of two.
     pub fn set_default(&mut self, snap: Snap, one_of: u32) -> Result<(), BpfError> {
-        self.policies.set_default(snap, one_of)
+        self.policies().set_default(snap, one_of)
     }
 
     /// Lets the kernel count what programs cost, for [`Stats::programs`], until the result is dropped.
@@ -220,7 +226,10 @@ impl Tracer {
     /// Events so far, and what was lost or left out.
     pub fn stats(&self) -> Result<Stats, BpfError> {
         let counters = Counters::sum(&self.counters)?;
-        let programs = self.object.program_stats()?;
+        let mut programs = self.object.program_stats()?;
+        for stats in self.probes.stats() {
+            programs.push(stats?);
+        }
         Ok(Stats {
             events: self.ring.events,
             bytes: self.ring.bytes,
@@ -239,15 +248,12 @@ impl Tracer {
         })
     }
 
-    /// Attaches a program of the object to an instruction of a file, for all processes. A program of Go's functions takes
-    /// [`GoProgram::cookie`].
-    pub fn attach_uprobe(
-        &mut self,
-        program: &str,
-        file: &Path,
-        offset: u64,
-        cookie: Option<u64>,
-    ) -> Result<UprobeLink, BpfError> {
-        uprobe::attach(&mut self.object, program, file, offset, cookie)
+    /// What attaches probes, those of [`TracerOptions::uprobes`]; once.
+    pub fn take_prober(&mut self) -> Option<Prober> {
+        self.prober.take()
+    }
+
+    fn policies(&self) -> MutexGuard<'_, Policies> {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

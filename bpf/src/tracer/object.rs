@@ -1,16 +1,18 @@
 //! The embedded object: loaded, its programs attached one by one, its maps taken.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
-use aya::maps::Map;
+use aya::maps::{Map, MapData};
 use aya::programs::{BtfTracePoint, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
-use aya_obj::btf::BtfKind;
+use aya_obj::btf::{BtfFeatures, BtfKind};
 
 use super::calls;
 use super::options::TracerOptions;
+use super::probes::Probes;
 use super::stats::ProgramStats;
 use crate::{BpfError, sys};
 
@@ -42,6 +44,8 @@ fn conn_places(options: &TracerOptions) -> u32 {
 pub(super) struct Object {
     ebpf: Ebpf,
     btf: Btf,
+    /// Number of `bpf_rdonly_cast`, where that is used.
+    cast: Option<u32>,
 }
 
 impl Object {
@@ -67,12 +71,35 @@ impl Object {
             .map_max_entries("conn_places", conn_places(options))
             .load(&with_cast(cast))
             .map_err(|error| BpfError::load(&error))?;
-        Ok(Self { ebpf, btf })
+        Ok(Self { ebpf, btf, cast })
+    }
+
+    /// Loads the programs of probes, which use the same maps; none of those may be taken yet. With `links_of_many`, for links that
+    /// hold many probes, where the kernel has them (Linux 6.6); aya has none.
+    pub fn load_probes(&self, links_of_many: bool) -> Result<Probes> {
+        let failed = |error: &(dyn Error + 'static)| BpfError::load(error);
+        let mut object = aya_obj::Object::parse(&with_cast(self.cast)).map_err(|error| failed(&error))?;
+        // What every kernel has that has a ring (5.8).
+        let features = BtfFeatures::new(true, true, true, false, false, false, false, false);
+        let types = object.fixup_and_sanitize_btf(&features).map_err(|error| failed(&error))?;
+        let types = types.map(|types| sys::load_btf(&types.to_bytes())).transpose();
+        let types = types.map_err(|error| failed(&error))?;
+        object.relocate_btf(&self.btf).map_err(|error| failed(&error))?;
+        let definitions = std::mem::take(&mut object.maps);
+        let sections: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
+        let maps = self.ebpf.maps().filter_map(|(name, map)| {
+            let definition = definitions.get(name)?;
+            Some((name, data_of(map)?.fd().as_fd().as_raw_fd(), definition))
+        });
+        object.relocate_maps(maps, &sections).map_err(|error| failed(&error))?;
+        object.relocate_calls(&sections).map_err(|error| failed(&error))?;
+        let has_links = self.btf.id_by_type_name_kind("bpf_uprobe_multi_link", BtfKind::Struct).is_ok();
+        Ok(Probes::load(&object, types.as_ref(), links_of_many && has_links))
     }
 
     /// Loads a program of a tracepoint.
     pub fn load_program(&mut self, program: &str, tracepoint: &str) -> Result<()> {
-        let Self { ebpf, btf } = self;
+        let Self { ebpf, btf, .. } = self;
         let program: &mut BtfTracePoint = program_of(ebpf, program)?.try_into().map_err(failed)?;
         program.load(tracepoint, btf).map_err(failed)
     }
@@ -81,14 +108,6 @@ impl Object {
     pub fn attach(&mut self, program: &str) -> Result<()> {
         let program: &mut BtfTracePoint = program_of(&mut self.ebpf, program)?.try_into().map_err(failed)?;
         program.attach().map(drop).map_err(failed)
-    }
-
-    pub fn program(&mut self, name: &str) -> Result<&mut Program> {
-        program_of(&mut self.ebpf, name)
-    }
-
-    pub fn programs(&mut self) -> impl Iterator<Item = &mut Program> {
-        self.ebpf.programs_mut().map(|(_, program)| program)
     }
 
     pub fn map<T>(&mut self, name: &str) -> Result<T>
@@ -105,24 +124,25 @@ impl Object {
     /// What the programs in the kernel did.
     pub fn program_stats(&self) -> Result<Vec<ProgramStats>> {
         let loaded = self.ebpf.programs().filter_map(|(name, program)| Some((name, program.fd().ok()?)));
-        loaded
-            .map(|(name, fd)| {
-                let info =
-                    sys::program_info(fd.as_fd().as_raw_fd()).map_err(|error| BpfError::map(&error))?;
-                Ok(ProgramStats {
-                    name: name.to_owned(),
-                    runs: info.run_cnt,
-                    run_ns: info.run_time_ns,
-                    recursion_misses: info.recursion_misses,
-                })
-            })
-            .collect()
+        loaded.map(|(name, fd)| ProgramStats::of(name, fd.as_fd())).collect()
     }
 }
 
 fn program_of<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
     ebpf.program_mut(name)
         .ok_or_else(|| BpfError::Load { reason: format!("the embedded object has no program {name}") })
+}
+
+/// The map behind one of the kinds that the object has.
+fn data_of(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::RingBuf(data) => Some(data),
+        _ => None,
+    }
 }
 
 /// The number of the helper that the object calls where it means `bpf_rdonly_cast`.
@@ -147,7 +167,7 @@ fn with_cast(function: Option<u32>) -> Vec<u8> {
 
 fn failed(error: ProgramError) -> BpfError {
     match &error {
-        ProgramError::LoadError { io_error, verifier_log } => match verdict(&verifier_log.to_string()) {
+        ProgramError::LoadError { io_error, verifier_log } => match sys::verdict(&verifier_log.to_string()) {
             Some(verdict) => BpfError::Load { reason: format!("{io_error}: {verdict}") },
             None => BpfError::load(&error),
         },
@@ -155,23 +175,9 @@ fn failed(error: ProgramError) -> BpfError {
     }
 }
 
-/// What the verifier says at last, of a program that it rejects. Numbers of what it went through come behind.
-fn verdict(log: &str) -> Option<&str> {
-    const NUMBERS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
-    log.lines().rev().find(|line| !line.is_empty() && !NUMBERS.iter().any(|what| line.starts_with(what)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_verdict_is_before_the_numbers() {
-        let log = "combined stack size of 4 calls is 544. Too large\nverification time 1714 usec\nstack depth 200+8+128+168\n\
-                   processed 8 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n\n";
-        assert_eq!(verdict(log), Some("combined stack size of 4 calls is 544. Too large"));
-        assert_eq!(verdict("processed 8 insns\n"), None);
-    }
 
     #[test]
     fn a_program_of_another_tracepoint_is_rejected_with_a_reason() {

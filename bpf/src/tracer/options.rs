@@ -21,8 +21,7 @@ pub struct TracerOptions {
     pub snap: Snap,
     /// What is traced.
     pub groups: Groups,
-    /// Load what [`Tracer::attach_uprobe`](super::Tracer::attach_uprobe) attaches before anything is traced. Else each program
-    /// is loaded when it is first attached: the kernel checks it for some ten milliseconds, and what it should see goes on.
+    /// Load what [`Tracer::take_prober`](super::Tracer::take_prober) attaches.
     pub uprobes: bool,
     /// Type information of the kernel; `/sys/kernel/btf/vmlinux` when `None`.
     pub btf: Option<PathBuf>,

@@ -1,10 +1,12 @@
 //! What was lost or left out, by reason.
 
+use std::os::fd::{AsRawFd, BorrowedFd};
+
 use aya::Pod;
 use aya::maps::{MapData, PerCpuArray};
 
 use super::object::Result;
-use crate::BpfError;
+use crate::{BpfError, sys};
 
 /// Since the start. What is not an event and could have been one is in exactly one of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,6 +68,18 @@ pub struct ProgramStats {
     pub run_ns: u64,
     /// Skipped runs.
     pub recursion_misses: u64,
+}
+
+impl ProgramStats {
+    pub(super) fn of(name: &str, program: BorrowedFd<'_>) -> Result<Self> {
+        let info = sys::program_info(program.as_raw_fd()).map_err(|error| BpfError::map(&error))?;
+        Ok(Self {
+            name: name.to_owned(),
+            runs: info.run_cnt,
+            run_ns: info.run_time_ns,
+            recursion_misses: info.recursion_misses,
+        })
+    }
 }
 
 /// `struct counters` of `programs/tracer_maps.h`.

@@ -206,6 +206,39 @@ fn a_full_ring_is_counted_and_survived() {
     assert!(seen > 0);
 }
 
+/// Probes are attached, and removed, while events are taken out of the ring.
+#[test]
+fn nothing_is_lost_while_probes_are_attached() {
+    const ENDS: usize = 32;
+    let Some(mut live) = start(LiveOptions { tls: true, ..options() }) else { return };
+    let mut ends: Vec<_> = (0..ENDS).map(|_| UnixStream::pair().unwrap()).collect();
+    let (mut said, mut sent) = (Said::default(), 0);
+    let end = Instant::now() + PATIENCE;
+    while !live.is_settled() {
+        assert!(Instant::now() < end, "the libraries were not probed");
+        for (from, to) in &mut ends {
+            from.write_all(b"while probes are attached").unwrap();
+            to.read_exact(&mut [0; 25]).unwrap();
+            sent += 1;
+        }
+        live.next(LOOK, &mut |entry| said.take(entry)).unwrap();
+    }
+    let of_this = |said: &Said| {
+        let sends = said.events.iter().filter(|(header, payload)| {
+            header.tgid == std::process::id()
+                && !header.is_ingress()
+                && payload == b"while probes are attached"
+        });
+        sends.count()
+    };
+    until(&mut live, &mut said, |said| of_this(said) == sent);
+    assert!(sent > 0);
+    assert_eq!(live.counts().lost().map(|(_, count)| count).sum::<u64>(), 0, "{:?}", live.counts());
+    let libraries = live.libraries();
+    let openssl = libraries.iter().filter(|line| line.contains(": OpenSSL;")).count();
+    assert!(openssl > 0, "this host has an OpenSSL, or else the test says nothing: {libraries:#?}");
+}
+
 #[test]
 fn connections_that_were_open_before_are_traced() {
     const CONNECTIONS: usize = 2000;

@@ -16,7 +16,7 @@ use wirespan_syscalls::{EventSource, Live, LiveOptions, SourceError};
 
 /// How long the tracer waits for events.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// It is behind for so long at most, while it attaches probes.
+/// It is behind, or attaches the first probes, for so long at most.
 const BEHIND: Duration = Duration::from_secs(60);
 
 /// Traces all processes but this one, on a thread of its own. One tracer serves many runs: taking its probes away takes long.
@@ -43,10 +43,12 @@ struct Heard {
     lost_before: u64,
     /// Times that it looked for events, and wrote all that there were.
     looks: u64,
+    /// What ran at the start is probed.
+    is_settled: bool,
 }
 
 impl Tracing {
-    /// Starts the tracer.
+    /// Starts the tracer; all that runs already is probed then.
     pub fn start() -> anyhow::Result<Self> {
         let options = LiveOptions {
             tracer: TracerOptions::default(),
@@ -58,7 +60,9 @@ impl Tracing {
         let live = Live::start(options).context("cannot trace")?;
         let shared = Arc::<Shared>::default();
         let of_thread = Arc::clone(&shared);
-        Ok(Self { shared, thread: Some(std::thread::spawn(move || trace(live, &of_thread))) })
+        let this = Self { shared, thread: Some(std::thread::spawn(move || trace(live, &of_thread))) };
+        this.wait_until(|heard| heard.is_settled)?;
+        Ok(this)
     }
 
     /// Writes what is said from now on to an event log.
@@ -89,8 +93,12 @@ impl Tracing {
     /// Waits until all that happened before was told. The look that is under way may have begun before.
     fn catch_up(&self) -> anyhow::Result<()> {
         let looks = self.shared.heard().looks + 2;
+        self.wait_until(|heard| heard.looks >= looks)
+    }
+
+    fn wait_until(&self, is_done: impl Fn(&Heard) -> bool) -> anyhow::Result<()> {
         let end = Instant::now() + BEHIND;
-        while self.shared.heard().looks < looks {
+        while !is_done(&self.shared.heard()) {
             if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
                 bail!("the tracer has ended");
             }
@@ -124,9 +132,11 @@ fn trace(mut live: Live, shared: &Shared) -> Result<(), SourceError> {
     while !shared.stop.load(Ordering::Relaxed) {
         live.next(PATIENCE, &mut |entry| shared.heard().take(entry))?;
         let lost = live.counts().lost().map(|(_, events)| events).sum();
+        let is_settled = live.is_settled();
         let mut heard = shared.heard();
         heard.lost = lost;
         heard.looks += 1;
+        heard.is_settled = is_settled;
         drop(heard);
         for note in live.notes() {
             eprintln!("the tracer says: {note}");

@@ -9,5 +9,6 @@ mod less;
 mod limits;
 mod process;
 mod tcp;
+mod uprobe;
 mod uring;
 mod watch;

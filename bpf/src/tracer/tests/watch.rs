@@ -42,7 +42,13 @@ pub fn watch(options: &TracerOptions) -> Option<Watch> {
 
 /// The same as on a kernel without `bpf_rdonly_cast`.
 pub fn watch_without_casts(options: &TracerOptions) -> Option<Watch> {
-    check(Tracer::start_with(options, false))
+    check(Tracer::start_with(options, false, true))
+}
+
+/// With probes; the same as on a kernel whose links hold one probe each, where told.
+pub fn watch_with_probes(links_of_many: bool) -> Option<Watch> {
+    let options = TracerOptions { uprobes: true, ..this_process() };
+    check(Tracer::start_with(&options, true, links_of_many))
 }
 
 fn check(started: Result<Tracer, BpfError>) -> Option<Watch> {

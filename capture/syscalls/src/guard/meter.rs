@@ -8,22 +8,25 @@ use std::time::Instant;
 pub struct Meter {
     at: Instant,
     thread_ns: u64,
+    helper_ns: Option<u64>,
     host: Option<HostTicks>,
 }
 
 impl Default for Meter {
     /// Begins to measure.
     fn default() -> Self {
-        Self { at: Instant::now(), thread_ns: thread_ns(), host: HostTicks::read() }
+        Self { at: Instant::now(), thread_ns: thread_ns(), helper_ns: None, host: HostTicks::read() }
     }
 }
 
 impl Meter {
-    /// What there was since the last measurement, beside what the programs in the kernel took.
-    pub fn load(&mut self, program_cores: f64) -> Load {
-        let before = std::mem::take(self);
+    /// What there was since the last measurement, beside what the programs in the kernel took. `helper_ns` is the CPU time of the
+    /// thread that helps this one, as soon as that counts.
+    pub fn load(&mut self, program_cores: f64, helper_ns: Option<u64>) -> Load {
+        let before = std::mem::replace(self, Self { helper_ns, ..Self::default() });
         let elapsed = self.at.duration_since(before.at);
-        let thread_ns = self.thread_ns.saturating_sub(before.thread_ns);
+        let helper_ns = helper_ns.zip(before.helper_ns).map_or(0, |(now, then)| now.saturating_sub(then));
+        let thread_ns = self.thread_ns.saturating_sub(before.thread_ns) + helper_ns;
         Load {
             elapsed,
             agent_cores: thread_ns as f64 / elapsed.as_nanos().max(1) as f64,
@@ -138,9 +141,15 @@ mod tests {
         while thread_ns() < busy_until {
             memory.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
         }
-        let load = meter.load(0.25);
+        let load = meter.load(0.25, Some(5_000_000_000));
         assert!(load.agent_cores * load.elapsed.as_secs_f64() >= 0.02, "{load:?}");
         assert!(load.cores() >= load.agent_cores + 0.25, "{load:?}");
+        assert!(
+            load.agent_cores * load.elapsed.as_secs_f64() < 4.0,
+            "what helped before does not count: {load:?}"
+        );
+        let helped = meter.load(0.0, Some(9_000_000_000));
+        assert!(helped.agent_cores * helped.elapsed.as_secs_f64() >= 3.99, "{helped:?}");
         assert!(load.memory_bytes >= 64 << 20, "{load:?}");
         assert!(load.idle.is_none_or(|idle| (0.0..=1.0).contains(&idle)), "{load:?}");
     }

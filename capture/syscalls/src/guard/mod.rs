@@ -63,7 +63,7 @@ impl fmt::Display for Level {
 /// What the tracer may cost.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Cores: the thread that reads events, and the programs in the kernel.
+    /// Cores: the threads that read events and attach probes, and the programs in the kernel.
     pub cpu_cores: f64,
     /// Memory of the process, bytes.
     pub memory_bytes: u64,
@@ -81,7 +81,7 @@ impl Limits {
 pub struct Load {
     /// The time that was measured.
     pub elapsed: Duration,
-    /// Of the thread that reads events, cores.
+    /// Of the threads that read events and, after the start, attach probes, cores.
     pub agent_cores: f64,
     /// Of the programs in the kernel, cores.
     pub program_cores: f64,

@@ -7,8 +7,7 @@ use super::{Counts, EventSource, SourceError};
 use crate::guard::meter::Meter;
 use crate::guard::{Guard, Level, Limits, Load};
 use crate::processes::{ProcessStats, Processes};
-use crate::tls::Libraries;
-use std::collections::VecDeque;
+use crate::tls::{LibrariesThread, Noticed};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use wirespan_bpf::tracer::{Feature, Snap, Tracer, TracerOptions};
@@ -17,8 +16,6 @@ use wirespan_records::Endpoint;
 
 /// How often cost, clock and recording are looked after.
 const TICK: Duration = Duration::from_secs(1);
-/// At start, processes are looked into for so long between two reads of the ring.
-const LOOK_INTO: Duration = Duration::from_millis(5);
 /// Processes that spoke TLS, between two reads of the ring.
 const SUSPECTS_MAX: usize = 64;
 /// At [`Level::Sampled`], one of so many connections is traced.
@@ -56,8 +53,6 @@ pub struct Live {
     load: Load,
     recording: Recording,
     due: Instant,
-    /// Processes that were there at the start, or were executed, and that TLS libraries are to be looked for in.
-    begun: VecDeque<u32>,
     notes: Vec<String>,
     /// Of tracers that were ended, and events left out here.
     counts: Counts,
@@ -65,24 +60,19 @@ pub struct Live {
 
 struct Running {
     tracer: Tracer,
-    libraries: Option<Libraries>,
+    libraries: Option<LibrariesThread>,
     cost: Cost,
 }
 
 impl Running {
-    fn start(options: &LiveOptions) -> Result<Self, SourceError> {
+    fn start(options: &LiveOptions, processes: &mut Processes) -> Result<Self, SourceError> {
         let mut tracer = Tracer::start(&TracerOptions { uprobes: options.tls, ..options.tracer.clone() })?;
-        let libraries = options.tls.then(|| Libraries::new(&mut tracer));
+        let found = processes.scan();
+        let prober = tracer.take_prober().filter(|_| options.tls);
+        let libraries = prober.map(|prober| LibrariesThread::start(prober, found)).transpose();
+        let libraries = libraries.map_err(SourceError::Thread)?;
         Ok(Self { tracer, libraries, cost: Cost::new() })
     }
-}
-
-/// What events say beside what they are handed on for.
-#[derive(Default)]
-struct Noticed {
-    executed: Vec<u32>,
-    ended: Vec<u32>,
-    speak_tls: Vec<u32>,
 }
 
 impl Live {
@@ -91,9 +81,8 @@ impl Live {
         let recording =
             options.record.as_deref().map_or_else(|| Ok(Recording::default()), Recording::begin)?;
         let clock = ClockWatch::new();
-        let running = Running::start(&options)?;
         let mut processes = Processes::new(clock.now());
-        let begun = processes.scan().into();
+        let running = Running::start(&options, &mut processes)?;
         Ok(Self {
             features: running.tracer.features().to_vec(),
             running: Some(running),
@@ -108,7 +97,6 @@ impl Live {
             processes,
             clock,
             recording,
-            begun,
         })
     }
 
@@ -129,16 +117,17 @@ impl Live {
         [&self.features[..], &[names, tls]].concat()
     }
 
-    /// The TLS libraries and Go programs that are probed, one line each; then those that could not be, and why.
+    /// The TLS libraries and Go programs that are probed, one line each; then those that could not be, and why. Waits until those
+    /// that were there at the start are.
     pub fn libraries(&self) -> Vec<String> {
-        let Some(libraries) = self.running.as_ref().and_then(|running| running.libraries.as_ref()) else {
-            return Vec::new();
-        };
-        let unprobed = libraries.unprobed().map(|file| {
-            format!("{}: no probe is known for its TLS; handshakes and sizes only", file.display())
-        });
-        let probed = libraries.reports().map(ToString::to_string);
-        probed.chain(libraries.failures().map(str::to_owned)).chain(unprobed).collect()
+        let libraries = self.running.as_ref().and_then(|running| running.libraries.as_ref());
+        libraries.map(LibrariesThread::report).unwrap_or_default()
+    }
+
+    /// Whether the TLS libraries and Go programs that were there at the start are probed.
+    pub fn is_settled(&mut self) -> bool {
+        let libraries = self.running.as_mut().and_then(|running| running.libraries.as_mut());
+        libraries.is_none_or(LibrariesThread::is_settled)
     }
 
     /// What the operator should know, since the last call.
@@ -182,7 +171,10 @@ impl Live {
             self.notes.push(format!("the recording of events ended: {error}"));
         }
         let programs = self.running.as_ref().map_or(0.0, |running| running.cost.cores());
-        self.load = self.meter.as_mut().map(|meter| meter.load(programs)).unwrap_or_default();
+        // What it takes to begin passes by itself.
+        let probing_ns =
+            self.is_settled().then(|| self.running.as_ref()?.libraries.as_ref()?.cpu_ns()).flatten();
+        self.load = self.meter.as_mut().map(|meter| meter.load(programs, probing_ns)).unwrap_or_default();
         let Some(step) = self.guard.as_mut().and_then(|guard| guard.sample(&self.load)) else {
             return Ok(());
         };
@@ -197,8 +189,7 @@ impl Live {
             return Ok(());
         }
         if self.running.is_none() {
-            self.running = Some(Running::start(&self.options)?);
-            self.begun = self.processes.scan().into();
+            self.running = Some(Running::start(&self.options, &mut self.processes)?);
         }
         let Some(Running { tracer, .. }) = &mut self.running else { return Ok(()) };
         let snap = if level == Level::Full { self.options.tracer.snap } else { Snap::new(0, 0) };
@@ -220,7 +211,7 @@ impl Live {
                 counts.own += 1;
                 return;
             }
-            noticed.look_at(&event, processes);
+            notice(&mut noticed, &event, processes);
             if speaks(event.header)
                 && let Some(process) = processes.news(event.header)
             {
@@ -229,28 +220,6 @@ impl Live {
             hand_on(Entry::Event(event));
         });
         noticed
-    }
-
-    /// Looks for TLS libraries where events say that it is time to.
-    fn look_into(&mut self, noticed: Noticed) {
-        let Some(Running { tracer, libraries: Some(libraries), .. }) = &mut self.running else { return };
-        for tgid in noticed.executed {
-            libraries.process_started(tgid, tracer);
-        }
-        for tgid in noticed.speak_tls {
-            libraries.suspect(tgid, tracer);
-        }
-        for tgid in noticed.ended {
-            libraries.process_ended(tgid, tracer);
-        }
-        let until = Instant::now() + LOOK_INTO;
-        while let Some(tgid) = self.begun.pop_front() {
-            libraries.process_started(tgid, tracer);
-            if Instant::now() >= until {
-                break;
-            }
-        }
-        libraries.advance(tracer);
     }
 }
 
@@ -275,7 +244,9 @@ impl EventSource for Live {
         // What happens from here on may be in the ring after what is drained now.
         let now_ns = boot_ns();
         let noticed = self.drain(each);
-        self.look_into(noticed);
+        if let Some(libraries) = self.running.as_ref().and_then(|running| running.libraries.as_ref()) {
+            libraries.look(noticed);
+        }
         if Instant::now() >= self.due {
             self.tick(each)?;
         }
@@ -283,25 +254,24 @@ impl EventSource for Live {
     }
 }
 
-impl Noticed {
-    fn look_at(&mut self, event: &Event<'_>, processes: &mut Processes) {
-        let header = event.header;
-        match header.kind() {
-            Some(Kind::Data) if speaks_tls(event) => self.suspect(header.tgid),
-            Some(Kind::Exec) => {
-                processes.observe(event);
-                self.executed.push(header.tgid);
-            }
-            Some(Kind::Fork) => processes.observe(event),
-            Some(Kind::Exit) if header.tid == header.tgid => self.ended.push(header.tgid),
-            _ => {}
+/// Takes what an event says beside what it is handed on for.
+fn notice(noticed: &mut Noticed, event: &Event<'_>, processes: &mut Processes) {
+    let header = event.header;
+    match header.kind() {
+        Some(Kind::Data)
+            if speaks_tls(event)
+                && noticed.speak_tls.len() < SUSPECTS_MAX
+                && !noticed.speak_tls.contains(&header.tgid) =>
+        {
+            noticed.speak_tls.push(header.tgid);
         }
-    }
-
-    fn suspect(&mut self, tgid: u32) {
-        if self.speak_tls.len() < SUSPECTS_MAX && !self.speak_tls.contains(&tgid) {
-            self.speak_tls.push(tgid);
+        Some(Kind::Exec) => {
+            processes.observe(event);
+            noticed.executed.push(header.tgid);
         }
+        Some(Kind::Fork) => processes.observe(event),
+        Some(Kind::Exit) if header.tid == header.tgid => noticed.ended.push(header.tgid),
+        _ => {}
     }
 }
 

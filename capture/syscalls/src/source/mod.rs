@@ -46,6 +46,9 @@ pub enum SourceError {
     /// The tracer does not run.
     #[error(transparent)]
     Tracer(#[from] BpfError),
+    /// There is no thread to attach probes on.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// An event log cannot be opened or made.
     #[error("cannot open {path}: {source}")]
     Open {

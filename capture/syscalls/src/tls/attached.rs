@@ -4,9 +4,10 @@ use std::fmt;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use wirespan_bpf::tracer::{Tracer, UprobeLink};
+use wirespan_bpf::tracer::{Prober, UprobeLink};
 
 use super::plan::{Ends, GoProgram, Library, Plan, Probe};
 
@@ -67,7 +68,7 @@ pub(super) struct Attached {
 
 impl Attached {
     /// Attaches what is planned.
-    pub fn new(file: File, name: &Path, plan: Plan, tracer: &mut Tracer) -> Self {
+    pub fn new(file: File, name: &Path, plan: Plan, prober: &Prober) -> Self {
         // Leads to the file that was read, whatever became of its path.
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let mut report = Report {
@@ -80,13 +81,18 @@ impl Attached {
             missing: plan.missing,
         };
         let cookie = report.go.as_ref().map(|go| wirespan_bpf::tracer::GoProgram::from(go).cookie());
-        if let Some(Err(error)) = cookie.map(|_| tracer.expect_coroutines()) {
+        if let Some(Err(error)) = cookie.map(|_| prober.expect_coroutines()) {
             report.missing.push(format!("goroutines: {error}"));
         }
         let mut links = Vec::new();
         for (name, probes) in plan.functions {
-            let attach = |probe: &Probe| tracer.attach_uprobe(probe.program, &path, probe.offset, cookie);
-            match probes.iter().map(attach).collect::<Result<Vec<_>, _>>() {
+            let attach = |probes: &[Probe]| {
+                let program = probes.first().map_or("", |probe| probe.program);
+                let offsets: Vec<u64> = probes.iter().map(|probe| probe.offset).collect();
+                prober.attach(program, &path, &offsets, cookie)
+            };
+            let same_program = |one: &Probe, other: &Probe| one.program == other.program;
+            match probes.chunk_by(same_program).map(attach).collect::<Result<Vec<_>, _>>() {
                 Ok(attached) => {
                     links.extend(attached);
                     report.functions.push(name);
@@ -94,7 +100,7 @@ impl Attached {
                 Err(error) => report.missing.push(format!("{name}: {error}")),
             }
         }
-        report.probes = links.len();
+        report.probes = links.iter().map(UprobeLink::count).sum();
         if links.is_empty() {
             report.library = None;
         }
@@ -113,11 +119,10 @@ impl Attached {
         !self.keep && self.users == 0 && self.unused_since.elapsed() >= time
     }
 
-    /// Removes the probes, on a thread of its own: the kernel waits until none of them runs.
-    pub fn remove(self) {
-        let spawned = std::thread::Builder::new().name("unprobe".to_owned()).spawn(move || drop(self.links));
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "no thread to remove probes");
-        }
+    /// Removes the probes, on a thread of its own: the kernel waits until none of them runs. Without one, that is waited for here.
+    pub fn remove(self) -> Option<JoinHandle<()>> {
+        let name = "unprobe".to_owned();
+        let removal = std::thread::Builder::new().name(name).spawn(move || drop(self.links));
+        removal.inspect_err(|error| tracing::warn!(%error, "no thread to remove probes")).ok()
     }
 }

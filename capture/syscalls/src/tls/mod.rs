@@ -1,7 +1,7 @@
 //! Plaintext of TLS, goroutines, Python's tasks and the loop of Node.js: finds the libraries of processes, and attaches the tracer's probes to their
 //! functions.
 //!
-//! Takes in which processes begin, end and speak TLS; hands on probes in the running [`Tracer`], whose events then carry
+//! Takes in which processes begin, end and speak TLS; hands on probes of the running tracer, whose events then carry
 //! what applications gave to, and took from, the library. A file is looked into once, and probed once for all processes.
 //!
 //! Probed: OpenSSL and BoringSSL, as a library or within a program that has symbols, GnuTLS, and Go's `crypto/tls` from Go
@@ -19,6 +19,7 @@
 //! | [`plan`] | what to probe in a file |
 //! | [`python`] | interpreters of Python: version, contexts of tasks; queues through which threads get work |
 //! | [`returns`] | where functions return |
+//! | `thread` | all of this on a thread of its own |
 
 mod attached;
 mod code;
@@ -29,6 +30,7 @@ pub mod maps;
 pub mod plan;
 pub mod python;
 pub mod returns;
+mod thread;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
@@ -36,12 +38,13 @@ use std::fs::{DirEntry, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use wirespan_bpf::tracer::Tracer;
+use wirespan_bpf::tracer::Prober;
 
 use attached::Attached;
 pub use attached::Report;
 use maps::Identity;
 use plan::{GoProgram, Library, ReturnProbes};
+pub use thread::{LibrariesThread, Noticed};
 
 /// After these times a process that began has mapped its libraries; the second is for those that it loads later.
 const LOOKS: [Duration; 2] = [Duration::from_millis(30), Duration::from_secs(1)];
@@ -49,6 +52,8 @@ const LOOKS: [Duration; 2] = [Duration::from_millis(30), Duration::from_secs(1)]
 const SUSPECT_AGAIN: Duration = Duration::from_secs(5);
 /// How long the probes of a file stay that no process uses any more.
 const KEEP: Duration = Duration::from_secs(60);
+/// How often such files are looked for.
+const UNUSED_EVERY: Duration = Duration::from_secs(1);
 /// How long one call looks at processes; the rest waits for the next.
 const BUDGET: Duration = Duration::from_millis(5);
 /// Processes that speak TLS without a library that is probed, named in reports.
@@ -90,23 +95,27 @@ struct Process {
 
 /// The TLS libraries of this host's processes, and the probes on them.
 pub struct Libraries {
+    prober: Prober,
     return_probes: ReturnProbes,
     files: HashMap<Identity, Known>,
     processes: HashMap<u32, Process>,
     due: BinaryHeap<Reverse<(Instant, u32)>>,
+    unused_due: Instant,
     unprobed: BTreeSet<PathBuf>,
     failures: BTreeSet<String>,
 }
 
 impl Libraries {
     /// Probes the libraries of this host's own distribution.
-    pub fn new(tracer: &mut Tracer) -> Self {
+    pub fn new(prober: Prober) -> Self {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let mut libraries = Self {
+            prober,
             return_probes: ReturnProbes::of_release(&release),
             files: HashMap::new(),
             processes: HashMap::new(),
             due: BinaryHeap::new(),
+            unused_due: Instant::now(),
             unprobed: BTreeSet::new(),
             failures: BTreeSet::new(),
         };
@@ -125,7 +134,7 @@ impl Libraries {
                 && let Ok(identity) = Identity::of(&path)
                 && !libraries.files.contains_key(&identity)
             {
-                libraries.look_into(identity, &path, &path, tracer);
+                libraries.look_into(identity, &path, &path);
                 if let Some(Known::Attached(attached)) = libraries.files.get_mut(&identity) {
                     attached.keep = true;
                 }
@@ -134,42 +143,66 @@ impl Libraries {
         libraries
     }
 
-    /// A process began, executed another program, or was found. Its program is looked into at once, its libraries soon.
-    pub fn process_started(&mut self, tgid: u32, tracer: &mut Tracer) {
-        self.leave(tgid, tracer);
+    /// Looks at processes.
+    pub fn look(&mut self, noticed: &Noticed) {
+        for &tgid in &noticed.found {
+            if self.look_at_program(tgid) {
+                self.look_at(tgid);
+            }
+        }
+        for &tgid in &noticed.executed {
+            self.process_started(tgid);
+        }
+        for &tgid in &noticed.speak_tls {
+            self.suspect(tgid);
+        }
+        for &tgid in &noticed.ended {
+            self.process_ended(tgid);
+        }
+    }
+
+    /// A process began, or executed another program. Its program is looked into at once, its libraries soon.
+    pub fn process_started(&mut self, tgid: u32) {
+        if self.look_at_program(tgid) {
+            let now = Instant::now();
+            self.due.extend(LOOKS.map(|after| Reverse((now + after, tgid))));
+        }
+    }
+
+    /// False when it is gone already, or a thread of the kernel.
+    fn look_at_program(&mut self, tgid: u32) -> bool {
+        self.leave(tgid);
         let program = PathBuf::from(format!("/proc/{tgid}/exe"));
-        // Gone already, or a thread of the kernel.
-        let Ok(identity) = Identity::of(&program) else { return };
+        let Ok(identity) = Identity::of(&program) else { return false };
         self.processes.insert(tgid, Process::default());
         let name = || std::fs::read_link(&program).unwrap_or_else(|_| program.clone());
-        self.use_file(tgid, identity, &program, name, tracer);
-        let now = Instant::now();
-        self.due.extend(LOOKS.map(|after| Reverse((now + after, tgid))));
+        self.use_file(tgid, identity, &program, name);
+        true
     }
 
     /// A process ended.
-    pub fn process_ended(&mut self, tgid: u32, tracer: &mut Tracer) {
-        self.leave(tgid, tracer);
+    pub fn process_ended(&mut self, tgid: u32) {
+        self.leave(tgid);
     }
 
     /// A connection of this process speaks TLS. If no library of it is probed, it is looked at again, now: between the first
     /// bytes of a handshake and those of the application lies a round trip.
-    pub fn suspect(&mut self, tgid: u32, tracer: &mut Tracer) {
+    pub fn suspect(&mut self, tgid: u32) {
         if !self.processes.contains_key(&tgid) {
-            self.process_started(tgid, tracer);
+            self.process_started(tgid);
         }
         let Some(process) = self.processes.get(&tgid) else { return };
         let again = process.looked_at.is_none_or(|looked_at| looked_at.elapsed() >= SUSPECT_AGAIN);
         if self.library_of(process).is_none() && again {
-            self.look_at(tgid, tracer);
+            self.look_at(tgid);
             if self.coverage(tgid) == Coverage::Handshakes && self.unprobed.len() < MAX_UNPROBED {
                 self.unprobed.extend(std::fs::read_link(format!("/proc/{tgid}/exe")));
             }
         }
     }
 
-    /// Looks at processes that it is time for, and removes probes that nobody uses. To be called some ten times a second.
-    pub fn advance(&mut self, tracer: &mut Tracer) {
+    /// Looks at processes that it is time for, and removes probes that nobody uses. Gives when to look next.
+    pub fn advance(&mut self) -> Option<Instant> {
         let now = Instant::now();
         while let Some(&Reverse((due, tgid))) = self.due.peek()
             && due <= now
@@ -177,15 +210,22 @@ impl Libraries {
         {
             self.due.pop();
             if self.processes.contains_key(&tgid) {
-                self.look_at(tgid, tracer);
+                self.look_at(tgid);
             }
         }
-        let unused =
-            |known: &Known| matches!(known, Known::Attached(attached) if attached.is_unused_for(KEEP));
-        let removed: Vec<_> =
-            self.files.iter().filter(|(_, known)| unused(known)).map(|(identity, _)| *identity).collect();
-        for identity in removed {
-            if let Some(Known::Attached(attached)) = self.files.remove(&identity) {
+        if now >= self.unused_due {
+            self.unused_due = now + UNUSED_EVERY;
+            self.remove_unused();
+        }
+        self.due.peek().map(|&Reverse((due, _))| due)
+    }
+
+    fn remove_unused(&mut self) {
+        let removed = self.files.extract_if(
+            |_, known| matches!(known, Known::Attached(attached) if attached.is_unused_for(KEEP)),
+        );
+        for (_, known) in removed {
+            if let Known::Attached(attached) = known {
                 attached.remove();
             }
         }
@@ -219,6 +259,15 @@ impl Libraries {
         self.failures.iter().map(String::as_str)
     }
 
+    /// The files that are probed, one line each; then those that could not be, and why.
+    pub fn report(&self) -> Vec<String> {
+        let unprobed = self.unprobed().map(|file| {
+            format!("{}: no probe is known for its TLS; handshakes and sizes only", file.display())
+        });
+        let probed = self.reports().map(ToString::to_string);
+        probed.chain(self.failures().map(str::to_owned)).chain(unprobed).collect()
+    }
+
     fn library_of(&self, process: &Process) -> Option<Library> {
         process.files.iter().find_map(|identity| match self.files.get(identity) {
             Some(Known::Attached(attached)) => attached.report.library,
@@ -227,15 +276,15 @@ impl Libraries {
     }
 
     /// Looks into the files whose code a process has in memory.
-    fn look_at(&mut self, tgid: u32, tracer: &mut Tracer) {
+    fn look_at(&mut self, tgid: u32) {
         let Ok(mappings) = maps::code_of(tgid) else {
-            self.leave(tgid, tracer);
+            self.leave(tgid);
             return;
         };
         for mapping in mappings {
             let file = mapping.file_of(tgid);
             if let Ok(identity) = Identity::of(&file) {
-                self.use_file(tgid, identity, &file, || mapping.path.clone(), tracer);
+                self.use_file(tgid, identity, &file, || mapping.path.clone());
             }
         }
         if let Some(process) = self.processes.get_mut(&tgid) {
@@ -243,31 +292,24 @@ impl Libraries {
         }
     }
 
-    fn use_file(
-        &mut self,
-        tgid: u32,
-        identity: Identity,
-        file: &Path,
-        name: impl FnOnce() -> PathBuf,
-        tracer: &mut Tracer,
-    ) {
+    fn use_file(&mut self, tgid: u32, identity: Identity, file: &Path, name: impl FnOnce() -> PathBuf) {
         if !self.files.contains_key(&identity) {
-            self.look_into(identity, file, &name(), tracer);
+            self.look_into(identity, file, &name());
         }
         let Some(Known::Attached(attached)) = self.files.get_mut(&identity) else { return };
         let Some(process) = self.processes.get_mut(&tgid) else { return };
         if process.files.insert(identity) {
             attached.users += 1;
             let go = attached.report.go.as_ref();
-            if let Some(Err(error)) = go.map(|go| tracer.set_go_program(tgid, Some(go.into()))) {
+            if let Some(Err(error)) = go.map(|go| self.prober.set_go_program(tgid, Some(go.into()))) {
                 self.failures.insert(format!("goroutines of process {tgid}: {error}"));
             }
         }
     }
 
     /// Looks into a file that was not seen before, and probes it.
-    fn look_into(&mut self, identity: Identity, path: &Path, name: &Path, tracer: &mut Tracer) {
-        let attached = match self.attach(identity, path, name, tracer) {
+    fn look_into(&mut self, identity: Identity, path: &Path, name: &Path) {
+        let attached = match self.attach(identity, path, name) {
             Ok(attached) => attached,
             Err(reason) => {
                 self.failures.insert(format!("{}: {reason}", name.display()));
@@ -280,13 +322,7 @@ impl Libraries {
         );
     }
 
-    fn attach(
-        &self,
-        identity: Identity,
-        path: &Path,
-        name: &Path,
-        tracer: &mut Tracer,
-    ) -> Result<Option<Attached>, String> {
+    fn attach(&self, identity: Identity, path: &Path, name: &Path) -> Result<Option<Attached>, String> {
         let file = File::open(path).map_err(|error| error.to_string())?;
         // The path may lead to another file by now.
         if Identity::of_file(&file).ok() != Some(identity) {
@@ -298,20 +334,33 @@ impl Libraries {
             Err(elf::ElfError::Foreign) => None,
             Err(error) => return Err(error.to_string()),
         };
-        Ok(plan.map(|plan| Attached::new(file, name, plan, tracer)))
+        Ok(plan.map(|plan| Attached::new(file, name, plan, &self.prober)))
     }
 
     /// A process does not use its files any more.
-    fn leave(&mut self, tgid: u32, tracer: &mut Tracer) {
+    fn leave(&mut self, tgid: u32) {
         let Some(process) = self.processes.remove(&tgid) else { return };
         for identity in process.files {
             if let Some(Known::Attached(attached)) = self.files.get_mut(&identity) {
                 attached.leave();
                 if attached.report.go.is_some() {
                     // It is gone when the process was never told to the kernel.
-                    let _ = tracer.set_go_program(tgid, None);
+                    let _ = self.prober.set_go_program(tgid, None);
                 }
             }
+        }
+    }
+}
+
+impl Drop for Libraries {
+    /// All probes are removed at the same time.
+    fn drop(&mut self) {
+        let attached = self.files.drain().filter_map(|(_, known)| match known {
+            Known::Attached(attached) => attached.remove(),
+            Known::Nothing => None,
+        });
+        for removal in attached.collect::<Vec<_>>() {
+            let _ = removal.join();
         }
     }
 }

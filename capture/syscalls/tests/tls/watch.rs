@@ -32,12 +32,12 @@ impl Watch {
     /// Watches all processes, also those that run already.
     pub fn start() -> Self {
         let mut tracer = Tracer::start(&TracerOptions { uprobes: true, ..TracerOptions::default() }).unwrap();
-        let mut libraries = Libraries::new(&mut tracer);
+        let mut libraries = Libraries::new(tracer.take_prober().unwrap());
         let processes = std::fs::read_dir("/proc")
             .unwrap()
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         for tgid in processes {
-            libraries.process_started(tgid, &mut tracer);
+            libraries.process_started(tgid);
         }
         let mut watch = Self { tracer, libraries, heard: Vec::new() };
         watch.look();
@@ -60,15 +60,15 @@ impl Watch {
         for heard in &new {
             let header = &heard.header;
             match header.kind() {
-                Some(Kind::Exec) => self.libraries.process_started(header.tgid, &mut self.tracer),
+                Some(Kind::Exec) => self.libraries.process_started(header.tgid),
                 Some(Kind::Exit) if header.tid == header.tgid => {
-                    self.libraries.process_ended(header.tgid, &mut self.tracer);
+                    self.libraries.process_ended(header.tgid);
                 }
                 _ => {}
             }
         }
         self.heard.append(&mut new);
-        self.libraries.advance(&mut self.tracer);
+        self.libraries.advance();
     }
 
     /// Listens until `done`.

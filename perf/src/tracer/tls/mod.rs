@@ -31,7 +31,7 @@ fn costs(mut peer: Peer, calls: &[&str], time: Duration, output: &mut Output) ->
     for _ in 0..ROUNDS {
         peer.each_ns(&mut off, time / 2)?;
         let pid = peer.child.id();
-        let options = TracerOptions { only: Some(pid), ..TracerOptions::default() };
+        let options = TracerOptions { only: Some(pid), uprobes: true, ..TracerOptions::default() };
         let (_, stats) =
             traced_with(&options, |tracer| probed(pid, tracer), || peer.each_ns(&mut on, time / 2))?;
         ensure!(stats.events > 0, "no event came of {}", calls.join(", "));
@@ -46,13 +46,13 @@ fn costs(mut peer: Peer, calls: &[&str], time: Duration, output: &mut Output) ->
 
 /// The probes on what a process uses.
 fn probed(pid: u32, tracer: &mut wirespan_bpf::tracer::Tracer) -> anyhow::Result<Libraries> {
-    let mut libraries = Libraries::new(tracer);
-    libraries.process_started(pid, tracer);
+    let mut libraries = Libraries::new(tracer.take_prober().context("the tracer attaches no probes")?);
+    libraries.process_started(pid);
     let start = Instant::now();
     while !matches!(libraries.coverage(pid), Coverage::Plaintext(_)) {
         ensure!(start.elapsed() < FOUND_WITHIN, "the TLS library of process {pid} was not found");
         std::thread::sleep(Duration::from_millis(10));
-        libraries.advance(tracer);
+        libraries.advance();
     }
     Ok(libraries)
 }

@@ -1,0 +1,81 @@
+//! The programs of probes, in the kernel.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
+use aya_obj::{Object, ProgramSection};
+
+use super::object::Result;
+use super::stats::ProgramStats;
+use crate::{BpfError, sys};
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Probes {
+    programs: HashMap<String, Loaded>,
+    /// They were loaded for links that hold many probes.
+    pub links_of_many: bool,
+}
+
+struct Loaded {
+    /// What the kernel refuses is said when it is to be attached.
+    program: std::result::Result<OwnedFd, String>,
+    is_return: bool,
+}
+
+/// One of them.
+#[derive(Clone, Copy)]
+pub(super) struct ProbeProgram<'a> {
+    pub fd: BorrowedFd<'a>,
+    /// It sees that functions return.
+    pub is_return: bool,
+}
+
+impl Probes {
+    /// Loads what the object, whose code was brought in line with the kernel and its maps, has of them.
+    pub fn load(object: &Object, btf: Option<&OwnedFd>, links_of_many: bool) -> Self {
+        let attach_type = if links_of_many { bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32 } else { 0 };
+        let load = |name: &str, program: &aya_obj::Program| {
+            let function = object.functions.get(&program.function_key())?;
+            let loaded = sys::load_program(&sys::Program {
+                name,
+                kind: bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32,
+                attach_type,
+                instructions: &function.instructions,
+                license: &program.license,
+                flags: 0,
+                ifindex: 0,
+                btf,
+                functions: &function.func_info.func_info_bytes(),
+                function_size: function.func_info_rec_size,
+            });
+            Some(loaded.map_err(|error| BpfError::load(&error).reason()))
+        };
+        let of_probe = object.programs.iter().filter_map(|(name, program)| {
+            let is_return = match program.section {
+                ProgramSection::UProbe { .. } => false,
+                ProgramSection::URetProbe { .. } => true,
+                _ => return None,
+            };
+            Some((name.clone(), Loaded { program: load(name, program)?, is_return }))
+        });
+        Self { programs: of_probe.collect(), links_of_many }
+    }
+
+    /// A program by its name, or why there is none.
+    pub fn get(&self, name: &str) -> std::result::Result<ProbeProgram<'_>, String> {
+        let Some(Loaded { program, is_return }) = self.programs.get(name) else {
+            return Err(format!("the embedded object has no program {name}"));
+        };
+        let program = program.as_ref().map_err(String::clone)?;
+        Ok(ProbeProgram { fd: program.as_fd(), is_return: *is_return })
+    }
+
+    /// What they did.
+    pub fn stats(&self) -> impl Iterator<Item = Result<ProgramStats>> {
+        let loaded =
+            self.programs.iter().filter_map(|(name, loaded)| Some((name, loaded.program.as_ref().ok()?)));
+        loaded.map(|(name, program)| ProgramStats::of(name, program.as_fd()))
+    }
+}

@@ -1,0 +1,127 @@
+//! The libraries on a thread of their own: to look into a program and to attach to it takes up to seconds, and to remove a probe a
+//! tenth of one, in which events must be taken out of the ring.
+
+use std::io;
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use wirespan_bpf::tracer::Prober;
+
+use super::Libraries;
+
+/// With nothing to do, the thread looks whether probes are not used any more.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// What events say of processes.
+#[derive(Debug, Default)]
+pub struct Noticed {
+    /// Found, before all events.
+    pub found: Vec<u32>,
+    /// They executed a program.
+    pub executed: Vec<u32>,
+    /// They have connections that speak TLS.
+    pub speak_tls: Vec<u32>,
+    /// They ended.
+    pub ended: Vec<u32>,
+}
+
+impl Noticed {
+    fn is_empty(&self) -> bool {
+        [&self.found, &self.executed, &self.speak_tls, &self.ended].iter().all(|tgids| tgids.is_empty())
+    }
+}
+
+enum Order {
+    Look(Noticed),
+    /// Tell what is probed, and what is not.
+    Report(Sender<Vec<String>>),
+}
+
+/// A thread that looks after [`Libraries`]. It ends, and all probes are removed, when this is dropped.
+pub struct LibrariesThread {
+    orders: Option<Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+    /// The report that follows what was found at the start.
+    first_report: Receiver<Vec<String>>,
+    is_settled: bool,
+}
+
+impl LibrariesThread {
+    /// Probes the libraries of this host's distribution, and those of the processes that were `found`.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(prober: Prober, found: Vec<u32>) -> io::Result<Self> {
+        let (orders, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("probes".to_owned());
+        let thread = thread.spawn(move || look_after(Libraries::new(prober), &receiver))?;
+        let (report, first_report) = mpsc::channel();
+        let this = Self { orders: Some(orders), thread: Some(thread), first_report, is_settled: false };
+        this.order(Order::Look(Noticed { found, ..Noticed::default() }));
+        this.order(Order::Report(report));
+        Ok(this)
+    }
+
+    /// Has the thread look at processes; what is said first is done first.
+    pub fn look(&self, noticed: Noticed) {
+        if !noticed.is_empty() {
+            self.order(Order::Look(noticed));
+        }
+    }
+
+    /// Whether all that was there at the start is probed.
+    pub fn is_settled(&mut self) -> bool {
+        self.is_settled = self.is_settled || self.first_report.try_recv().is_ok();
+        self.is_settled
+    }
+
+    /// The files that are probed, one line each; then those that could not be, and why. Waits until what was said before is done.
+    pub fn report(&self) -> Vec<String> {
+        let (sender, report) = mpsc::channel();
+        self.order(Order::Report(sender));
+        report.recv().unwrap_or_default()
+    }
+
+    /// CPU time that the thread took, nanoseconds.
+    pub fn cpu_ns(&self) -> Option<u64> {
+        let thread = self.thread.as_ref()?.as_pthread_t();
+        let mut clock = 0;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the thread was not joined, and both places live as long as the calls.
+        let is_told = unsafe {
+            libc::pthread_getcpuclockid(thread, &raw mut clock) == 0
+                && libc::clock_gettime(clock, &raw mut time) == 0
+        };
+        is_told.then_some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+    }
+
+    /// The thread ends early only by a panic; then nothing more is probed.
+    fn order(&self, order: Order) {
+        let _ = self.orders.as_ref().map(|orders| orders.send(order));
+    }
+}
+
+impl Drop for LibrariesThread {
+    fn drop(&mut self) {
+        self.orders = None;
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn look_after(mut libraries: Libraries, orders: &Receiver<Order>) {
+    let mut due = Instant::now();
+    loop {
+        match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            Ok(Order::Look(noticed)) => libraries.look(&noticed),
+            Ok(Order::Report(report)) => {
+                // Whoever asked may be gone.
+                let _ = report.send(libraries.report());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        due = libraries.advance().unwrap_or_else(|| Instant::now() + IDLE);
+    }
+}
