@@ -1,8 +1,9 @@
 //! The ClickHouse that records go to: the embedded one in a child process, or a server that the user names.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use wirespan_store::{Client, Retention, Supervisor, SupervisorOptions, migrate};
 
@@ -26,6 +27,7 @@ impl Database {
         let (child, url) = match place {
             Place::Url(url) => (None, url),
             Place::Embedded { data, listen, libchdb } => {
+                ensure_reachable(listen)?;
                 let child =
                     Supervisor::start(SupervisorOptions::new(command(data, listen, libchdb)?)).await?;
                 let url = child.url().to_owned();
@@ -45,6 +47,22 @@ impl Database {
         if let Some(child) = self.child {
             child.stop().await;
         }
+    }
+}
+
+/// The store process is talked to over the network. Sends nothing.
+fn ensure_reachable(listen: SocketAddr) -> anyhow::Result<()> {
+    const DISCARD: u16 = 9;
+    let connected =
+        UdpSocket::bind((listen.ip(), 0)).and_then(|socket| socket.connect((listen.ip(), DISCARD)));
+    match connected {
+        Err(error) if error.kind() == ErrorKind::NetworkUnreachable => bail!(
+            "the store cannot be reached at {}, as the loopback interface is down in this network namespace; set it up with \
+             `ip link set lo up`",
+            listen.ip()
+        ),
+        // What else is wrong with the address is said when it is listened on.
+        _ => Ok(()),
     }
 }
 

@@ -276,3 +276,19 @@ fn up_says_what_to_do_when_it_cannot_capture() {
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("no-such-if0"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn up_says_what_to_do_in_a_network_namespace_without_loopback() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new("unshare")
+        .args(["--net", env!("CARGO_BIN_EXE_wirespan"), "up", "--tracer", "on"])
+        .args(["--listen", "127.0.0.1:0", "--data", directory.path().to_str().unwrap()])
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.lines().count() == 1 && said.contains("`ip link set lo up`"), "{said}");
+}
