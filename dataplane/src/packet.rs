@@ -1,40 +1,9 @@
 //! What decoding makes of a frame: the innermost packet, ready for the flow table.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wirespan_frame::Frame;
+pub use wirespan_headers::addresses::{Addresses, to_ip};
+pub use wirespan_headers::transport::Tcp;
 use wirespan_records::{L4Protocol, Tunnel};
-
-/// Source and destination address of one packet. IPv4 addresses are the low 32 bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
-    /// Source.
-    pub src: u128,
-    /// Destination.
-    pub dst: u128,
-    /// IPv6.
-    pub v6: bool,
-}
-
-impl Addresses {
-    /// The source as text would show it.
-    pub fn src_ip(&self) -> IpAddr {
-        to_ip(self.src, self.v6)
-    }
-
-    /// The destination as text would show it.
-    pub fn dst_ip(&self) -> IpAddr {
-        to_ip(self.dst, self.v6)
-    }
-}
-
-/// An address as text would show it.
-pub fn to_ip(address: u128, v6: bool) -> IpAddr {
-    if v6 {
-        IpAddr::V6(Ipv6Addr::from_bits(address))
-    } else {
-        IpAddr::V4(Ipv4Addr::from_bits(address as u32))
-    }
-}
 
 /// TCP flags, RFC 9293 section 3.1.
 pub mod flags {
@@ -50,19 +19,6 @@ pub mod flags {
     pub const ACK: u8 = 0x10;
     /// The urgent pointer is significant.
     pub const URG: u8 = 0x20;
-}
-
-/// The TCP header fields that flows use; zero for other protocols.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tcp {
-    /// Sequence number of the first payload byte (of the SYN itself when that is set).
-    pub seq: u32,
-    /// Acknowledgment number.
-    pub ack: u32,
-    /// Window as in the header, before scaling.
-    pub window: u16,
-    /// See [`flags`].
-    pub flags: u8,
 }
 
 /// The innermost packet of a frame.

@@ -11,6 +11,7 @@
 //! timeout away from its first fragment, in either direction.
 
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use wirespan_headers::Fragment;
 use wirespan_records::{DropReason, TunnelKind};
 
 /// Longest payload that an IP datagram can be put together to.
@@ -48,18 +49,6 @@ pub(super) struct Place {
     /// Tap and VLAN.
     pub scope: u64,
     pub tunnel: Option<(TunnelKind, u32)>,
-}
-
-/// What the headers of a fragment say.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fragment {
-    pub id: u32,
-    /// Protocol of the datagram's payload.
-    pub protocol: u8,
-    /// First byte in the datagram's payload.
-    pub offset: usize,
-    /// More fragments follow behind this one.
-    pub more: bool,
 }
 
 /// What became of a fragment.

@@ -4,12 +4,8 @@
 //! [`Packet`], or the reason why there is none. It counts nothing: every frame gives exactly one result, so a caller
 //! that counts packets and reasons has `frames = packets + drops`.
 //!
-//! - `rest`: what is left of a packet behind the headers read so far
-//! - `link`: link types, VLAN tags, MPLS, PPPoE, LLC/SNAP
-//! - `ip`: IPv4, IPv6 with extension headers
+//! - `visit`: what is made of the headers; [`wirespan_headers`] follows them
 //! - `fragments`: puts IP fragments together
-//! - `transport`: TCP, UDP, SCTP, ICMP
-//! - `tunnels`: one file per tunnel; the inner packet wins
 //! - `mirror`: which tap a frame came from, and whether it came before
 //!
 //! Lengths come from the IP header, also where they exceed the frame: what a snap length or a mirror cut off is missing
@@ -24,12 +20,8 @@
 //! the total as it is.
 
 mod fragments;
-mod ip;
-mod link;
 mod mirror;
-mod rest;
-mod transport;
-mod tunnels;
+mod visit;
 
 use crate::packet::Packet;
 use crate::tap::{Facts, OuterTunnel};
@@ -37,13 +29,11 @@ pub use fragments::FragmentLimits;
 use fragments::Reassembly;
 use mirror::Mirror;
 pub use mirror::MirrorConfig;
-use rest::Rest;
-use tunnels::TunnelPorts;
+use visit::{Decoding, Told};
 use wirespan_frame::Frame;
-use wirespan_records::{DropReason, Tunnel, TunnelKind};
-
-/// Most tunnels inside each other that are followed.
-pub const MAX_TUNNELS: u8 = 4;
+use wirespan_headers::tunnels::{TunnelPorts, default_ports};
+use wirespan_headers::{MAX_TUNNELS, Walk};
+use wirespan_records::{DropReason, TunnelKind};
 
 /// A datagram per tunnel level, and one for a fragment header inside a datagram that was put together.
 const MAX_DATAGRAMS_PER_FRAME: usize = MAX_TUNNELS as usize + 2;
@@ -62,7 +52,7 @@ pub struct DecodeConfig {
 impl Default for DecodeConfig {
     fn default() -> Self {
         Self {
-            tunnel_ports: tunnels::default_ports(),
+            tunnel_ports: default_ports(),
             fragments: FragmentLimits::default(),
             mirror: MirrorConfig::default(),
         }
@@ -105,19 +95,19 @@ impl Decoder {
         if self.state.mirror.is_some() {
             return self.decode_mirrored(frame);
         }
-        self.walk(frame).link(frame.link, Rest::new(frame.data, frame.wire_len as usize))
+        self.walk(frame).frame(frame)
     }
 
     /// The same where there are taps, or duplicates to drop.
     #[inline(never)]
     fn decode_mirrored<'a>(&'a mut self, frame: &Frame<'a>) -> Result<Packet<'a>, DropReason> {
         let mut walk = self.walk(frame);
-        let mut result = walk.link(frame.link, Rest::new(frame.data, frame.wire_len as usize));
-        if let Some(mirror) = &mut walk.state.mirror
+        let mut result = walk.frame(frame);
+        let Told { outermost_vlan: vlan, outermost_tunnel: tunnel, ip, .. } = walk.visit.told;
+        if let Some(mirror) = &mut walk.visit.state.mirror
             && let Ok(packet) = &mut result
         {
-            let facts = Facts { frame, vlan: walk.outermost_vlan, tunnel: walk.outermost_tunnel };
-            match mirror.packet(&facts, walk.ip) {
+            match mirror.packet(&Facts { frame, vlan, tunnel }, ip) {
                 Ok(tap) => packet.tap = tap,
                 Err(reason) => return Err(reason),
             }
@@ -126,20 +116,16 @@ impl Decoder {
     }
 
     #[inline(always)]
-    fn walk<'a, 'f>(&'a mut self, frame: &'f Frame<'a>) -> Walk<'a, 'f> {
-        let vlan = frame.hints.vlan_tci.and_then(link::vlan_id);
-        Walk {
-            frame,
-            state: &mut self.state,
-            datagrams: &mut self.datagrams,
+    fn walk<'a, 'f>(&'a mut self, frame: &'f Frame<'a>) -> Walk<Decoding<'a, 'f>> {
+        let told = Told {
             wire_len: frame.wire_len.max(frame.data.len() as u32),
-            vlan,
             tunnel: None,
-            depth: MAX_TUNNELS,
-            outermost_vlan: vlan,
+            outermost_vlan: None,
             outermost_tunnel: None,
             ip: &[],
-        }
+        };
+        let (state, datagrams) = (&mut self.state, &mut self.datagrams);
+        Walk::new(Decoding { frame, state, datagrams, told }, frame)
     }
 
     /// How many frames that were returned as [`DropReason::Fragment`] have turned out to be lost since the last call.
@@ -157,24 +143,6 @@ impl Decoder {
     pub fn finish(&mut self) {
         self.state.reassembly.give_up_all();
     }
-}
-
-/// The walk through one frame: what the headers so far have told.
-struct Walk<'a, 'f> {
-    frame: &'f Frame<'a>,
-    state: &'a mut State,
-    /// Buffers for datagrams put together that this walk has not used yet.
-    datagrams: &'a mut [Vec<u8>],
-    wire_len: u32,
-    vlan: Option<u16>,
-    tunnel: Option<Tunnel>,
-    /// How many more tunnels may be entered.
-    depth: u8,
-    /// The first VLAN tag, which may be that of an outer frame.
-    outermost_vlan: Option<u16>,
-    outermost_tunnel: Option<OuterTunnel>,
-    /// What was captured of the innermost IP packet so far, and what lies behind it; nothing when it was put together.
-    ip: &'a [u8],
 }
 
 #[cfg(test)]

@@ -1,26 +1,19 @@
 //! A symmetric hash of a frame's innermost addresses and ports: both directions of a flow, tunnelled or not, give the same.
 //!
-//! The walk follows the same headers as decoding does and gives up at the same places, so that two frames of one flow never
-//! give different hashes. It reads headers only and keeps nothing; IP fragments without ports are named by the datagram
-//! they belong to, for [`Router`](super::router::Router) to remember.
+//! The headers are followed as for decoding, so that two frames of one flow never give different hashes. Nothing is kept; IP
+//! fragments without ports are named by the datagram they belong to, for [`Router`](super::router::Router) to remember.
 //!
 //! - `plain`: the frames that most are, without a walk
-//! - `rest`: what is left behind the headers read so far
-//! - `link`, `ip`, `tunnels`: the headers
 
-mod ip;
-mod link;
 mod plain;
-mod rest;
-mod tunnels;
 
 use wirespan_frame::Frame;
+use wirespan_headers::tunnels::{Encapsulation, on_default_port};
+use wirespan_headers::{self as headers, Addresses, Innermost, Onward, Rest, Visit, Walk};
+use wirespan_records::{DropReason, TunnelKind};
 
 pub(super) use plain::plain_hash;
-use rest::Rest;
 
-/// Most tunnels inside each other that are followed.
-const MAX_TUNNELS: u8 = 4;
 /// A first fragment in each tunnel level that is worth remembering: a tunnel's and the packet's in it.
 const MAX_LEADS: usize = 2;
 
@@ -65,73 +58,117 @@ pub fn inner_hash(frame: &Frame<'_>, seed: u64) -> InnerHash {
 /// The hash of any frame.
 #[inline(never)]
 pub(super) fn walk(frame: &Frame<'_>, seed: u64) -> InnerHash {
-    let mut walk = Walk {
-        seed,
-        depth: MAX_TUNNELS,
-        vlan: frame.hints.vlan_tci.map_or(0, link::vlan_id),
-        tunnel: 0,
-        partial: false,
-        fragment: None,
-    };
-    let rest = Rest::new(frame.data, frame.wire_len as usize);
-    let hash = walk.link(frame.link, rest).ok();
-    InnerHash { hash: hash.unwrap_or_default(), is_flow: hash.is_some(), fragment: walk.fragment }
+    let mut walk = Walk::new(Hashing { seed, told: Told::default(), fragment: None }, frame);
+    let hash = walk.frame(frame).ok();
+    InnerHash { hash: hash.unwrap_or_default(), is_flow: hash.is_some(), fragment: walk.visit.fragment }
 }
 
-/// Why a walk ends without a flow.
-enum Stop {
-    /// Decoding cannot read on: inside a tunnel, the frame then belongs to the tunnel's own flow.
-    Undecodable,
-    /// Decoding drops the frame: it belongs nowhere.
-    Dropped,
-}
-
-/// What the headers so far have told.
-struct Walk {
+/// What the headers of one frame have told so far.
+struct Hashing {
     seed: u64,
-    /// How many more tunnels may be entered.
-    depth: u8,
-    /// 0 without a tag.
-    vlan: u16,
-    /// Kind and id of the innermost tunnel so far; 0 without one.
-    tunnel: u64,
-    /// In the first fragment of a datagram: what lies behind its end is only missing here.
-    partial: bool,
+    told: Told,
     fragment: Option<Fragment>,
 }
 
-/// Addresses of a packet; IPv4 in the low 32 bits.
-#[derive(Clone, Copy)]
-struct Addresses {
-    src: u128,
-    dst: u128,
-    v6: bool,
+/// What an inner packet may tell otherwise.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    tunnel: Option<(TunnelKind, u32)>,
+    /// In the first fragment of a datagram: what lies behind its end is only missing here.
+    is_start: bool,
 }
 
-impl Addresses {
-    /// What [`wirespan_bpf::flow_hash()`] gives for these addresses; never 0.
-    #[inline(always)]
-    fn flow_hash(self, seed: u64, src_port: u16, dst_port: u16, protocol: u8) -> u32 {
-        let ends = self.end(seed, self.src, src_port).wrapping_add(self.end(seed, self.dst, dst_port));
-        ((mix(ends ^ u64::from(protocol)) >> 32) as u32).max(1)
+impl<'a> Visit<'a> for Hashing {
+    type Found = u32;
+    type Outside = Told;
+
+    fn tag(&mut self, _: Option<u16>) {}
+
+    fn ip(&mut self, _: &'a [u8]) {}
+
+    fn tunnel_on(&self, port: u16) -> Option<&'static Encapsulation> {
+        on_default_port(port)
     }
 
-    #[inline(always)]
-    fn end(self, seed: u64, address: u128, port: u16) -> u64 {
-        let port = u64::from(port);
-        if self.v6 {
-            mix(mix(mix(seed ^ (address >> 64) as u64) ^ address as u64) ^ port)
-        } else {
-            mix(seed ^ ((address as u64) << 16 | port))
+    fn enter(&mut self, kind: TunnelKind, id: u32, _: Addresses) -> Told {
+        let outside = self.told;
+        self.told.tunnel = Some((kind, id));
+        outside
+    }
+
+    fn leave(&mut self, outside: Told) {
+        self.told = outside;
+    }
+
+    /// The first fragment leads to the flow; a later one is known by its datagram alone.
+    fn fragment(
+        &mut self,
+        addresses: Addresses,
+        vlan: Option<u16>,
+        fragment: headers::Fragment,
+        rest: Rest<'a>,
+    ) -> Result<Onward<'a, u32>, DropReason> {
+        let datagram = datagram(addresses, &fragment, vlan, self.told.tunnel);
+        let found = self.fragment.get_or_insert_default();
+        if fragment.offset > 0 {
+            found.follows = Some(datagram);
+            return Ok(Onward::Found(flow_hash(addresses, self.seed, 0, 0, fragment.protocol)));
         }
+        if let Some(free) = found.leads.iter_mut().find(|lead| lead.is_none()) {
+            *free = Some(datagram);
+        }
+        self.told.is_start = true;
+        Ok(Onward::With(fragment.protocol, rest))
     }
 
-    /// Names the datagram whose fragments are put together: `id` with all that tells it from others.
-    fn datagram(self, id: u64, vlan: u16, tunnel: u64) -> u64 {
-        let Self { src, dst, .. } = self;
-        let words = [src as u64, (src >> 64) as u64, dst as u64, (dst >> 64) as u64, id, tunnel];
-        words.iter().fold(u64::from(vlan), |hash, word| mix(hash ^ word))
+    fn is_start(&self) -> bool {
+        self.told.is_start
     }
+
+    fn found(&mut self, packet: Innermost<'a>) -> u32 {
+        let Innermost { addresses, protocol, header, .. } = packet;
+        flow_hash(addresses, self.seed, header.src_port, header.dst_port, protocol)
+    }
+}
+
+/// What [`wirespan_bpf::flow_hash()`] gives for these addresses; never 0.
+#[inline(always)]
+fn flow_hash(addresses: Addresses, seed: u64, src_port: u16, dst_port: u16, protocol: u8) -> u32 {
+    let Addresses { src, dst, v6 } = addresses;
+    let ends = end(seed, v6, src, src_port).wrapping_add(end(seed, v6, dst, dst_port));
+    ((mix(ends ^ u64::from(protocol)) >> 32) as u32).max(1)
+}
+
+#[inline(always)]
+fn end(seed: u64, v6: bool, address: u128, port: u16) -> u64 {
+    let port = u64::from(port);
+    if v6 {
+        mix(mix(mix(seed ^ (address >> 64) as u64) ^ address as u64) ^ port)
+    } else {
+        mix(seed ^ ((address as u64) << 16 | port))
+    }
+}
+
+/// Names the datagram that a fragment is of, with all that tells it from others; RFC 791 counts the protocol among that.
+fn datagram(
+    addresses: Addresses,
+    fragment: &headers::Fragment,
+    vlan: Option<u16>,
+    tunnel: Option<(TunnelKind, u32)>,
+) -> u64 {
+    let Addresses { src, dst, v6 } = addresses;
+    let protocol = if v6 { u64::MAX } else { u64::from(fragment.protocol) };
+    let tunnel = tunnel.map_or(0, |(kind, id)| u64::from(id) | (kind as u64 + 1) << 32);
+    let words = [
+        src as u64,
+        (src >> 64) as u64,
+        dst as u64,
+        (dst >> 64) as u64,
+        fragment.id.into(),
+        protocol,
+        tunnel,
+    ];
+    words.iter().fold(vlan.unwrap_or_default().into(), |hash, word| mix(hash ^ word))
 }
 
 #[inline(always)]

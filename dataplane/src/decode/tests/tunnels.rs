@@ -2,6 +2,7 @@
 
 use super::*;
 use std::net::{IpAddr, Ipv4Addr};
+use wirespan_records::Tunnel;
 
 /// A UDP datagram in IPv4 to a tunnel's port.
 fn over_udp(port: u16, header: &[u8], inside: &[u8]) -> Vec<u8> {

@@ -1,33 +1,33 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200) with its extension headers.
 
-use super::Walk;
-use super::fragments::{Fragment, Outcome, Place};
-use super::rest::{Rest, be16};
-use crate::packet::{Addresses, Packet};
-use crate::tap::Facts;
-use wirespan_records::{DropReason, NO_TAP};
+use wirespan_records::DropReason;
+
+use crate::rest::{Rest, be16};
+use crate::transport::protocol;
+use crate::{Addresses, Onward, Visit, Walk};
 
 /// Most IPv6 extension headers that are followed.
 const MAX_EXTENSIONS: u8 = 16;
 
-/// Protocol numbers that lead on to another header.
-mod protocol {
-    pub const HOP_BY_HOP: u8 = 0;
-    pub const ROUTING: u8 = 43;
-    pub const FRAGMENT: u8 = 44;
-    pub const AUTHENTICATION: u8 = 51;
-    pub const DESTINATION_OPTIONS: u8 = 60;
-    pub const MOBILITY: u8 = 135;
-    pub const HIP: u8 = 139;
-    pub const SHIM6: u8 = 140;
+/// What the headers of a fragment say.
+#[derive(Clone, Copy, Debug)]
+pub struct Fragment {
+    /// Identification.
+    pub id: u32,
+    /// Protocol of the datagram's payload.
+    pub protocol: u8,
+    /// First byte in the datagram's payload.
+    pub offset: usize,
+    /// More fragments follow behind this one.
+    pub more: bool,
 }
 
-impl<'a> Walk<'a, '_> {
+impl<'a, V: Visit<'a>> Walk<V> {
     #[inline]
-    pub fn ipv4(&mut self, mut rest: Rest<'a>) -> Result<Packet<'a>, DropReason> {
+    pub(crate) fn ipv4(&mut self, mut rest: Rest<'a>) -> Result<V::Found, DropReason> {
         const MORE_FRAGMENTS: u16 = 0x2000;
         const OFFSET: u16 = 0x1fff;
-        self.ip = rest.data;
+        self.visit.ip(rest.data);
         let header = rest.take::<20>()?;
         let options = match header[0] {
             0x45 => 0,
@@ -57,15 +57,17 @@ impl<'a> Walk<'a, '_> {
                 offset: (fragment & OFFSET) as usize * 8,
                 more: fragment & MORE_FRAGMENTS != 0,
             };
-            let (protocol, rest) = self.fragment(addresses, fragment, rest)?;
-            return self.upper(addresses, protocol, rest);
+            return match self.visit.fragment(addresses, self.vlan, fragment, rest)? {
+                Onward::With(protocol, rest) => self.upper(addresses, protocol, rest),
+                Onward::Found(found) => Ok(found),
+            };
         }
         self.upper(addresses, protocol, rest)
     }
 
     #[inline]
-    pub fn ipv6(&mut self, mut rest: Rest<'a>) -> Result<Packet<'a>, DropReason> {
-        self.ip = rest.data;
+    pub(crate) fn ipv6(&mut self, mut rest: Rest<'a>) -> Result<V::Found, DropReason> {
+        self.visit.ip(rest.data);
         let header = rest.take::<40>()?;
         if header[0] >> 4 != 6 {
             return Err(DropReason::Malformed);
@@ -82,19 +84,19 @@ impl<'a> Walk<'a, '_> {
         let addresses =
             Addresses { src: u128::from_be_bytes(source), dst: u128::from_be_bytes(destination), v6: true };
         match header[6] {
-            protocol @ (6 | 17) => self.upper(addresses, protocol, rest),
+            protocol @ (protocol::TCP | protocol::UDP) => self.upper(addresses, protocol, rest),
             protocol => self.extensions(addresses, protocol, rest),
         }
     }
 
     /// Follows IPv6 extension headers to the upper layer.
     #[inline(never)]
-    pub fn extensions(
+    pub(crate) fn extensions(
         &mut self,
         addresses: Addresses,
         mut next: u8,
         mut rest: Rest<'a>,
-    ) -> Result<Packet<'a>, DropReason> {
+    ) -> Result<V::Found, DropReason> {
         for _ in 0..MAX_EXTENSIONS {
             match next {
                 protocol::HOP_BY_HOP => {
@@ -121,54 +123,16 @@ impl<'a> Walk<'a, '_> {
                             offset: (offset & 0xfff8) as usize,
                             more: offset & 1 != 0,
                         };
-                        (next, rest) = self.fragment(addresses, fragment, rest)?;
+                        match self.visit.fragment(addresses, self.vlan, fragment, rest)? {
+                            Onward::With(protocol, datagram) => (next, rest) = (protocol, datagram),
+                            Onward::Found(found) => return Ok(found),
+                        }
                     }
                 }
                 upper => return self.upper(addresses, upper, rest),
             }
         }
         Err(DropReason::TooManyExtensions)
-    }
-
-    /// Hands in a fragment; gives the protocol and payload of the datagram it completes.
-    #[inline(never)]
-    fn fragment(
-        &mut self,
-        addresses: Addresses,
-        fragment: Fragment,
-        rest: Rest<'a>,
-    ) -> Result<(u8, Rest<'a>), DropReason> {
-        let ip = std::mem::take(&mut self.ip);
-        let mut tap = NO_TAP;
-        if let Some(mirror) = &mut self.state.mirror {
-            let facts = Facts { frame: self.frame, vlan: self.outermost_vlan, tunnel: self.outermost_tunnel };
-            tap = mirror.fragment(&facts, ip)?;
-        }
-        if rest.data.len() < rest.wire {
-            // Cut, so that it cannot be put together. The first one has the ports.
-            return if fragment.offset == 0 {
-                Ok((fragment.protocol, rest))
-            } else {
-                Err(DropReason::FragmentLost)
-            };
-        }
-        let (buffer, unused) =
-            std::mem::take(&mut self.datagrams).split_first_mut().ok_or(DropReason::TooDeep)?;
-        self.datagrams = unused;
-        let place = Place {
-            src: addresses.src,
-            dst: addresses.dst,
-            v6: addresses.v6,
-            scope: u64::from(tap) << 16 | self.vlan.map_or(0, |vlan| u64::from(vlan) + 1),
-            tunnel: self.tunnel.map(|tunnel| (tunnel.kind, tunnel.id)),
-        };
-        match self.state.reassembly.add(place, fragment, rest.data, self.frame.ts_ns, self.wire_len, buffer) {
-            Outcome::Complete { protocol, wire_len } => {
-                self.wire_len = wire_len;
-                Ok((protocol, Rest::new(buffer, buffer.len())))
-            }
-            Outcome::Absent(reason) => Err(reason),
-        }
     }
 }
 

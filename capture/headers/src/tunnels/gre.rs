@@ -1,7 +1,7 @@
 //! GRE version 0 with checksum, key and sequence number (RFC 2784, RFC 2890). PPTP's version 1 is not opened.
 
 use super::{Carrier, Encapsulation, Inside, Opened, erspan};
-use crate::decode::rest::{Rest, be16};
+use crate::rest::{Rest, be16};
 use wirespan_records::{DropReason, TunnelKind};
 
 pub(super) const GRE: Encapsulation =

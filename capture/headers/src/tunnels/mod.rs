@@ -10,12 +10,11 @@ mod gtpu;
 mod ipip;
 mod vxlan;
 
-use super::Walk;
-use super::link::ethertype;
-use super::rest::Rest;
-use crate::packet::{Addresses, Packet, to_ip};
-use crate::tap::OuterTunnel;
-use wirespan_records::{DropReason, Tunnel, TunnelKind};
+use wirespan_records::{DropReason, TunnelKind};
+
+use crate::link::{MAX_TAGS, ethertype};
+use crate::rest::Rest;
+use crate::{Addresses, Visit, Walk};
 
 /// Every tunnel. ERSPAN is one of GRE's protocol types and registered there.
 const TUNNELS: &[Encapsulation] = &[vxlan::VXLAN, geneve::GENEVE, gtpu::GTPU, gre::GRE, ipip::IPIP];
@@ -29,7 +28,7 @@ enum Carrier {
 }
 
 /// How a tunnel is recognised and opened.
-pub(super) struct Encapsulation {
+pub struct Encapsulation {
     kind: TunnelKind,
     carrier: Carrier,
     open: for<'a> fn(Rest<'a>) -> Result<Opened<'a>, DropReason>,
@@ -63,7 +62,7 @@ impl Inside {
 }
 
 /// The UDP ports that tunnels are known to use.
-pub(super) fn default_ports() -> Vec<(u16, TunnelKind)> {
+pub fn default_ports() -> Vec<(u16, TunnelKind)> {
     let ports = |tunnel: &Encapsulation| match tunnel.carrier {
         Carrier::Udp(ports) => ports.iter().map(|&port| (port, tunnel.kind)).collect(),
         Carrier::Ip(_) => Vec::new(),
@@ -72,15 +71,21 @@ pub(super) fn default_ports() -> Vec<(u16, TunnelKind)> {
 }
 
 /// The tunnel with an IP protocol number of its own.
-pub(super) fn over_ip(protocol: u8) -> Option<&'static Encapsulation> {
+pub(crate) fn over_ip(protocol: u8) -> Option<&'static Encapsulation> {
     TUNNELS
         .iter()
         .find(|tunnel| matches!(tunnel.carrier, Carrier::Ip(numbers) if numbers.contains(&protocol)))
 }
 
+/// The tunnel that is known to use a UDP port.
+#[inline]
+pub fn on_default_port(port: u16) -> Option<&'static Encapsulation> {
+    TUNNELS.iter().find(|tunnel| matches!(tunnel.carrier, Carrier::Udp(ports) if ports.contains(&port)))
+}
+
 /// The UDP destination ports that are looked into.
 #[derive(Debug)]
-pub(super) struct TunnelPorts {
+pub struct TunnelPorts {
     ports: Vec<u16>,
     /// Index into [`TUNNELS`] of the port at the same place.
     tunnels: Vec<usize>,
@@ -104,27 +109,18 @@ impl TunnelPorts {
     }
 }
 
-impl<'a> Walk<'a, '_> {
+impl<'a, V: Visit<'a>> Walk<V> {
     /// The packet inside a tunnel, or why there is none; `None` where the outer packet is all that can be told.
     #[inline(never)]
-    pub fn enter(
+    pub(crate) fn enter(
         &mut self,
         tunnel: &Encapsulation,
         outer: Addresses,
         rest: Rest<'a>,
-    ) -> Option<Result<Packet<'a>, DropReason>> {
+    ) -> Option<Result<V::Found, DropReason>> {
         let opened = (tunnel.open)(rest).ok()?;
-        let (vlan, outer_tunnel, wire_len, depth) = (self.vlan, self.tunnel, self.wire_len, self.depth);
-        let (outermost_vlan, outermost_tunnel, ip) = (self.outermost_vlan, self.outermost_tunnel, self.ip);
-        let Opened { kind, id, .. } = opened;
-        self.outermost_tunnel =
-            self.outermost_tunnel.or(Some(OuterTunnel { kind, id, source: outer.src, v6: outer.v6 }));
-        self.tunnel = Some(Tunnel {
-            kind,
-            id,
-            outer_src: to_ip(outer.src, outer.v6),
-            outer_dst: to_ip(outer.dst, outer.v6),
-        });
+        let (vlan, depth) = (self.vlan, self.depth);
+        let outside = self.visit.enter(opened.kind, opened.id, outer);
         let inner = self.inside(opened.inside, opened.rest);
         match inner {
             Err(
@@ -133,22 +129,21 @@ impl<'a> Walk<'a, '_> {
                 | DropReason::UnknownLink
                 | DropReason::TooManyExtensions,
             ) => {
-                (self.vlan, self.tunnel, self.wire_len, self.depth) = (vlan, outer_tunnel, wire_len, depth);
-                (self.outermost_vlan, self.outermost_tunnel, self.ip) =
-                    (outermost_vlan, outermost_tunnel, ip);
+                (self.vlan, self.depth) = (vlan, depth);
+                self.visit.leave(outside);
                 None
             }
             inner => Some(inner),
         }
     }
 
-    fn inside(&mut self, inside: Inside, rest: Rest<'a>) -> Result<Packet<'a>, DropReason> {
+    fn inside(&mut self, inside: Inside, rest: Rest<'a>) -> Result<V::Found, DropReason> {
         if let Inside::Ethernet = inside {
             return self.inner_ethernet(rest);
         }
         self.depth = self.depth.checked_sub(1).ok_or(DropReason::TooDeep)?;
         match inside {
-            Inside::EtherType(ethertype) => self.ethertype(ethertype, rest, super::link::MAX_TAGS),
+            Inside::EtherType(ethertype) => self.ethertype(ethertype, rest, MAX_TAGS),
             _ => self.ip(rest),
         }
     }

@@ -1,7 +1,7 @@
 //! GTP-U (3GPP TS 29.281): G-PDUs with their optional fields and extension headers. Other messages are plain UDP.
 
 use super::{Carrier, Encapsulation, Inside, Opened};
-use crate::decode::rest::{Rest, be16};
+use crate::rest::{Rest, be16};
 use wirespan_records::{DropReason, TunnelKind};
 
 pub(super) const GTPU: Encapsulation =

@@ -1,7 +1,7 @@
 //! GENEVE (RFC 8926): options are skipped.
 
 use super::{Carrier, Encapsulation, Inside, Opened};
-use crate::decode::rest::{Rest, be16};
+use crate::rest::{Rest, be16};
 use wirespan_records::{DropReason, TunnelKind};
 
 pub(super) const GENEVE: Encapsulation =

@@ -4,8 +4,10 @@ use wirespan_records::DropReason;
 
 /// The captured bytes, and how many there were on the wire: never fewer than were captured.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rest<'a> {
+pub struct Rest<'a> {
+    /// What was captured.
     pub data: &'a [u8],
+    /// Bytes that there were.
     pub wire: usize,
 }
 
@@ -17,6 +19,9 @@ impl<'a> Rest<'a> {
     }
 
     /// Takes a header of `N` bytes off the front: the one bounds check of that header.
+    ///
+    /// # Errors
+    /// [`DropReason::Truncated`]
     #[inline(always)]
     pub fn take<const N: usize>(&mut self) -> Result<&'a [u8; N], DropReason> {
         let (head, tail) = self.data.split_first_chunk().ok_or(DropReason::Truncated)?;
@@ -26,6 +31,9 @@ impl<'a> Rest<'a> {
     }
 
     /// Skips bytes that need not have been captured, such as options.
+    ///
+    /// # Errors
+    /// [`DropReason::Truncated`], when there were not so many
     #[inline]
     pub fn skip(&mut self, bytes: usize) -> Result<(), DropReason> {
         self.wire = self.wire.checked_sub(bytes).ok_or(DropReason::Truncated)?;
@@ -49,6 +57,9 @@ impl<'a> Rest<'a> {
     }
 
     /// The first byte, without taking it.
+    ///
+    /// # Errors
+    /// [`DropReason::Truncated`]
     #[inline]
     pub fn first(&self) -> Result<u8, DropReason> {
         self.data.first().copied().ok_or(DropReason::Truncated)
@@ -57,7 +68,7 @@ impl<'a> Rest<'a> {
 
 /// Big-endian 16 bits.
 #[inline(always)]
-pub(super) fn be16(high: u8, low: u8) -> u16 {
+pub fn be16(high: u8, low: u8) -> u16 {
     u16::from_be_bytes([high, low])
 }
 

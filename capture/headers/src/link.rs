@@ -1,33 +1,51 @@
 //! Link layer: from the first byte of a frame to the IP header.
 
 use wirespan_frame::LinkType;
+use wirespan_records::DropReason;
 
-use super::rest::{Rest, be16};
-use super::{Stop, Walk};
+use crate::rest::{Rest, be16};
+use crate::{Visit, Walk};
 
 /// Most tags (VLAN, MPLS, PPPoE, LLC) in a row that are followed.
-pub(super) const MAX_TAGS: u8 = 16;
+pub(crate) const MAX_TAGS: u8 = 16;
 
 /// EtherTypes, IEEE 802 numbers.
-pub(super) mod ethertype {
+pub mod ethertype {
+    /// Internet protocol version 4.
     pub const IPV4: u16 = 0x0800;
+    /// Address resolution.
     pub const ARP: u16 = 0x0806;
     /// Transparent Ethernet bridging: an Ethernet frame follows.
     pub const TEB: u16 = 0x6558;
+    /// Reverse address resolution.
     pub const RARP: u16 = 0x8035;
+    /// 802.1Q tag.
     pub const VLAN: u16 = 0x8100;
+    /// LACP and others.
     pub const SLOW_PROTOCOLS: u16 = 0x8809;
+    /// Internet protocol version 6.
     pub const IPV6: u16 = 0x86dd;
+    /// Label stack.
     pub const MPLS: u16 = 0x8847;
+    /// Label stack, upstream-assigned.
     pub const MPLS_MULTICAST: u16 = 0x8848;
+    /// PPPoE before a session.
     pub const PPPOE_DISCOVERY: u16 = 0x8863;
+    /// PPPoE.
     pub const PPPOE_SESSION: u16 = 0x8864;
+    /// Port authentication.
     pub const EAPOL: u16 = 0x888e;
+    /// 802.1ad tag.
     pub const PROVIDER_VLAN: u16 = 0x88a8;
+    /// Link layer discovery.
     pub const LLDP: u16 = 0x88cc;
+    /// Precision time.
     pub const PTP: u16 = 0x88f7;
-    pub const CFM: u16 = 0x8902;
+    /// Cisco's, an Ethernet frame in another.
     pub const FABRIC_PATH: u16 = 0x8903;
+    /// Connectivity fault management.
+    pub const CFM: u16 = 0x8902;
+    /// Loopback test.
     pub const CONFIGURATION_TEST: u16 = 0x9000;
     /// Stacked VLANs before 802.1ad.
     pub const QINQ_VLAN: u16 = 0x9100;
@@ -35,20 +53,23 @@ pub(super) mod ethertype {
     pub const MIN: u16 = 0x0600;
 }
 
-/// The VLAN id in 802.1Q tag control information; 0 tags a priority only.
-pub(super) fn vlan_id(tci: u16) -> u16 {
-    tci & 0x0fff
+/// The VLAN id in 802.1Q tag control information; id 0 tags a priority only.
+#[inline]
+pub(crate) fn vlan_id(tci: u16) -> Option<u16> {
+    Some(tci & 0x0fff).filter(|&id| id != 0)
 }
 
+/// Has an EtherType where an Ethernet frame has it.
 fn looks_like_ethernet(data: &[u8]) -> bool {
     use ethertype::{ARP, IPV4, IPV6, PROVIDER_VLAN, VLAN};
     matches!(data, &[_, _, _, _, _, _, _, _, _, _, _, _, high, low, ..]
         if [IPV4, IPV6, ARP, VLAN, PROVIDER_VLAN].contains(&be16(high, low)))
 }
 
-impl Walk {
+impl<'a, V: Visit<'a>> Walk<V> {
+    /// A frame of this link type.
     #[inline]
-    pub fn link(&mut self, link: LinkType, mut rest: Rest<'_>) -> Result<u32, Stop> {
+    pub(crate) fn link(&mut self, link: LinkType, mut rest: Rest<'a>) -> Result<V::Found, DropReason> {
         match link {
             LinkType::Ethernet => self.ethernet(rest),
             LinkType::RawIp => self.ip(rest),
@@ -69,12 +90,13 @@ impl Walk {
                 let family = u32::from_be_bytes(*rest.take()?);
                 self.loopback(family, rest)
             }
-            LinkType::Other(_) => Err(Stop::Dropped),
+            LinkType::Other(_) => Err(DropReason::UnknownLink),
         }
     }
 
+    /// Ethernet II, or IEEE 802.3 with LLC.
     #[inline]
-    fn ethernet(&mut self, mut rest: Rest<'_>) -> Result<u32, Stop> {
+    fn ethernet(&mut self, mut rest: Rest<'a>) -> Result<V::Found, DropReason> {
         let header = rest.take::<14>()?;
         match be16(header[12], header[13]) {
             ethertype::IPV4 => self.ipv4(rest),
@@ -84,52 +106,59 @@ impl Walk {
     }
 
     /// An Ethernet frame inside another: its tags replace those of the outer frame.
-    pub fn inner_ethernet(&mut self, rest: Rest<'_>) -> Result<u32, Stop> {
-        self.depth = self.depth.checked_sub(1).ok_or(Stop::Dropped)?;
-        self.vlan = 0;
+    #[inline(never)]
+    pub(crate) fn inner_ethernet(&mut self, rest: Rest<'a>) -> Result<V::Found, DropReason> {
+        self.depth = self.depth.checked_sub(1).ok_or(DropReason::TooDeep)?;
+        self.vlan = None;
         self.ethernet(rest)
     }
 
-    fn cooked(&mut self, arphrd: u16, protocol: u16, rest: Rest<'_>) -> Result<u32, Stop> {
+    /// Linux cooked capture: the protocol is an EtherType where the interface's ARPHRD_ type has those.
+    fn cooked(&mut self, arphrd: u16, protocol: u16, rest: Rest<'a>) -> Result<V::Found, DropReason> {
         const ARPHRD_NETLINK: u16 = 824;
         const PROTOCOL_802_2: u16 = 0x0004;
         match protocol {
-            _ if arphrd == ARPHRD_NETLINK => Err(Stop::Dropped),
+            _ if arphrd == ARPHRD_NETLINK => Err(DropReason::UnknownLink),
             PROTOCOL_802_2 => self.llc(rest, MAX_TAGS),
             _ => self.ethertype(protocol, rest, MAX_TAGS),
         }
     }
 
-    /// Address families as the BSDs, Darwin and Linux number them.
-    fn loopback(&mut self, family: u32, rest: Rest<'_>) -> Result<u32, Stop> {
+    /// BSD loopback: address families as the BSDs, Darwin and Linux number them.
+    fn loopback(&mut self, family: u32, rest: Rest<'a>) -> Result<V::Found, DropReason> {
         match family {
             2 => self.ipv4(rest),
             10 | 24 | 28 | 30 => self.ipv6(rest),
-            _ => Err(Stop::Dropped),
+            _ => Err(DropReason::UnknownLink),
         }
     }
 
     /// IPv4 or IPv6, told by the version nibble.
-    pub fn ip(&mut self, rest: Rest<'_>) -> Result<u32, Stop> {
+    pub(crate) fn ip(&mut self, rest: Rest<'a>) -> Result<V::Found, DropReason> {
         match rest.first()? >> 4 {
             4 => self.ipv4(rest),
             6 => self.ipv6(rest),
-            _ => Err(Stop::Undecodable),
+            _ => Err(DropReason::Malformed),
         }
     }
 
     /// What an EtherType says; `tags` is how many more tags may follow.
     #[inline(never)]
-    pub fn ethertype(&mut self, ethertype: u16, mut rest: Rest<'_>, tags: u8) -> Result<u32, Stop> {
-        let tags = tags.checked_sub(1).ok_or(Stop::Dropped)?;
+    pub(crate) fn ethertype(
+        &mut self,
+        ethertype: u16,
+        mut rest: Rest<'a>,
+        tags: u8,
+    ) -> Result<V::Found, DropReason> {
+        let tags = tags.checked_sub(1).ok_or(DropReason::TooDeep)?;
         match ethertype {
             ethertype::IPV4 => self.ipv4(rest),
             ethertype::IPV6 => self.ipv6(rest),
             ethertype::VLAN | ethertype::PROVIDER_VLAN | ethertype::QINQ_VLAN => {
                 let tag = rest.take::<4>()?;
-                if self.vlan == 0 {
-                    self.vlan = vlan_id(be16(tag[0], tag[1]));
-                }
+                let id = vlan_id(be16(tag[0], tag[1]));
+                self.vlan = self.vlan.or(id);
+                self.visit.tag(id);
                 self.ethertype(be16(tag[2], tag[3]), rest, tags)
             }
             ethertype::MPLS | ethertype::MPLS_MULTICAST => self.mpls(rest),
@@ -139,31 +168,30 @@ impl Walk {
                 rest.skip(2)?;
                 self.inner_ethernet(rest)
             }
-            ethertype::ARP
-            | ethertype::RARP
-            | ethertype::PPPOE_DISCOVERY
+            ethertype::ARP | ethertype::RARP => Err(DropReason::Arp),
+            ethertype::PPPOE_DISCOVERY
             | ethertype::SLOW_PROTOCOLS
             | ethertype::EAPOL
             | ethertype::LLDP
             | ethertype::PTP
             | ethertype::CFM
-            | ethertype::CONFIGURATION_TEST => Err(Stop::Dropped),
+            | ethertype::CONFIGURATION_TEST => Err(DropReason::L2Control),
             length if length < ethertype::MIN => {
                 rest.limit(length as usize);
                 self.llc(rest, tags)
             }
-            _ => Err(Stop::Undecodable),
+            _ => Err(DropReason::UnknownLink),
         }
     }
 
-    /// MPLS label stack (RFC 3032): IP by the nibble, else a pseudowire (RFC 4448).
-    fn mpls(&mut self, mut rest: Rest<'_>) -> Result<u32, Stop> {
+    /// MPLS label stack (RFC 3032). What it carries is not said: IP by the nibble, else a pseudowire (RFC 4448).
+    fn mpls(&mut self, mut rest: Rest<'a>) -> Result<V::Found, DropReason> {
         const BOTTOM_OF_STACK: u8 = 0x01;
         let mut labels = 0;
         while rest.take::<4>()?[2] & BOTTOM_OF_STACK == 0 {
             labels += 1;
             if labels == MAX_TAGS {
-                return Err(Stop::Dropped);
+                return Err(DropReason::TooDeep);
             }
         }
         match rest.first()? >> 4 {
@@ -175,16 +203,16 @@ impl Walk {
                 self.inner_ethernet(rest)
             }
             // Associated channel: OAM.
-            1 => Err(Stop::Dropped),
+            1 => Err(DropReason::L2Control),
             _ => self.inner_ethernet(rest),
         }
     }
 
     /// PPPoE session (RFC 2516).
-    fn pppoe(&mut self, mut rest: Rest<'_>) -> Result<u32, Stop> {
+    fn pppoe(&mut self, mut rest: Rest<'a>) -> Result<V::Found, DropReason> {
         let &[version_type, code, _, _, len_high, len_low] = rest.take::<6>()?;
         if version_type != 0x11 || code != 0 {
-            return Err(Stop::Undecodable);
+            return Err(DropReason::Malformed);
         }
         rest.limit(be16(len_high, len_low) as usize);
         let &[high, low] = rest.take::<2>()?;
@@ -192,12 +220,12 @@ impl Walk {
             0x0021 => self.ipv4(rest),
             0x0057 => self.ipv6(rest),
             0x0281 | 0x0283 => self.mpls(rest),
-            _ => Err(Stop::Dropped),
+            _ => Err(DropReason::L2Control),
         }
     }
 
     /// IEEE 802.2 LLC, with SNAP (RFC 1042).
-    fn llc(&mut self, mut rest: Rest<'_>, tags: u8) -> Result<u32, Stop> {
+    fn llc(&mut self, mut rest: Rest<'a>, tags: u8) -> Result<V::Found, DropReason> {
         const SNAP: u8 = 0xaa;
         const IP: u8 = 0x06;
         const SPANNING_TREE: u8 = 0x42;
@@ -209,13 +237,13 @@ impl Walk {
                 match [snap[0], snap[1], snap[2]] {
                     [0, 0, 0] | [0, 0, 0xf8] => self.ethertype(be16(snap[3], snap[4]), rest, tags),
                     // Cisco: CDP, VTP, DTP, PVST+.
-                    [0, 0, 0x0c] => Err(Stop::Dropped),
-                    _ => Err(Stop::Undecodable),
+                    [0, 0, 0x0c] => Err(DropReason::L2Control),
+                    _ => Err(DropReason::UnknownLink),
                 }
             }
             IP => self.ipv4(rest),
-            SPANNING_TREE | ISIS => Err(Stop::Dropped),
-            _ => Err(Stop::Undecodable),
+            SPANNING_TREE | ISIS => Err(DropReason::L2Control),
+            _ => Err(DropReason::UnknownLink),
         }
     }
 }

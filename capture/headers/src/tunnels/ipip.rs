@@ -1,7 +1,7 @@
 //! IP in IP in all four mixes: IPv4 (RFC 2003, 2473) and IPv6 (RFC 4213, 2473) in either. It has no header of its own.
 
 use super::{Carrier, Encapsulation, Inside, Opened};
-use crate::decode::rest::Rest;
+use crate::rest::Rest;
 use wirespan_records::{DropReason, TunnelKind};
 
 pub(super) const IPIP: Encapsulation =

@@ -1,7 +1,7 @@
 //! VXLAN (RFC 7348), its generic protocol extension (draft-ietf-nvo3-vxlan-gpe) and NSH in that (RFC 8300).
 
 use super::{Carrier, Encapsulation, Inside, Opened};
-use crate::decode::rest::{Rest, be16};
+use crate::rest::{Rest, be16};
 use wirespan_records::{DropReason, TunnelKind};
 
 /// IANA's port, Linux's first choice, Cisco's and Weave's, and GPE's.

@@ -1,7 +1,7 @@
 //! ERSPAN over GRE (draft-foschiano-erspan): type I has no header, types II and III tell each other by a version.
 
 use super::{Inside, Opened};
-use crate::decode::rest::{Rest, be16};
+use crate::rest::{Rest, be16};
 use wirespan_records::{DropReason, TunnelKind};
 
 /// GRE protocol type; type I comes without GRE sequence numbers.
