@@ -84,7 +84,7 @@ struct event {
 	__u64 conn;		/* of this socket, never used twice in a run; 0 for none */
 	__u64 tls;		/* address of the TLS session's structure; 0 for none. WAKE: futex that the other waits for; 0 for none */
 	__u32 turn;		/* waits (epoll, poll, select, io_uring) of this thread so far */
-	__u32 thread_event;	/* events of this thread so far */
+	__u32 thread_event;	/* events of this thread so far, those that were lost as well; 0 for one that has no number */
 	__u32 conn_event;	/* data events of this socket so far, sent ones before 1 as well */
 	__u32 tcp_seq;		/* of the first byte; 0 for other protocols */
 	__u32 opposite_seq;	/* sent: next byte to read; received: next byte to write, at the same instant */

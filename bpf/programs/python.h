@@ -16,7 +16,7 @@ static __always_inline int tell_item(__u8 kind, __u64 item)
 	if (!item || is_left_out(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	thread = this_thread();
-	event = thread ? reserve(sizeof(*event)) : NULL;
+	event = thread ? reserve_for(thread, sizeof(*event)) : NULL;
 	if (!event)
 		return 0;
 	begin_event(event, kind, SOURCE_QUEUE, thread);

@@ -200,18 +200,20 @@ static __noinline int tell_tls(struct tls_call *call, __u32 moved, __u64 corouti
 	want = wanted_plain(session, call, moved);
 	/* One byte less than the room, so that a mask bounds what is copied. */
 	if (want < 256) {
-		event = reserve(CLASS_256);
+		event = reserve_for(thread, CLASS_256);
 		if (event)
 			tell_plain(event, call, moved, want, 255, thread, session, conn);
 	} else if (want < 1024) {
-		event = reserve(CLASS_1K);
+		event = reserve_for(thread, CLASS_1K);
 		if (event)
 			tell_plain(event, call, moved, want, 1023, thread, session, conn);
 	} else {
-		event = reserve(CLASS_4K);
+		event = reserve_for(thread, CLASS_4K);
 		if (event)
 			tell_plain(event, call, moved, want, 4095, thread, session, conn);
 	}
+	if (!event)
+		session->events++;
 	return 0;
 }
 
@@ -272,7 +274,7 @@ static __always_inline int tls_end(__u64 tls, __u8 source)
 	if (!session)
 		return 0;
 	thread = this_thread();
-	event = thread ? reserve(sizeof(*event)) : NULL;
+	event = thread ? reserve_for(thread, sizeof(*event)) : NULL;
 	if (event) {
 		begin_event(event, EVENT_TLS_FREE, source, thread);
 		event->tls = tls;

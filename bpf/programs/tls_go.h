@@ -133,7 +133,7 @@ struct {
 static __always_inline void tell_handoff(__u8 kind, __u64 from, __u64 to)
 {
 	struct thread *thread = this_thread();
-	struct event *event = thread ? reserve(sizeof(*event)) : NULL;
+	struct event *event = thread ? reserve_for(thread, sizeof(*event)) : NULL;
 
 	if (!event)
 		return;

@@ -4,7 +4,7 @@
  * For programs of uprobes, which can be interrupted by each other on one CPU and so have no scratch:
  *
  *     struct thread *thread = this_thread();      the thread with its last socket call (thread->last_...), made if need be
- *     struct event *event = reserve(CLASS_1K);    room for a header and bytes behind it: CLASS_256, CLASS_1K, CLASS_4K
+ *     struct event *event = reserve_for(thread, CLASS_1K);    room for a header and bytes behind it: CLASS_256, ...
  *     begin_event(event, EVENT_DATA, SOURCE_OPENSSL, thread);    all fields set; who, cgroup, counters; times are now
  *     conn = find_conn(thread->last_sk);
  *     put_conn(event, conn);                      the socket's id and addresses; put_tcp(event, sk) for what TCP knows
@@ -212,6 +212,16 @@ static __always_inline struct event *reserve(__u64 size)
 
 	if (!event)
 		COUNT(ring_full, 1);
+	return event;
+}
+
+/* The same for an event of `thread`. One that is lost has a number too, which a reader misses. */
+static __always_inline struct event *reserve_for(struct thread *thread, __u64 size)
+{
+	struct event *event = reserve(size);
+
+	if (!event)
+		thread->events++;
 	return event;
 }
 

@@ -42,7 +42,7 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 		COUNT(muted, 1);
 		return 0;
 	}
-	event = reserve(sizeof(*event));
+	event = reserve_for(thread, sizeof(*event));
 	if (!event)
 		return 0;
 	begin_event_of(event, EVENT_SOCKET, SOURCE_KERNEL, task, thread, bpf_ktime_get_boot_ns());

@@ -21,7 +21,7 @@ static __always_inline void tell_open(struct thread *thread, __u64 sk, int fd, _
 		return;
 	if (conn->family != AF_INET && conn->family != AF_INET6 && conn->family != AF_UNIX)
 		return;
-	event = reserve(sizeof(*event));
+	event = reserve_for(thread, sizeof(*event));
 	if (!event)
 		return;
 	begin_event(event, EVENT_OPEN, SOURCE_SYSCALL, thread);
@@ -90,7 +90,7 @@ __noinline int tell_close(__u32 fd)
 		return 0;
 	thread = thread_of(task);
 	if (conn->told && !conn->closed && thread) {
-		event = reserve(sizeof(*event));
+		event = reserve_for(thread, sizeof(*event));
 		if (event) {
 			begin_event(event, EVENT_CLOSE, SOURCE_SYSCALL, thread);
 			put_conn(event, conn);

@@ -53,7 +53,7 @@ int BPF_PROG(waking, struct task_struct *woken)
 		other_thread = new_thread(other, thread->process_start_ns);
 	if (other_thread)
 		other_thread->armed = 1;
-	event = reserve(sizeof(*event));
+	event = reserve_for(thread, sizeof(*event));
 	if (!event)
 		return 0;
 	begin_event_of(event, EVENT_WAKE, SOURCE_KERNEL, task, thread, bpf_ktime_get_boot_ns());

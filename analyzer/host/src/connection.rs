@@ -1,6 +1,7 @@
 //! One stream socket: its events in the order of the bytes. What comes too early on the stream waits for what belongs before it;
 //! what does not come within the watermark is lost.
 
+use crate::context::{Happening, Moment};
 use crate::facts::{Fact, moment};
 use crate::shared::Shared;
 use crate::talk::{HERE, Positions, THERE, Talk};
@@ -118,6 +119,19 @@ impl Connection {
     /// Since when an event of it waits for one before it, if any does.
     pub(crate) fn held_since_ns(&self) -> Option<u64> {
         Some(self.held.as_ref()?.events.front()?.since_ns)
+    }
+
+    /// Bytes are missing that belong before this event's, or others that wait.
+    pub(crate) fn is_ahead(&self, header: &Header) -> bool {
+        self.held.is_some() || matches!(self.place(header), Place::Ahead(_))
+    }
+
+    /// Tells whether an event of it waits, where that may be a request.
+    pub(crate) fn tell_held(&self, shared: &mut Shared, at: &Moment) {
+        let (conn, held) = (self.talk.flow.flow_id, self.held.is_some());
+        if self.talk.flow.client != Some(HERE) {
+            shared.happen(at, Happening::Held { conn, held });
+        }
     }
 
     /// The next event by time.

@@ -12,6 +12,7 @@
 //! | `talk` | what was said on it: bytes to messages and spans |
 //! | `tls` | what went through TLS libraries, and the sockets below |
 //! | `facts` | by which event each byte came |
+//! | `numbers` | whether events of a thread were lost |
 //! | [`context`] | for which request a request was made |
 //! | `shared` | the engines, time |
 //! | `desk` | spans that wait for their parent |
@@ -22,6 +23,7 @@ pub mod host;
 mod connection;
 mod desk;
 mod facts;
+mod numbers;
 mod order;
 mod shared;
 mod talk;

@@ -25,6 +25,8 @@ pub(crate) struct Shared {
 pub(crate) enum Output {
     /// A message, and the side of the client.
     Heard(Side, Heard),
+    /// The side of the client, and whether it may have requests open that were not seen.
+    Unseen(Side, bool),
     Span(Box<Span>),
 }
 
@@ -49,6 +51,10 @@ impl SpanSink for Outputs {
 
     fn message(&mut self, _: &FlowContext, client: Side, message: Heard) {
         self.0.push(Output::Heard(client, message));
+    }
+
+    fn unseen(&mut self, _: &FlowContext, client: Side, unseen: bool) {
+        self.0.push(Output::Unseen(client, unseen));
     }
 }
 

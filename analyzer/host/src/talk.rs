@@ -218,6 +218,14 @@ impl Talk {
                         Role::Server => self.response(shared, at, &heard),
                     }
                 }
+                Output::Unseen(client, open) => {
+                    let conn = self.flow.flow_id;
+                    let what = match client == HERE {
+                        true => Happening::UnseenCalls,
+                        false => Happening::Unseen { conn, open },
+                    };
+                    shared.happen(at, what);
+                }
                 Output::Span(span) => self.span(shared, at, span),
             }
         }
@@ -232,6 +240,11 @@ impl Talk {
 
     fn is_client(&self) -> bool {
         self.client == HERE
+    }
+
+    /// Requests are answered beside each other, not one after the other.
+    fn goes_on_beside(&self) -> bool {
+        matches!(self.stream.protocol(), Some(L7Protocol::Http2 | L7Protocol::Grpc))
     }
 
     /// The event by which the first byte of a message of `side` came; else something like it.
@@ -255,7 +268,8 @@ impl Talk {
             let (began, peer) = (fact.moment, self.peer());
             Happening::ClientRequest { span: id, conn, peer, began, trace_id, x_request_id }
         } else {
-            Happening::ServerRequest { span: id, conn, trace_id, x_request_id }
+            let beside = self.goes_on_beside();
+            Happening::ServerRequest { span: id, conn, beside, trace_id, x_request_id }
         };
         shared.happen(at, happening);
         let (process, retrans) = (fact.moment.process, fact.retrans);
@@ -263,7 +277,13 @@ impl Talk {
     }
 
     fn response(&mut self, shared: &mut Shared, at: &Moment, heard: &Heard) {
-        let (Some(pos), Some(request)) = (heard.seq, heard.request_seq) else { return };
+        let Some(pos) = heard.seq else { return };
+        let Some(request) = heard.request_seq else {
+            if !self.is_client() {
+                shared.happen(at, Happening::UnseenResponse { conn: self.flow.flow_id });
+            }
+            return;
+        };
         let fact = self.fact(shared, self.client.other(), pos, at);
         let knows_opposite = self.positions == Positions::Tcp && fact.opposite != 0;
         let is_client = self.is_client();
@@ -310,8 +330,7 @@ impl Talk {
         if span.session == Session::RequestOnly || exchange.mispaired {
             shared.happen(at, Happening::Over { span: span.id });
         }
-        let beside = matches!(self.stream.protocol(), Some(L7Protocol::Http2 | L7Protocol::Grpc));
-        if is_client && beside && span.session == Session::Complete {
+        if is_client && self.goes_on_beside() && span.session == Session::Complete {
             shared.happen(at, Happening::ClientDone { span: span.id });
         }
         if let Some(response) = &exchange.response {

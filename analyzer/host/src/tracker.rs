@@ -35,6 +35,11 @@ pub(crate) struct Tracker {
     max_connections: usize,
 }
 
+/// Bytes went through a connection.
+fn data<'a>(header: &Header, ahead: bool) -> Happening<'a> {
+    Happening::Data { conn: header.conn, ingress: header.is_ingress(), ahead }
+}
+
 impl Tracker {
     pub(crate) fn new(config: &HostConfig) -> Self {
         Self {
@@ -47,6 +52,12 @@ impl Tracker {
             watermark_ns: config.watermark_ns,
             max_connections: config.max_connections,
         }
+    }
+
+    /// Events of the thread of the next event were lost.
+    pub(crate) fn lost_before(&mut self, header: &Header) {
+        self.shared.stats.losses += 1;
+        self.shared.happen(&moment(header), Happening::Lost);
     }
 
     /// The next event by time.
@@ -89,18 +100,23 @@ impl Tracker {
         }
         self.shared.stats.bytes += u64::from(header.length);
         let payload = if header.flags.has(Flags::NO_DATA) { &[] } else { event.payload };
-        self.shared.happen(at, Happening::Data { conn: header.conn, ingress: header.is_ingress() });
         let is_unix = header.family == AF_UNIX;
         if !is_unix && header.protocol == IPPROTO_UDP || is_unix && header.protocol == UNIX_DATAGRAMS {
+            self.shared.happen(at, data(header, false));
             self.datagram(header, payload);
             return;
         }
         let Self { shared, streams, holding, tls, .. } = self;
         let connection = streams.entry(header.conn).or_insert_with(|| Box::new(Connection::new(header)));
+        shared.happen(at, data(header, connection.is_ahead(header)));
         let was_holding = connection.held_since_ns().is_some();
         connection.data(shared, header, payload);
-        if !was_holding && connection.held_since_ns().is_some() {
+        let holds = connection.held_since_ns().is_some();
+        if !was_holding && holds {
             holding.push_back((shared.now_ns, header.conn));
+        }
+        if was_holding != holds {
+            connection.tell_held(shared, at);
         }
         if connection.records.is_some() {
             tls.socket(shared, streams, at, header);
@@ -188,6 +204,8 @@ impl Tracker {
             if connection.held_since_ns().is_some_and(|since| since + self.watermark_ns <= self.shared.now_ns)
             {
                 connection.give_up(&mut self.shared);
+                let last = connection.talk.last;
+                connection.tell_held(&mut self.shared, &last);
             }
             if let Some(since_ns) = connection.held_since_ns() {
                 self.holding.push_back((since_ns, conn));

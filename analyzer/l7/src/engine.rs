@@ -95,6 +95,10 @@ pub trait SpanSink {
 
     /// A message was understood; only told when [`Config::messages`] is set. `client` is the side that asks.
     fn message(&mut self, _flow: &FlowContext, _client: Side, _message: Heard) {}
+
+    /// Whether the client may have made requests that were not seen and that are not answered as far as is known; told when that
+    /// changes, and whenever more may have been lost, with the messages and behind those that were there.
+    fn unseen(&mut self, _flow: &FlowContext, _client: Side, _unseen: bool) {}
 }
 
 impl SpanSink for Records {
@@ -401,7 +405,8 @@ impl Engine {
                 }
                 Step::Desync => {
                     self.stats.desyncs += 1;
-                    active.desyncs = active.desyncs.saturating_add(1);
+                    // What was cut may well begin as it should.
+                    active.desyncs = active.desyncs.saturating_add(u8::from(!ends));
                     if out.flow.l4 != L4Protocol::Tcp {
                         break;
                     }

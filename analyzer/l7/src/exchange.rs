@@ -1,14 +1,17 @@
 //! Pairs requests with responses.
 //!
 //! - `span`: an exchange that is ready, and the span that it becomes
+//! - `unseen`: requests that may have been made and were not seen
 
 mod span;
+mod unseen;
 
 use crate::engine::{Config, Heard, Side};
 use crate::parser::{Length, Message, Pairing, Role};
 pub(crate) use span::{At, Out};
 use span::{Half, Ready};
 use std::collections::VecDeque;
+use unseen::Unseen;
 use wirespan_records::{L7Protocol, ResponseStatus};
 
 /// A request that waits. Boxed, so that taking one out of the middle of many is cheap.
@@ -57,8 +60,16 @@ pub(crate) struct Exchanges {
     cautious: bool,
     /// Since the order was broken: requests may have been among what was lost.
     requests_lost: bool,
+    /// The same, of a client that had sent several.
+    burst_lost: bool,
     /// Requests that were given up while the order was kept: as many responses belong to them.
     late: usize,
+    /// Of [`Pairing::ByStream`].
+    unseen: Unseen,
+    /// Requests may have been lost since the sink was told.
+    newly_lost: bool,
+    /// The sink was told that a request may be open that was not seen.
+    told_unseen: bool,
     has_messages: bool,
     has_paired: bool,
 }
@@ -79,7 +90,11 @@ impl Exchanges {
             pipelines: false,
             cautious: config.cautious,
             requests_lost: false,
+            burst_lost: false,
             late: 0,
+            unseen: Unseen::default(),
+            newly_lost: false,
+            told_unseen: false,
             has_messages: false,
             has_paired: false,
         }
@@ -90,6 +105,7 @@ impl Exchanges {
         if self.pairing == Pairing::InOrder {
             (self.order, self.requests_lost) = (Order::Broken, true);
         }
+        self.unseen.begins_in_the_middle();
     }
 
     /// A message was seen.
@@ -110,9 +126,12 @@ impl Exchanges {
     pub(crate) fn request(&mut self, message: Message, at: At, role: Role) {
         self.end(role);
         self.has_messages = true;
-        if self.pairing == Pairing::ById {
+        if self.pairing != Pairing::InOrder {
             if self.repeats(&message) {
                 return;
+            }
+            if let (Pairing::ByStream, Some(id)) = (self.pairing, message.id) {
+                self.unseen.request(id, at.ts_ns);
             }
             // Whoever uses an id again does not wait for the response to its first use.
             let id = message.id;
@@ -171,7 +190,12 @@ impl Exchanges {
         let response = Half::new(message, at);
         let request = match self.pairing {
             Pairing::InOrder => self.next_in_order(at.ts_ns),
-            Pairing::ById => self.remove_with(response.message.id),
+            Pairing::ById | Pairing::ByStream => {
+                if let Some(id) = response.message.id {
+                    self.closes_unseen(id, at);
+                }
+                self.remove_with(response.message.id)
+            }
         };
         self.has_paired |= request.is_some();
         self.hear(Role::Server, &response.message, at, request.as_ref().and_then(|half| half.at.seq));
@@ -243,6 +267,7 @@ impl Exchanges {
             self.finish_at(0);
         }
         let request = self.remove_with(Some(id));
+        self.closes_unseen(id, at);
         self.has_paired |= request.is_some();
         self.hear(Role::Server, &message, at, request.as_ref().and_then(|half| half.at.seq));
         let request_cost = request.as_ref().map_or(0, |half| half.message.heap_bytes());
@@ -251,6 +276,18 @@ impl Exchanges {
         let response = Some(Half::new(message, at));
         let ready = Box::new(Ready { request, response, unanswered: ResponseStatus::Unknown });
         self.concurrent.push_back(Concurrent { id, cost, ready });
+    }
+
+    /// A request with this id was made, of which nothing is known; or more of one that is known came.
+    pub(crate) fn unread(&mut self, id: u64, at: At) {
+        self.newly_lost |= self.pairing == Pairing::ByStream && self.unseen.unread(id, at.ts_ns);
+    }
+
+    /// The request with this id has its response, or will have none: it is not open, though it may not have been seen.
+    pub(crate) fn closes_unseen(&mut self, id: u64, at: At) {
+        if self.pairing == Pairing::ByStream {
+            self.unseen.closes(id, at.ts_ns);
+        }
     }
 
     /// `n` more bytes belong to the message of `role` with this id.
@@ -374,7 +411,7 @@ impl Exchanges {
         let index = match self.order {
             Order::Kept if self.late > 0 => return None,
             Order::Kept => 0,
-            _ if self.pairing == Pairing::ById => 0,
+            _ if self.pairing != Pairing::InOrder => 0,
             _ => self.answered_after_loss(ts_ns)?,
         };
         self.pending.get(index).map(|pending| &pending.half.message)
@@ -402,15 +439,32 @@ impl Exchanges {
             (self.order, self.late) = (Order::Broken, 0);
             self.requests_lost |= role == Role::Client;
         }
+        if role == Role::Client {
+            self.unseen.lost();
+            self.burst_lost |= self.pipelines || self.pending.len() > 1;
+            self.newly_lost = true;
+        }
+    }
+
+    /// The client may have made a request that was not seen, and that is not answered as far as is known.
+    fn may_have_unseen(&mut self) -> bool {
+        self.burst_lost &= self.order != Order::Kept;
+        match self.pairing {
+            Pairing::InOrder => self.burst_lost,
+            Pairing::ById => false,
+            Pairing::ByStream => self.unseen.may_be_open(),
+        }
     }
 
     /// When the oldest request that waits was sent.
     pub(crate) fn waits_since_ns(&self) -> Option<u64> {
-        self.pending.front().map(|pending| pending.half.at.ts_ns)
+        let pending = self.pending.front().map(|pending| pending.half.at.ts_ns);
+        pending.into_iter().chain(self.unseen.since_ns()).min()
     }
 
     /// Requests older than `before_ns` are not waited for any longer.
     pub(crate) fn expire(&mut self, before_ns: u64) {
+        self.unseen.expire(before_ns);
         if self.pending.front().is_some_and(|pending| pending.half.at.ts_ns < before_ns) {
             let status = self.unanswered();
             let waiting = self.pending.len();
@@ -450,6 +504,7 @@ impl Exchanges {
         self.finish_all();
         self.give_up(|_| true, ResponseStatus::Unknown);
         (self.order, self.late, self.requests_lost) = (Order::Kept, 0, false);
+        self.unseen = Unseen::default();
     }
 
     /// How a request ends whose response did not come. When responses were lost, it may have come.
@@ -480,6 +535,11 @@ impl Exchanges {
     fn tell(&mut self, client: Side, out: &mut Out<'_>) {
         for heard in self.heard.iter_mut().flat_map(|heard| heard.drain(..)) {
             out.sink.message(out.flow, client, heard);
+        }
+        let (unseen, newly) = (self.may_have_unseen(), std::mem::take(&mut self.newly_lost));
+        if unseen != self.told_unseen || newly && unseen {
+            self.told_unseen = unseen;
+            out.sink.unseen(out.flow, client, unseen);
         }
     }
 

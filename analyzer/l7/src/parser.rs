@@ -76,6 +76,8 @@ pub enum Pairing {
     InOrder,
     /// By [`Message::id`].
     ById,
+    /// The same, and each request of the client has the next odd id.
+    ByStream,
 }
 
 /// How long a message is on the stream.
@@ -190,10 +192,17 @@ impl Cx<'_> {
         }
     }
 
-    /// A response begins at the first byte given and goes on beside others until [`Cx::finish`]. For [`Pairing::ById`];
+    /// A response begins at the first byte given and goes on beside others until [`Cx::finish`]. For [`Pairing::ById`] and
+    /// [`Pairing::ByStream`];
     /// its length must be known so far, [`Cx::extend`] adds to it.
     pub fn begin_response(&mut self, id: u64, message: Message) {
         self.exchanges.begin_response(id, message, self.at);
+    }
+
+    /// The client opens the stream `id` at the first byte given, unless it did before; of what it asks nothing is known. For
+    /// [`Pairing::ByStream`].
+    pub fn unread(&mut self, id: u64) {
+        self.exchanges.unread(id, self.at);
     }
 
     /// Of this side's message with this id `n` more bytes are here or will come.
@@ -206,9 +215,10 @@ impl Cx<'_> {
         self.exchanges.concurrent_response(id).map(change).is_some()
     }
 
-    /// The response of [`Cx::begin_response`] with this id is whole.
+    /// The response of [`Cx::begin_response`] with this id is whole, whether its beginning was seen or not.
     pub fn finish(&mut self, id: u64) {
         self.exchanges.finish(id);
+        self.exchanges.closes_unseen(id, self.at);
     }
 
     /// The requests that wait and have such ids will have no response. Gives whether there were any.

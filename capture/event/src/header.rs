@@ -182,7 +182,7 @@ pub struct Header {
     pub tls: u64,
     /// Waits (epoll, poll, select, io_uring) of this thread so far.
     pub turn: u32,
-    /// Events of this thread so far.
+    /// Events of this thread so far, those that were lost as well; 0 for one that has no number.
     pub thread_event: u32,
     /// Data events of this socket so far.
     pub conn_event: u32,

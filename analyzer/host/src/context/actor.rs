@@ -82,6 +82,8 @@ const MAX_NODES: usize = 64;
 pub(crate) const SAME_WAIT: u64 = 128;
 /// Timers are set in milliseconds, and loops look at the clock a moment before they wait.
 const TIMER_SLACK_NS: u64 = 2_000_000;
+/// What was lost may be worked on for so long by who waits for several things, ns.
+const DOUBT_NS: u64 = 10_000_000_000;
 /// Loops set no timer that is due before this time.
 const SHORTEST_TIMER_NS: u64 = 1_000_000;
 
@@ -93,6 +95,10 @@ pub(crate) struct Actor {
     pub open: SmallVec<[(u64, u64); 2]>,
     /// More were open at some time than `open` can tell of, or one whose bytes were lost.
     pub unsure: bool,
+    /// When that was found last, ns.
+    pub unsure_ns: u64,
+    /// Connections that may have brought it requests which are open and were not seen.
+    pub unseen: u32,
     /// It took requests.
     pub serves: bool,
     /// It had requests of several connections open at a time.
@@ -101,7 +107,7 @@ pub(crate) struct Actor {
     pub polls: bool,
     /// What its timers do are turns of their own.
     pub tells_timers: bool,
-    /// It made requests before others were answered: it does not wait for answers.
+    /// It made requests before others were answered, or took several that are answered beside each other: it does not wait.
     pub overlaps: bool,
     /// The last request that it made, and the thread's event.
     pub asks: Option<(u64, (u32, u32))>,
@@ -231,10 +237,12 @@ impl Actor {
     }
 
     /// A request of this connection is open from now on.
-    pub(crate) fn opens(&mut self, span: u64, conn: u64) {
+    pub(crate) fn opens(&mut self, span: u64, conn: u64, at: &Moment) {
         self.serves = true;
         self.several |= self.open.iter().any(|&(_, other)| other != conn);
-        if !self.several && self.open.is_empty() {
+        // Who waits for several things may be at one that was not seen yet.
+        let past = !self.polls || at.time_ns.saturating_sub(self.unsure_ns) > DOUBT_NS;
+        if !self.several && self.open.is_empty() && past {
             self.unsure = false;
         }
         if self.open.len() < MAX_OPEN {
@@ -242,6 +250,11 @@ impl Actor {
         } else {
             self.unsure = true;
         }
+    }
+
+    /// It may be at work on something that is not known.
+    pub(crate) fn doubts(&mut self, at: &Moment) {
+        (self.unsure, self.unsure_ns) = (true, at.time_ns);
     }
 
     /// A request is answered, or given up.
@@ -302,6 +315,7 @@ impl Actor {
     /// The request that it must be at work on, because it has no other.
     pub(crate) fn only_open(&self) -> Option<u64> {
         match *self.open.as_slice() {
+            _ if self.unseen > 0 => None,
             [(span, _)] if !self.unsure => Some(span),
             // Who waits for each answer works on one request after the other, in the order in which a connection brought them.
             [(span, _), ..] if !self.unsure && !self.several && !self.overlaps => Some(span),

@@ -53,6 +53,8 @@ pub enum Happening<'a> {
         conn: u64,
         /// Received; else sent.
         ingress: bool,
+        /// Others are missing that belong before them: late ones, or lost ones.
+        ahead: bool,
     },
     /// The head of a request to this process is complete.
     ServerRequest {
@@ -60,6 +62,8 @@ pub enum Happening<'a> {
         span: u64,
         /// Connection that it came on.
         conn: u64,
+        /// What it brings is answered beside each other, as in HTTP/2.
+        beside: bool,
         /// W3C, SkyWalking or b3 trace id in its headers.
         trace_id: Option<&'a str>,
         /// x-request-id in its headers.
@@ -115,6 +119,28 @@ pub enum Happening<'a> {
         /// The connection.
         conn: u64,
     },
+    /// Requests to this process may be open that came on this connection and were not seen. Told whenever some may have been
+    /// lost, behind those that came with the same event, and when all are answered.
+    Unseen {
+        /// The connection.
+        conn: u64,
+        /// There may be such a request.
+        open: bool,
+    },
+    /// Bytes of a connection on which requests may come wait for others that are missing: late ones, or lost ones.
+    Held {
+        /// The connection.
+        conn: u64,
+        /// They do; else not any more.
+        held: bool,
+    },
+    /// The head of a response was sent to a request that was not seen.
+    UnseenResponse {
+        /// The connection.
+        conn: u64,
+    },
+    /// Requests that this process makes may have gone out and were not seen.
+    UnseenCalls,
     /// The connection is over.
     Close {
         /// The connection.
@@ -148,7 +174,7 @@ pub enum Happening<'a> {
         /// As it was put there.
         item: u64,
     },
-    /// Events of this process were lost, it is not known which.
+    /// Events of this thread were lost, it is not known which.
     Lost,
     /// The thread ended; the process, when it is its first thread.
     Exit,

@@ -103,7 +103,7 @@ impl ProcessState {
             return Some(*node);
         }
         let made = self.made.get(&piece.group)?;
-        if made.came != piece.nodes.len() {
+        if made.came != piece.nodes.len() || made.unsure {
             return None;
         }
         // What ended with an answer made no further request.

@@ -5,6 +5,7 @@ mod stats;
 pub use stats::Stats;
 
 use crate::context::{self, ContextConfig};
+use crate::numbers::Numbers;
 use crate::order::Order;
 use crate::tracker::Tracker;
 use std::sync::Arc;
@@ -51,6 +52,7 @@ impl Default for HostConfig {
 /// Makes spans of processes from the events of one host.
 pub struct Host {
     order: Order,
+    numbers: Numbers,
     tracker: Tracker,
     /// Everything up to this time was taken.
     taken_ns: u64,
@@ -66,6 +68,7 @@ impl Host {
     pub fn new(config: HostConfig) -> Self {
         Self {
             order: Order::default(),
+            numbers: Numbers::default(),
             tracker: Tracker::new(&config),
             taken_ns: 0,
             watermark_ns: config.watermark_ns,
@@ -91,6 +94,7 @@ impl Host {
         self.events += 1;
         let time_ns = order_ns(event.header);
         self.late += u64::from(time_ns < self.taken_ns);
+        self.numbers.came(event.header.tid, event.header.thread_event);
         self.order.push(time_ns, event);
         while self.order.bytes() > self.max_waiting_bytes && self.take(u64::MAX) {
             self.early += 1;
@@ -134,6 +138,9 @@ impl Host {
         let Some(slot) = self.order.pop(until_ns) else { return false };
         if let Some((header, payload)) = self.order.get(slot) {
             self.taken_ns = self.taken_ns.max(order_ns(&header));
+            if self.numbers.lost_before(header.tid, header.thread_event) {
+                self.tracker.lost_before(&header);
+            }
             self.tracker.take(&Event { header: &header, payload });
         }
         self.order.release(slot);

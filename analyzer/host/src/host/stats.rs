@@ -11,6 +11,8 @@ pub struct Stats {
     pub late_events: u64,
     /// Events that were looked at before the watermark had passed, because too many waited.
     pub early_events: u64,
+    /// Times that events of a thread were missing before another.
+    pub losses: u64,
     /// Bytes that went through sockets and TLS libraries by events.
     pub bytes: u64,
     /// Bytes of them whose content did not come with the event.

@@ -126,7 +126,7 @@ impl Session {
         let fact = Fact::new(header, pos, header.length);
         shared.happen(
             &fact.moment,
-            Happening::Data { conn: self.talk.flow.flow_id, ingress: header.is_ingress() },
+            Happening::Data { conn: self.talk.flow.flow_id, ingress: header.is_ingress(), ahead: false },
         );
         self.talk.data(shared, &fact, side, payload);
         self.settle(shared, false);

@@ -65,7 +65,7 @@ fn events(traffic: &Traffic) -> (Log, HashMap<String, (u32, u32)>) {
 }
 
 /// Moves events back by a few places: the rings of several CPUs are read in turn.
-fn shuffle(log: &Log, places: &[usize]) -> Log {
+pub fn shuffle(log: &Log, places: &[usize]) -> Log {
     let mut keyed: Vec<_> =
         log.iter().enumerate().map(|(i, event)| (i + places[i % places.len()], event.clone())).collect();
     keyed.sort_by_key(|(place, _)| *place);

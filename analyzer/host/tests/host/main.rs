@@ -4,6 +4,7 @@
 mod common;
 mod gap;
 mod http2;
+mod links;
 mod loss;
 mod spans;
 mod tls;

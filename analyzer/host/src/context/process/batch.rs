@@ -103,10 +103,13 @@ impl ProcessState {
         }
     }
 
-    /// Requests that this thread heard since then and did not answer.
+    /// Requests that this thread heard since then and did not answer; none if some may not have been seen.
     fn came_since(&self, began: &Moment, since_ns: u64) -> Nodes {
         let actor = ActorId::of(began);
         let mut came = Nodes::new();
+        if self.unseen > 0 || self.lost_ns.is_some_and(|lost_ns| lost_ns >= since_ns) {
+            return came;
+        }
         for (_, span) in self.since.range((since_ns, 0)..) {
             let open = |server: &super::Server| server.closed_ns.is_none() && server.actor == actor;
             if self.servers.get(span).is_some_and(open) {

@@ -3,6 +3,7 @@
 use super::batch::Batch;
 use super::{Pieces, ProcessState};
 use crate::context::ContextConfig;
+use crate::context::actor::{Actor, ActorId};
 use crate::context::evidence::{Node, Nodes};
 use crate::context::happening::Moment;
 use smallvec::SmallVec;
@@ -16,6 +17,8 @@ pub(super) struct Conn {
     /// The coroutine that opened it; 0 for none.
     pub opener: u64,
     pub fresh: bool,
+    /// It may have been opened for something that was not seen.
+    pub vague: bool,
     /// What spoke for the last sends, by thread and its event: a request may take several.
     pub sends: SmallVec<[((u32, u32), Pieces); 2]>,
     /// The event that sent its last request.
@@ -33,12 +36,17 @@ pub(super) struct Conn {
     pub answered: Option<u64>,
     /// Requests to answer.
     pub open: SmallVec<[u64; 2]>,
+    /// Who reads the requests that may be open and were not seen.
+    pub unseen: Option<ActorId>,
+    /// Who reads what waits for lost bytes.
+    pub held: Option<ActorId>,
 }
 
 impl Conn {
     /// What more bytes from the other end belong to, as far as that is certain.
     pub fn bytes_of(&self) -> Nodes {
         match (self.open.as_slice(), self.asked.front(), self.answered) {
+            _ if self.unseen.is_some() || self.held.is_some() => Nodes::new(),
             ([], _, _) if self.beside => Nodes::new(),
             ([], None, None) => match self.opened.first() {
                 Some(piece) => piece.nodes.clone(),
@@ -57,24 +65,106 @@ impl Conn {
 
 impl ProcessState {
     /// Events of a connection were lost.
-    pub(super) fn gap(&mut self, id: u64) {
+    pub(super) fn gap(&mut self, at: &Moment, id: u64) {
         let Some(conn) = self.conns.remove(&id) else { return };
         for span in conn.open {
             let Some(server) = self.servers.get(&span) else { continue };
             if let Some(actor) = self.actors.get_mut(&server.actor) {
                 // What it does next may still be for this one, and nobody will tell when that ends.
-                actor.unsure = true;
+                actor.doubts(at);
             }
         }
-        for actor in self.actors.values_mut() {
-            actor.forgets();
+        self.actors.values_mut().for_each(Actor::forgets);
+        let Conn { fresh, unseen, held, .. } = conn;
+        self.conns.insert(id, Conn { fresh, vague: fresh, unseen, held, ..Conn::default() });
+    }
+
+    /// A connection; one that was not told of may be new when events were lost.
+    pub(super) fn conn(&mut self, id: u64) -> &mut Conn {
+        let lost = self.lost_ns.is_some();
+        self.conns.entry(id).or_insert_with(|| Conn { fresh: lost, vague: lost, ..Conn::default() })
+    }
+
+    /// Requests that were not seen may have come, or all that may have come are answered.
+    pub(super) fn unseen(&mut self, at: &Moment, id: u64, open: bool) {
+        let reader = open.then_some(ActorId::of(at));
+        let before = std::mem::replace(&mut self.conns.entry(id).or_default().unseen, reader);
+        self.seen(before);
+        if open {
+            self.lost_ns = Some(at.time_ns);
+            self.misses(at);
         }
-        self.conns.insert(id, Conn::default());
+    }
+
+    /// Bytes wait for others that are missing, or not any more. Where events were lost, they may wait for those.
+    pub(super) fn held(&mut self, at: &Moment, id: u64, held: bool) {
+        let held = held && self.lost_ns.is_some();
+        let reader = held.then_some(ActorId::of(at));
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut conn.held, reader);
+        self.seen(before);
+        if held {
+            self.misses(at);
+        }
+    }
+
+    /// What this reader is at may be more than what was seen.
+    fn misses(&mut self, at: &Moment) {
+        self.unseen += 1;
+        let actor = self.actor(at);
+        actor.unseen += 1;
+        actor.forgets();
+    }
+
+    /// Nothing is open that was not seen on a connection of this reader.
+    fn seen(&mut self, reader: Option<ActorId>) {
+        let Some(reader) = reader else { return };
+        self.unseen -= 1;
+        if let Some(actor) = self.actors.get_mut(&reader) {
+            actor.unseen = actor.unseen.saturating_sub(1);
+        }
+    }
+
+    /// A response was sent to a request that was not seen. What came before may be what that waited for.
+    pub(super) fn unseen_response(&mut self, at: &Moment, id: u64) {
+        let event = (at.tid, at.thread_event);
+        let together = self.conn(id).responded.replace(event) == Some(event);
+        self.answers.together |= together;
+        self.actor(at).forgets();
+    }
+
+    /// Requests went out that were not seen: how many were made for each that came is not known.
+    pub(super) fn unseen_calls(&mut self, at: &Moment) {
+        if let Some(group) = self.actor(at).current(at).map(|current| current.group) {
+            self.made.entry(group).or_default().unsure = true;
+        }
+    }
+
+    /// Events of a thread were lost.
+    pub(super) fn lost(&mut self, at: &Moment) {
+        self.lost_ns = Some(at.time_ns);
+        self.unseen_calls(at);
+        // Work may have been taken, and put there under the same number.
+        self.items.clear();
+        // What connections were opened for may have been asked already.
+        for conn in self.conns.values_mut().filter(|conn| conn.fresh) {
+            conn.opened.clear();
+            conn.vague = true;
+        }
+        // Others may have been made go on.
+        self.actors.values_mut().for_each(Actor::forgets);
+        self.actor(at).doubts(at);
+        if at.coroutine != 0 {
+            // Any may have run on the thread.
+            self.actors.values_mut().for_each(|actor| actor.doubts(at));
+        }
     }
 
     /// A connection is over.
     pub(super) fn close(&mut self, config: &ContextConfig, at: &Moment, id: u64) {
         let Some(conn) = self.conns.remove(&id) else { return };
+        self.seen(conn.unseen);
+        self.seen(conn.held);
         for span in conn.open {
             self.close_server(config, at, span);
         }

@@ -34,9 +34,13 @@ impl ProcessState {
             }
         }
         if self.conns.len() > config.max_actors {
-            self.conns.retain(|_, conn| !conn.asked.is_empty() || !conn.open.is_empty());
+            self.conns.retain(|_, conn| {
+                !conn.asked.is_empty() || !conn.open.is_empty() || conn.unseen.or(conn.held).is_some()
+            });
             if self.conns.len() > config.max_actors {
                 self.conns.clear();
+                self.unseen = 0;
+                self.actors.values_mut().for_each(|actor| actor.unseen = 0);
             }
         }
         if self.serials.len() > config.max_actors {

@@ -73,6 +73,8 @@ impl Moves {
 pub(in super::super) struct Made {
     /// How many came.
     pub came: usize,
+    /// More may have been made than was seen.
+    pub unsure: bool,
     /// How many requests were made then.
     pub requests: usize,
     /// Server requests that were answered then.

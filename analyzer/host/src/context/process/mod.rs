@@ -108,6 +108,10 @@ pub(super) struct ProcessState {
     pub(super) trust: Trust,
     /// Requests that are open.
     open: usize,
+    /// Connections that may have brought requests which are open and were not seen.
+    unseen: usize,
+    /// When events, or bytes with requests, were lost last.
+    lost_ns: Option<u64>,
     pub(super) moves: Moves,
     groups: u64,
     coroutines: u64,
@@ -130,11 +134,11 @@ impl ProcessState {
         self.bound(config, decisions);
         let at = &Moment { coroutine: self.serial(at.coroutine), ..*at };
         match what {
-            Happening::Data { conn, ingress: true } => self.received(at, conn),
-            Happening::Data { conn, ingress: false } => self.sent(config, at, conn),
-            Happening::ServerRequest { span, conn, trace_id, x_request_id } => {
+            Happening::Data { conn, ingress: true, ahead } => self.received(at, conn, ahead),
+            Happening::Data { conn, ingress: false, ahead } => self.sent(config, at, conn, ahead),
+            Happening::ServerRequest { span, conn, beside, trace_id, x_request_id } => {
                 let ids = (trace_id.map(Box::from), x_request_id.map(Box::from));
-                self.server_request(at, span, conn, ids);
+                self.server_request(at, span, conn, beside, ids);
             }
             Happening::ClientRequest { span, conn, peer, began, trace_id, x_request_id } => {
                 let began = Moment { coroutine: self.serial(began.coroutine), ..began };
@@ -148,18 +152,25 @@ impl ProcessState {
             Happening::Connect { conn } => {
                 let mut opened = self.actor(at).pieces(at);
                 self.allow(config, &mut opened);
+                let lost_ns = self.lost_ns;
                 let actor = self.actor(at);
                 actor.acts(at);
                 // Its first request is made for this, whenever it is sent.
                 actor.made_one();
-                self.conns
-                    .insert(conn, Conn { opened, opener: at.coroutine, fresh: true, ..Conn::default() });
+                let forgot = lost_ns.is_some_and(|lost_ns| lost_ns >= actor.turn_began_ns);
+                let vague = opened.is_empty() && (forgot || actor.unseen > 0);
+                let opener = at.coroutine;
+                self.conns.insert(conn, Conn { opened, opener, fresh: true, vague, ..Conn::default() });
             }
             Happening::Accept { conn } => {
                 self.actor(at).acts(at);
                 self.conns.insert(conn, Conn::default());
             }
-            Happening::Gap { conn } => self.gap(conn),
+            Happening::Gap { conn } => self.gap(at, conn),
+            Happening::Unseen { conn, open } => self.unseen(at, conn, open),
+            Happening::Held { conn, held } => self.held(at, conn, held),
+            Happening::UnseenResponse { conn } => self.unseen_response(at, conn),
+            Happening::UnseenCalls => self.unseen_calls(at),
             Happening::Close { conn } => self.close(config, at, conn),
             Happening::Wake { tid, coroutine, futex, timed } => {
                 self.goroutines |= coroutine != 0;
@@ -187,11 +198,7 @@ impl ProcessState {
                 let nodes = self.items.remove(&item).unwrap_or_default();
                 self.actor(at).takes(nodes);
             }
-            Happening::Lost => {
-                let actor = self.actor(at);
-                actor.forgets();
-                actor.unsure = true;
-            }
+            Happening::Lost => self.lost(at),
             Happening::Exit => {
                 self.actors.remove(&ActorId::Thread(at.tid));
             }
@@ -231,8 +238,9 @@ impl ProcessState {
         pieces.retain(|piece| config.rules.allow(piece.rule));
     }
 
-    fn received(&mut self, at: &Moment, id: u64) {
-        let nodes = self.conns.get(&id).map(Conn::bytes_of).unwrap_or_default();
+    fn received(&mut self, at: &Moment, id: u64, ahead: bool) {
+        let conn = self.conns.get(&id).filter(|_| !(ahead && self.lost_ns.is_some()));
+        let nodes = conn.map(Conn::bytes_of).unwrap_or_default();
         let group = self.group();
         let actor = self.actor(at);
         actor.acts(at);
@@ -249,11 +257,15 @@ impl ProcessState {
         before.into_iter().for_each(|(span, class)| self.no_timer(span, class));
     }
 
-    fn sent(&mut self, config: &ContextConfig, at: &Moment, id: u64) {
+    fn sent(&mut self, config: &ContextConfig, at: &Moment, id: u64, ahead: bool) {
         let mut pieces = self.actor(at).pieces(at);
         self.allow(config, &mut pieces);
         self.actor(at).acts(at);
-        let conn = self.conns.entry(id).or_default();
+        if ahead && self.lost_ns.is_some() {
+            // It may be a response to what was not seen.
+            self.actor(at).forgets();
+        }
+        let conn = self.conn(id);
         if conn.sends.len() == 4 {
             conn.sends.remove(0);
         }
@@ -265,12 +277,14 @@ impl ProcessState {
         at: &Moment,
         span: u64,
         conn: u64,
+        beside: bool,
         ids: (Option<Box<str>>, Option<Box<str>>),
     ) {
         let new = self.group();
         let actor = self.actor(at);
         let (group, came) = actor.head(at, Node::Server(span), new);
-        actor.opens(span, conn);
+        actor.opens(span, conn, at);
+        actor.overlaps |= beside && actor.open.len() > 1;
         self.came(group, came);
         self.conns.entry(conn).or_default().open.push(span);
         self.since.insert((at.time_ns, span));
@@ -298,20 +312,21 @@ impl ProcessState {
         peer: u64,
         began: &Moment,
     ) {
-        let conn = self.conns.entry(id).or_default();
+        let conn = self.conn(id);
         let event = (began.tid, began.thread_event);
         let sent = conn.sends.iter().rev().find(|(sent, _)| *sent == event).map(|(_, pieces)| pieces.clone());
-        let opened = std::mem::take(&mut conn.opened);
-        // A goroutine opens a connection for one request, and another may be the first to use it.
-        let fresh = std::mem::take(&mut conn.fresh) && !self.goroutines;
+        let (opened, opener) = (std::mem::take(&mut conn.opened), conn.opener);
+        let (fresh, vague) = (std::mem::take(&mut conn.fresh), std::mem::take(&mut conn.vague));
         let together = conn.requested.replace(event) == Some(event);
         if !together {
             conn.requested_ns = [began.time_ns, conn.requested_ns[0]];
         }
         let since_ns = conn.requested_ns[1];
-        // A loop's callback for a connection that is open belongs to no task.
-        let coroutine = if fresh && conn.opener != 0 { conn.opener } else { began.coroutine };
         conn.asked.push_back(span);
+        // A goroutine opens a connection for one request, and another may be the first to use it.
+        let fresh = fresh && !self.goroutines;
+        // A loop's callback for a connection that is open belongs to no task.
+        let coroutine = if fresh && opener != 0 { opener } else { began.coroutine };
         let actor = self.actor(began);
         let (several, serves, loops) = (actor.several, actor.serves, actor.loops());
         let now = match sent {
@@ -325,12 +340,15 @@ impl ProcessState {
             starts.together |= together;
             // While nothing is open, nothing can be what it is made for.
             let alone = several && by_itself(if fresh { &opened } else { &now });
-            starts.count(idle || alone);
+            if self.unseen == 0 {
+                starts.count(idle || alone);
+            }
         }
         // A coroutine that sends knows better than the one that opened the connection; a loop that sends because the
         // connection is open knows nothing.
         let (counted, mut evidence) = match now.first() {
             Some(piece) if !fresh || piece.class == Class::Coroutine => (false, now),
+            _ if fresh && vague && loops => (true, Pieces::new()),
             _ if !fresh || opened.is_empty() && !several => (false, now),
             _ => (true, opened.into_iter().map(|piece| Evidence { rule: Rule::Socket, ..piece }).collect()),
         };
@@ -354,7 +372,7 @@ impl ProcessState {
                 sent_ns: began.time_ns,
                 coroutine,
                 actor: ActorId::of(began),
-                alone: self.open == 1,
+                alone: self.open == 1 && self.unseen == 0,
                 heard_ns: None,
                 evidence: Pieces::new(),
                 after: SmallVec::new(),
@@ -500,7 +518,7 @@ impl ProcessState {
             None => (actor.hands_on(at), Class::WokenAnswer),
         };
         let futex = if class == Class::WokenAnswer { actor.woken_at() } else { 0 };
-        if actor.several {
+        if actor.several && self.unseen == 0 {
             self.answers.count(nodes.is_empty());
         }
         let conn = self.servers.get(&span).and_then(|server| self.conns.get_mut(&server.conn));

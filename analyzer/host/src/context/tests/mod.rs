@@ -39,12 +39,15 @@ impl Script {
     }
 
     pub(super) fn serve(&mut self, at: Moment, span: u64, conn: u64) {
-        self.happen(at, Happening::Data { conn, ingress: true });
-        self.happen(at, Happening::ServerRequest { span, conn, trace_id: None, x_request_id: None });
+        self.happen(at, Happening::Data { conn, ingress: true, ahead: false });
+        self.happen(
+            at,
+            Happening::ServerRequest { span, conn, beside: false, trace_id: None, x_request_id: None },
+        );
     }
 
     pub(super) fn ask(&mut self, at: Moment, span: u64, conn: u64) {
-        self.happen(at, Happening::Data { conn, ingress: false });
+        self.happen(at, Happening::Data { conn, ingress: false, ahead: false });
         let (began, peer) = (at, PEER);
         self.happen(
             at,
@@ -53,12 +56,12 @@ impl Script {
     }
 
     pub(super) fn hear(&mut self, at: Moment, span: u64, conn: u64) {
-        self.happen(at, Happening::Data { conn, ingress: true });
+        self.happen(at, Happening::Data { conn, ingress: true, ahead: false });
         self.happen(at, Happening::ClientResponse { span });
     }
 
     pub(super) fn answer(&mut self, at: Moment, span: u64, conn: u64) {
-        self.happen(at, Happening::Data { conn, ingress: false });
+        self.happen(at, Happening::Data { conn, ingress: false, ahead: false });
         self.happen(at, Happening::ServerResponse { span });
     }
 

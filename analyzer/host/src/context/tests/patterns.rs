@@ -325,7 +325,7 @@ fn responses_that_come_together_go_on_in_their_order() {
         s.ask(at, span + 1, 900);
     }
     let at = s.at(1, 2, Wait::Forever);
-    s.happen(at, Happening::Data { conn: 900, ingress: true });
+    s.happen(at, Happening::Data { conn: 900, ingress: true, ahead: false });
     for span in [11, 21, 31] {
         s.happen(at, Happening::ClientResponse { span });
     }
@@ -345,8 +345,13 @@ fn ids_decide_at_once_and_rules_can_be_off() {
     let ask = |rules| {
         let mut s = Script::with(rules);
         let at = s.at(1, 1, Wait::Forever);
-        let request =
-            |span, trace_id| Happening::ServerRequest { span, conn: span, trace_id, x_request_id: None };
+        let request = |span, trace_id| Happening::ServerRequest {
+            span,
+            conn: span,
+            beside: false,
+            trace_id,
+            x_request_id: None,
+        };
         s.happen(at, request(10, Some("a")));
         s.happen(at, request(20, Some("b")));
         let began = s.at(2, 1, Wait::Forever);
@@ -458,8 +463,11 @@ fn pipelined_requests_are_worked_on_one_after_the_other_by_who_waits_for_answers
     let mut s = Script::new();
     let at = s.at(1, 1, Wait::Unknown);
     for span in [10, 20] {
-        s.happen(at, Happening::Data { conn: 1, ingress: true });
-        s.happen(at, Happening::ServerRequest { span, conn: 1, trace_id: None, x_request_id: None });
+        s.happen(at, Happening::Data { conn: 1, ingress: true, ahead: false });
+        s.happen(
+            at,
+            Happening::ServerRequest { span, conn: 1, beside: false, trace_id: None, x_request_id: None },
+        );
     }
     for span in [10, 20] {
         for call in [span + 1, span + 2] {
@@ -479,8 +487,11 @@ fn who_does_not_wait_for_answers_is_not_at_the_first_of_pipelined_requests() {
     let mut s = Script::new();
     let at = s.at(1, 1, Wait::Forever);
     for span in [10, 20] {
-        s.happen(at, Happening::Data { conn: 1, ingress: true });
-        s.happen(at, Happening::ServerRequest { span, conn: 1, trace_id: None, x_request_id: None });
+        s.happen(at, Happening::Data { conn: 1, ingress: true, ahead: false });
+        s.happen(
+            at,
+            Happening::ServerRequest { span, conn: 1, beside: false, trace_id: None, x_request_id: None },
+        );
     }
     for span in [10, 20] {
         let at = s.at(1, 1, Wait::Forever);
@@ -526,7 +537,7 @@ fn the_ends_of_responses_that_come_beside_each_other_are_what_is_gone_on_with() 
     let at = s.at(1, 3, Wait::Forever);
     s.hear(at, 11, 900);
     let at = s.at(1, 4, Wait::Forever);
-    s.happen(at, Happening::Data { conn: 900, ingress: true });
+    s.happen(at, Happening::Data { conn: 900, ingress: true, ahead: false });
     s.happen(at, Happening::ClientDone { span: 11 });
     let at = s.at(1, 4, Wait::Forever);
     s.ask(at, 12, 900);
@@ -539,7 +550,7 @@ fn the_ends_of_responses_that_come_beside_each_other_are_what_is_gone_on_with() 
     let at = s.at(1, 6, Wait::Forever);
     s.answer(at, 10, 10);
     let at = s.at(1, 7, Wait::Forever);
-    s.happen(at, Happening::Data { conn: 900, ingress: true });
+    s.happen(at, Happening::Data { conn: 900, ingress: true, ahead: false });
     s.happen(at, Happening::ClientDone { span: 21 });
     let at = s.at(1, 7, Wait::Forever);
     s.answer(at, 20, 20);

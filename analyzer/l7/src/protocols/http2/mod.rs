@@ -78,7 +78,7 @@ impl BlockSearch {
 
 impl Parser for Http2 {
     const PROTOCOL: L7Protocol = L7Protocol::Http2;
-    const PAIRING: Pairing = Pairing::ById;
+    const PAIRING: Pairing = Pairing::ByStream;
 
     fn probe(data: &[u8], info: &ProbeInfo) -> Verdict {
         probe::probe(data, info)
@@ -178,6 +178,7 @@ impl Http2 {
             let is_grpc = self.is_grpc(&head);
             cx.request(head.request(id, bytes, is_grpc, cx.config));
         } else {
+            cx.unread(id);
             cx.extend(id, bytes as u64);
         }
         true
@@ -200,6 +201,9 @@ impl Http2 {
         } else {
             let request = cx.request_with(Some(id));
             if head.status().is_none() && !head.has_grpc_status() && request.is_none() {
+                if frame.ends_stream() {
+                    cx.finish(id);
+                }
                 return true;
             }
             let is_marked =
@@ -234,9 +238,11 @@ impl Http2 {
                 (message.status, message.exception) = (Some(status), Some(exception.clone().into_owned()));
             }
         });
+        cx.finish(id);
         if has_response {
-            cx.finish(id);
-        } else if role == Role::Client {
+            return;
+        }
+        if role == Role::Client {
             if cx.cancel(|other| other == id, status, &exception) {
                 self.cancelled.truncate(MAX_CANCELLED - 1);
                 self.cancelled.push_front(id);
