@@ -207,10 +207,14 @@ static __noinline int tell_tls(struct tls_call *call, __u32 moved, __u64 corouti
 		event = reserve_for(thread, CLASS_1K);
 		if (event)
 			tell_plain(event, call, moved, want, 1023, thread, session, conn);
-	} else {
+	} else if (want < 4096 || !session->frames) {
 		event = reserve_for(thread, CLASS_4K);
 		if (event)
 			tell_plain(event, call, moved, want, 4095, thread, session, conn);
+	} else {
+		event = reserve_for(thread, CLASS_16K);
+		if (event)
+			tell_plain(event, call, moved, want, 16383, thread, session, conn);
 	}
 	if (!event)
 		session->events++;

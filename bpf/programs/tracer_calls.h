@@ -132,22 +132,33 @@ static __always_inline __u32 copy_message(struct conn *conn, struct thread *thre
 
 	if (want > message->length)
 		want = message->length;
+	if (want > CAPTURE_MAX)
+		want = CAPTURE_MAX;
 	if (!message->buffer || thread->flags & CALL_DISCARD)
 		return 0;
 	if (message->is_iov) {
 		scratch->message.buffer = message->buffer;
 		scratch->message.count = message->count;
+		scratch->message.from = message->from;
 		got = copy_iov(want);
 	} else {
-		got = copy_bytes(scratch->payload, message->buffer, want);
+		got = copy_bytes(scratch->payload, message->buffer + message->from, want);
 	}
 	if (got == 0 && want != 0)
 		COUNT(unreadable, 1);
 	return got;
 }
 
-/* Tells of one message. Reads what is volatile first, copies the payload last. */
-static __always_inline int tell(struct task_struct *task, struct thread *thread, struct scratch *scratch, struct message *message)
+/* A part of a message was told of that filled its event: more of it is wanted in another. */
+static __always_inline bool goes_on(struct conn *conn, struct thread *thread, __u32 got)
+{
+	return conn->frames && got == CAPTURE_MAX && thread->call != CALL_RECVMMSG && thread->call != CALL_SENDMMSG &&
+	       wanted(conn->snap, conn->budget, conn->used, true) != 0;
+}
+
+/* Tells of one message, as far as one event holds what is wanted of it; returns how many bytes are left to tell of. Reads what is
+ * volatile first, copies the payload last. */
+static __always_inline __u32 tell(struct task_struct *task, struct thread *thread, struct scratch *scratch, struct message *message)
 {
 	bool ingress = thread->flags & CALL_INGRESS;
 	__u8 direction = ingress ? DIRECTION_IN : DIRECTION_OUT;
@@ -218,13 +229,16 @@ static __always_inline int tell(struct task_struct *task, struct thread *thread,
 	event->size = sizeof(*event) + got;
 	if (got == 0)
 		event->flags |= FLAG_NO_DATA;
-	if (got < message->length)
+	if (goes_on(conn, thread, got) && got < message->length)
+		event->length = got;
+	else if (got < message->length)
 		event->flags |= FLAG_TRUNCATED;
+	OPAQUE(got);
 	if (got > CAPTURE_MAX)
 		return 0;
 	if (bpf_ringbuf_output(&events, event, sizeof(*event) + got, wakeup(event->thread_event)))
 		COUNT(ring_full, 1);
-	return 0;
+	return message->length - event->length;
 }
 
 /* Tells of the message in the scratch. A global function, so that the verifier looks at it once and not for each message. */
@@ -247,6 +261,7 @@ static __always_inline void tell_mmsg(struct thread *thread, struct scratch *scr
 	struct user_mmsghdr header;
 
 	message->before = 0;
+	message->from = 0;
 	message->is_iov = true;
 	for (__u32 i = 0; i < MESSAGES_MAX; i++) {
 		if (i >= messages)
@@ -272,6 +287,7 @@ static __always_inline void tell_data(struct task_struct *task, struct thread *t
 {
 	struct scratch *scratch = scratch_of_cpu();
 	struct message message = {.length = result, .moved = result};
+	__u32 left;
 
 	if (result <= 0 || !scratch)
 		return;
@@ -294,7 +310,13 @@ static __always_inline void tell_data(struct task_struct *task, struct thread *t
 		message.name = thread->name;
 		message.is_iov = thread->call == CALL_READV || thread->call == CALL_WRITEV;
 	}
-	tell(task, thread, scratch, &message);
+	left = tell(task, thread, scratch, &message);
+	for (int i = 0; i < FRAMES_PARTS && left; i++) {
+		message.before = message.from = message.moved - left;
+		message.length = left;
+		scratch->message = message;
+		left = tell_message(tid);
+	}
 }
 
 #endif

@@ -21,6 +21,7 @@
 #define CLASS_256 (sizeof(struct event) + 256)
 #define CLASS_1K (sizeof(struct event) + 1024)
 #define CLASS_4K (sizeof(struct event) + 4096)
+#define CLASS_16K (sizeof(struct event) + 16384)
 
 static __always_inline bool is_left_out(__u32 tgid)
 {

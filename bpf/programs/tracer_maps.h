@@ -248,17 +248,19 @@ struct message {
 	__u64 count;
 	__u64 name;
 	__u32 length;
-	__u32 before; /* bytes of this call's messages before it */
+	__u32 before; /* bytes of the call before it */
 	__u32 moved;  /* bytes of the whole call */
+	__u32 from;   /* where in its buffers it begins: those before are told of already */
 	__u32 is_iov;
+	__u32 unused;
 };
 
 /* Where the end of a system call puts its event together; twice the room, so that offset and length are bounded each by itself.
  * Only for that program, which the kernel does not run twice at once on a CPU. */
 struct scratch {
 	struct message message;
-	__u32 at; /* bytes in payload */
-	__u32 pad;
+	__u32 at;   /* bytes in payload */
+	__u32 skip; /* bytes of buffers before them */
 	struct event event;
 	__u8 payload[2 * CAPTURE_MAX];
 	struct iovec iov[IOV_MAX];

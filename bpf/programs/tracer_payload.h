@@ -12,6 +12,8 @@
 #define HTTP2_PREFACE bpf_htonl(0x50524920)
 /* So much of what is sent on such a connection before the other end answers. */
 #define FRAMES_BUDGET (64 * 1024)
+/* Events in which what one call moves there is told of, at most. */
+#define FRAMES_PARTS 16
 
 /* RFC 9113 section 4.1: length (3 bytes), type, flags, stream (4 bytes). */
 #define FRAME_HEADER 9
@@ -87,7 +89,7 @@ static __always_inline __u32 wanted(__u32 snap, __u32 budget, __u32 used, bool f
 
 	if (frames && snap != 0) {
 		budget = budget < FRAMES_BUDGET ? FRAMES_BUDGET : budget;
-		snap = CAPTURE_MAX;
+		snap = budget;
 	}
 	left = budget > used ? budget - used : 0;
 	return left < snap ? left : snap;
@@ -110,7 +112,7 @@ static __always_inline struct scratch *scratch_of_cpu(void)
 	return bpf_map_lookup_elem(&scratches, &zero);
 }
 
-/* The first `len` bytes of the buffers of the message in the scratch. A global function, so that the verifier looks at its loop once.
+/* The first `len` bytes of the message in the scratch, which is in several buffers. A global function, so that the verifier looks at its loop once.
  * How far it got is kept in memory, where the verifier does not follow it: each round looks alike, whatever the one before did. */
 __noinline __u32 copy_iov(__u32 len)
 {
@@ -121,6 +123,7 @@ __noinline __u32 copy_iov(__u32 len)
 	if (!scratch || len == 0)
 		return 0;
 	scratch->at = 0;
+	scratch->skip = scratch->message.from;
 	count = scratch->message.count;
 	if (count > IOV_MAX)
 		count = IOV_MAX;
@@ -128,15 +131,23 @@ __noinline __u32 copy_iov(__u32 len)
 	if (count > IOV_MAX || bpf_probe_read_user(scratch->iov, count * sizeof(struct iovec), (void *)scratch->message.buffer))
 		return 0;
 	for (int i = 0; i < IOV_MAX; i++) {
-		__u64 part = scratch->iov[i].len;
+		__u64 part = scratch->iov[i].len, base = scratch->iov[i].base;
+		__u32 skip = *(volatile __u32 *)&scratch->skip;
 
 		at = *(volatile __u32 *)&scratch->at;
 		if (i >= count || at >= len || at >= CAPTURE_MAX)
 			break;
+		if (part <= skip) {
+			*(volatile __u32 *)&scratch->skip = skip - part;
+			continue;
+		}
+		*(volatile __u32 *)&scratch->skip = 0;
+		base += skip;
+		part -= skip;
 		if (part > len - at)
 			part = len - at;
 		OPAQUE(part);
-		if (part > CAPTURE_MAX || bpf_probe_read_user(scratch->payload + at, part, (void *)scratch->iov[i].base))
+		if (part > CAPTURE_MAX || bpf_probe_read_user(scratch->payload + at, part, (void *)base))
 			break;
 		*(volatile __u32 *)&scratch->at = at + part;
 	}

@@ -26,7 +26,8 @@ unsafe impl Pod for Snap {}
 
 impl Snap {
     /// 2 KiB of an event, 4 KiB of a message: the heads, and most bodies that have to be read to their end. Of connections and
-    /// TLS sessions that are seen to speak HTTP/2, 8 (in TLS 4) and 64 KiB: many heads come together, and each has to be read.
+    /// TLS sessions that are seen to speak HTTP/2, 64 KiB, in several events of 8 KiB or, in TLS, one of up to 16 KiB for each call:
+    /// many heads come together, and each has to be read.
     pub const DEFAULT: Self = Self::new(2048, 4096);
     /// No data events.
     pub const MUTE: Self = Self { bytes: 0, message_bytes: 0, mute: 1, unused: 0 };

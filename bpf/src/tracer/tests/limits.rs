@@ -60,6 +60,34 @@ fn more_is_copied_of_connections_that_begin_as_http2() {
 }
 
 #[test]
+fn what_one_call_moves_of_http2_comes_in_several_events_up_to_the_budget() {
+    let Some(mut watch) = watch(&this_process()) else { return };
+    let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
+    let head: [u8; 9] = [0, 0, 40, 1, 5, 0, 0, 0, 5];
+    let bytes: Vec<u8> = head.into_iter().chain((9..100_000u32).map(|n| n as u8)).collect();
+    let parts: Vec<_> =
+        [&bytes[..9], &bytes[9..9_000], &bytes[9_000..20_000]].map(std::io::IoSlice::new).into();
+    assert_eq!(client.write_vectored(&parts).unwrap(), 20_000);
+    server.read_exact(&mut [0; 20_000]).unwrap();
+    server.write_all(b"back").unwrap();
+    client.read_exact(&mut [0; 4]).unwrap();
+    client.write_all(&bytes).unwrap();
+    server.read_exact(&mut [0; 100_000]).unwrap();
+    let sent = watch.wait_for(11, |seen| {
+        seen.kind() == Kind::Data && seen.header.remote_port == port && !seen.has(Flags::INGRESS)
+    });
+    let (first, second) = sent.split_at(3);
+    assert_eq!(captured(first), [8_192, 8_192, 3_616]);
+    assert_eq!(first.iter().flat_map(|seen| seen.payload.clone()).collect::<Vec<_>>(), bytes[..20_000]);
+    assert!(first.iter().all(|seen| !seen.has(Flags::TRUNCATED)));
+    let numbers = sent.windows(2).map(|two| two[1].header.tcp_seq.wrapping_sub(two[0].header.tcp_seq));
+    assert!(numbers.eq(sent.iter().map(|seen| seen.header.length).take(sent.len() - 1)));
+    assert_eq!(second.iter().flat_map(|seen| seen.payload.clone()).collect::<Vec<_>>(), bytes[..64 << 10]);
+    let told: u32 = second.iter().map(|seen| seen.header.length).sum();
+    assert_eq!(told, 100_000);
+}
+
+#[test]
 fn more_is_copied_of_connections_whose_beginning_as_http2_was_not_seen() {
     let Some(mut watch) = watch(&this_process()) else { return };
     // HEADERS of stream 5, WINDOW_UPDATE of stream 0; what is neither: a longer frame, an even stream, other flags, text.
