@@ -11,6 +11,7 @@ use wirespan_records::{
     L4Protocol, L7Protocol, Merge, ObservationPoint, Parent, Process, ResponseStatus, Rule, Session, Signal,
     Span, TraceKey, Tunnel, TunnelKind,
 };
+use wirespan_stitch::wire_key;
 use wirespan_store::{Writer, WriterOptions};
 
 /// Where the known records begin, seconds since the epoch; a full minute.
@@ -447,7 +448,7 @@ async fn rows_of_traces_say_what_rows_of_lists_say() {
     let writer = Writer::start(site.client.clone(), WriterOptions::default());
     writer.spans(&spans, &vec![key; spans.len()]);
     let counters = writer.close(std::time::Duration::from_secs(30)).await;
-    assert_eq!(counters.rows_stored, spans.len() as u64);
+    assert_eq!(counters.rows_stored, 2 * spans.len() as u64);
 
     let list = site.get(&format!("/api/spans?{}&limit=100", range())).await;
     let trace = site.get("/api/traces/0000000000000003").await;
@@ -478,7 +479,7 @@ async fn keys_that_were_merged_lead_to_the_whole_trace() {
     writer.spans(&calls(), &[key(1, false), key(2, true), key(2, true), key(4, true), key(4, true)]);
     writer.merges(&[Merge { from: 1, to: 2 }, Merge { from: 4, to: 2 }]);
     let counters = writer.close(std::time::Duration::from_secs(30)).await;
-    assert_eq!((counters.rows_in, counters.rows_stored), (5 + 4, 9));
+    assert_eq!((counters.rows_in, counters.rows_stored), (5 + 4 + 4, 13));
     let trace = site.get("/api/traces/0000000000000002").await;
     assert_eq!(ids(&trace), ["1", "2", "3", "4", "5"]);
     for other in ["/0000000000000001", "/0000000000000004", "?span=1", "?span=3", "?span=5"] {
@@ -486,6 +487,39 @@ async fn keys_that_were_merged_lead_to_the_whole_trace() {
     }
     let list = site.get(&format!("/api/traces?{}", range())).await;
     assert_eq!(list["traces"].as_array().unwrap().len(), 1, "{list}");
+}
+
+/// The first span of a trace was alone for so long that it was written by its id only; what came later was not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_has_the_span_that_was_alone_at_first() {
+    let Some(site) = Site::start().await else { return };
+    let trace_id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let named = |span: Span| Span { trace_id: Some(trace_id.into()), ..span };
+    let [first, second, third, _, _] = calls().try_into().unwrap();
+    let key = wire_key(trace_id);
+    let hex = format!("{key:016x}");
+    let write = async |spans: &[Span], traced| {
+        let writer = Writer::start(site.client.clone(), WriterOptions::default());
+        writer.spans(spans, &vec![TraceKey { key, traced }; spans.len()]);
+        writer.close(std::time::Duration::from_secs(30)).await;
+    };
+    let list = async || site.get(&format!("/api/traces?{}", range())).await["traces"].clone();
+
+    let start_ns = first.start_ns - 1000;
+    write(&[named(Span { start_ns, ..first })], false).await;
+    assert_eq!(ids(&site.get(&format!("/api/traces/{trace_id}")).await), ["1"]);
+    assert_eq!(list().await, json!([]), "it is no trace of several spans");
+
+    write(&[named(second), named(third)], true).await;
+    let trace = site.get(&format!("/api/traces/{trace_id}")).await;
+    assert_eq!(ids(&trace), ["1", "2", "3"]);
+    for other in [format!("/{hex}"), "?span=1".into(), "?span=3".into()] {
+        assert_eq!(site.get(&format!("/api/traces{other}")).await, trace, "{other}");
+    }
+    let list = list().await;
+    let [listed] = list.as_array().unwrap().as_slice() else { panic!("{list}") };
+    assert_eq!((&listed["spans"], &listed["trace_id"]), (&json!(3), &json!(trace_id)));
+    assert_eq!((&listed["root"]["id"], &listed["root"]["endpoint"]), (&json!("1"), &json!("/items/99")));
 }
 
 /// The parent came so late that its trace has another key and nothing says so but the row itself.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use wirespan_analyzer::Answers;
 use wirespan_analyzer::traces::Stitching;
 use wirespan_controller::Names;
-use wirespan_records::{ObservationPoint, Parent, Process, Rule, Signal, Span, next_id};
+use wirespan_records::{ObservationPoint, Parent, Process, Rule, Signal, Span, TraceKey, next_id};
 use wirespan_stitch::{Limits, SpanRow, Stitcher, assemble};
 use wirespan_store::{Client, Retention, Supervisor, SupervisorOptions, Writer, WriterOptions, migrate};
 
@@ -213,7 +213,7 @@ async fn read(client: &Client, total: u64, output: &mut Output) -> anyhow::Resul
     let rows = number(client, "SELECT count() FROM l7_log").await?;
     ensure!(rows >= total as f64, "the store has {rows} spans, not {total}; give an empty directory");
     output.push(Measurement::limit(BENCH, "spans in the store", rows, "rows"))?;
-    let traced = number(client, "SELECT count() FROM trace_log").await?;
+    let traced = number(client, "SELECT count() FROM l7_log WHERE traced").await?;
     output.push(Measurement::new(BENCH, "of these in traces", traced, "rows", rows))?;
 
     let large = format!(
@@ -272,6 +272,9 @@ async fn read(client: &Client, total: u64, output: &mut Output) -> anyhow::Resul
 async fn fill(client: &Client, total: u64) -> anyhow::Result<()> {
     let writer = Writer::start(client.clone(), WriterOptions::default());
     let (mut site, mut stitching) = (Site::new(), Stitching::new(Instant::now()));
+    let mut put = |spans: &[Span], traces: &[TraceKey]| {
+        writer.spans(spans, traces);
+    };
     let mut made = 0;
     let every = total / 10;
     let mut large = every / 2;
@@ -288,13 +291,13 @@ async fn fill(client: &Client, total: u64) -> anyhow::Result<()> {
         made += spans.len() as u64;
         let now = Instant::now();
         stitching.take(spans, now);
-        let merges = stitching.hand_on(now, |spans, traces| writer.spans(spans, traces));
+        let merges = stitching.hand_on(now, &mut put);
         writer.merges(&merges);
         if writer.counters().rows_waiting > MAX_WAITING_ROWS {
             ensure!(writer.flush(PATIENCE).await, "the store does not take the rows any more");
         }
     }
-    writer.merges(&stitching.hand_on_all(|spans, traces| writer.spans(spans, traces)));
+    writer.merges(&stitching.hand_on_all(&mut put));
     let counters = writer.close(PATIENCE).await;
     ensure!(counters.rows_stored == counters.rows_in, "rows were lost: {counters:?}");
     Ok(())

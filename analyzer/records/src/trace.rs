@@ -5,7 +5,8 @@
 pub struct TraceKey {
     /// The same for all spans of the trace, or merged with theirs.
     pub key: u64,
-    /// It is not the only span of the trace, as far as is known. A lone one has no other key than its id.
+    /// It is not the only span of the trace, as far as is known. A lone one has no other key than its id, or than that of its
+    /// trace id.
     pub traced: bool,
 }
 

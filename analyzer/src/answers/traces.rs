@@ -1,7 +1,8 @@
 //! Traces: their rows are found by key, then put together.
 
 use super::{AnswerError, Answers, params};
-use crate::query::{Query, Range, spans, stored, traces};
+use crate::query::stored::{self, Stored};
+use crate::query::{Query, Range, spans, traces};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use wirespan_stitch::assemble::MAX_SPANS;
@@ -26,6 +27,8 @@ pub struct Traces {
 struct Found {
     keys: BTreeSet<u64>,
     rows: BTreeMap<String, SpanRow>,
+    /// Rows of which only the id is known yet.
+    lone: BTreeSet<u64>,
     /// Ids that were looked for already.
     sought: BTreeSet<u64>,
     cut: bool,
@@ -77,7 +80,12 @@ impl Answers {
             return Ok(Traces { traces: Vec::new() });
         }
         let (keys, merges) = self.merged(keys).await?;
-        let rows = traces::summary_rows(self.binary(&traces::summaries_query(&keys)).await?.as_ref())?;
+        let mut rows = traces::summary_rows(self.binary(&traces::summaries_query(&keys)).await?.as_ref())?;
+        let roots: BTreeSet<u64> = rows.iter().filter_map(traces::SummaryRow::lone_root).collect();
+        if !roots.is_empty() {
+            let roots = whole(self.stored(&traces::lone_rows_query(&roots)).await?);
+            rows.iter_mut().for_each(|row| row.complete(&roots));
+        }
         let least = least_keys(&merges);
         let trace_of = |key| least.get(&key).copied().unwrap_or(key);
         Ok(Traces { traces: traces::summaries(rows, trace_of, &names) })
@@ -100,7 +108,9 @@ impl Answers {
                 new.extend(more);
             }
             // The row that gave a key its number may have been written when it was alone.
-            let lone: BTreeSet<u64> = new.iter().copied().filter(|&key| found.lacks(key)).collect();
+            let mut lone = std::mem::take(&mut found.lone);
+            lone.extend(&new);
+            lone.retain(|&id| found.lacks(id));
             if !lone.is_empty() {
                 found.sought.extend(&lone);
                 found.add(self.stored(&traces::lone_rows_query(&lone)).await?);
@@ -141,7 +151,7 @@ impl Answers {
         Ok(self.client.query_binary(&query.sql, &params(query)).await?)
     }
 
-    async fn stored(&self, query: &Query) -> Result<Vec<SpanRow>, AnswerError> {
+    async fn stored(&self, query: &Query) -> Result<Vec<Stored>, AnswerError> {
         Ok(stored::rows(self.binary(query).await?.as_ref())?)
     }
 
@@ -156,9 +166,14 @@ impl Answers {
 }
 
 impl Found {
-    fn add(&mut self, rows: Vec<SpanRow>) {
+    fn add(&mut self, rows: Vec<Stored>) {
         self.cut |= rows.len() > MAX_SPANS;
-        self.rows.extend(rows.into_iter().map(|row| (row.id.clone(), row)));
+        for row in rows {
+            match row {
+                Stored::Row(row) => drop(self.rows.insert(row.id.clone(), *row)),
+                Stored::Id(id) => drop(self.lone.insert(id)),
+            }
+        }
     }
 
     /// This id is not among the rows, and was not looked for.
@@ -174,6 +189,15 @@ impl Found {
         let parents = self.rows.values().filter_map(|row| row.parent.as_ref()?.span.parse().ok());
         parents.filter(|&id| self.lacks(id)).take(MAX_KEYS).collect()
     }
+}
+
+/// The rows that are there as such.
+fn whole(stored: Vec<Stored>) -> Vec<SpanRow> {
+    let row = |stored| match stored {
+        Stored::Row(row) => Some(*row),
+        Stored::Id(_) => None,
+    };
+    stored.into_iter().filter_map(row).collect()
 }
 
 /// For each key that is merged with others, the one that stands for all of them: the least.

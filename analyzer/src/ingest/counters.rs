@@ -22,7 +22,7 @@ pub struct IngestReport {
     pub flows: RecordCounts,
     /// Ticks of flows, many of which make one row.
     pub ticks: RecordCounts,
-    /// Rows made of ticks, of traces that turned out to be one, and of the process's own counters.
+    /// Rows made of ticks, of spans of traces (their second), of traces that turned out to be one, and of the process's own counters.
     pub rows_made: u64,
     /// What became of the rows.
     pub writer: WriterCounters,
@@ -94,7 +94,7 @@ impl Counters {
             queued: registry.gauge("wirespan_ingest_queued", "Records that wait for the exporter.", &[]),
             rows_made: registry.counter(
                 "wirespan_ingest_rows_made_total",
-                "Rows made of ticks, merged traces and counters.",
+                "Rows made of ticks, spans of traces, merged traces and counters.",
                 &[],
             ),
             rows_in: registry.counter("wirespan_store_rows_total", "Rows handed to the store's writer.", &[]),

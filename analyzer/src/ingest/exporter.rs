@@ -19,7 +19,8 @@ const QUEUE_BATCHES: usize = 8192;
 
 /// Where the exporter puts rows; none of these waits.
 pub(super) trait Rows: Send + 'static {
-    fn spans(&self, rows: &[Span], traces: &[TraceKey]);
+    /// Returns how many further rows are made of them.
+    fn spans(&self, rows: &[Span], traces: &[TraceKey]) -> usize;
     fn merges(&self, rows: &[Merge]);
     fn flows(&self, rows: &[Flow]);
     fn net_metrics(&self, rows: &[NetMetrics]);
@@ -28,8 +29,8 @@ pub(super) trait Rows: Send + 'static {
 }
 
 impl Rows for Writer {
-    fn spans(&self, rows: &[Span], traces: &[TraceKey]) {
-        Self::spans(self, rows, traces);
+    fn spans(&self, rows: &[Span], traces: &[TraceKey]) -> usize {
+        Self::spans(self, rows, traces)
     }
     fn merges(&self, rows: &[Merge]) {
         Self::merges(self, rows);
@@ -129,7 +130,9 @@ impl<W: Rows> Exporter<W> {
         }
         let rows = self.net.drain_all();
         self.put_net(&rows);
-        let merges = self.stitching.hand_on_all(|spans, traces| self.rows.spans(spans, traces));
+        let made = &self.shared.counters.rows_made;
+        let merges =
+            self.stitching.hand_on_all(|spans, traces| made.add(self.rows.spans(spans, traces) as u64));
         self.put_merges(&merges);
         self.traces.set(&self.stitching);
         self.put_stats();
@@ -155,7 +158,9 @@ impl<W: Rows> Exporter<W> {
 
     /// Hands on the spans whose traces are as well known as they will be.
     fn put_spans(&mut self, now: Instant) {
-        let merges = self.stitching.hand_on(now, |spans, traces| self.rows.spans(spans, traces));
+        let made = &self.shared.counters.rows_made;
+        let merges =
+            self.stitching.hand_on(now, |spans, traces| made.add(self.rows.spans(spans, traces) as u64));
         self.put_merges(&merges);
     }
 

@@ -109,10 +109,12 @@ impl Fake {
 }
 
 impl Rows for Fake {
-    fn spans(&self, rows: &[Span], traces: &[TraceKey]) {
+    fn spans(&self, rows: &[Span], traces: &[TraceKey]) -> usize {
         assert_eq!(rows.len(), traces.len());
         *self.spans.lock().unwrap() += rows.len();
-        self.count(rows.len());
+        let traced = traces.iter().filter(|trace| trace.traced).count();
+        self.count(rows.len() + traced);
+        traced
     }
     fn merges(&self, rows: &[Merge]) {
         self.count(2 * rows.len());

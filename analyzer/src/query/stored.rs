@@ -5,7 +5,7 @@ use wirespan_records::{Process, Rule};
 use wirespan_stitch::{ParentRow, SpanRow, TunnelRow};
 use wirespan_store::{RowReader, StoreError};
 
-/// What a row consists of, in order: the same in the migrations of the store, which make it as the row is written.
+/// What a row consists of, in order: the same in the store's writer, and in its migrations for what was written before.
 const COLUMNS: &str = "id, agent_id, trace_key, signal, observation_point, start_time, end_time, duration_us, \
      client_ip, client_port, server_ip, server_port, protocol, tunnel_type, tunnel_id, tunnel_src, tunnel_dst, tap_id, \
      l7_protocol, version, request_type, request_domain, request_resource, endpoint, request_id, response_status, \
@@ -45,23 +45,37 @@ fn name_of(names: &[&str], row: &mut RowReader<'_>) -> Result<String, StoreError
         .ok_or_else(|| bad(format!("no name has the number {number}")))
 }
 
+/// What `trace_log` has of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stored {
+    /// All of it.
+    Row(Box<SpanRow>),
+    /// Its id: it was alone when it was written, so only `l7_log` has it.
+    Id(u64),
+}
+
 /// The rows of an answer in RowBinary, with their taps.
-pub fn rows(answer: &[u8]) -> Result<Vec<SpanRow>, StoreError> {
+pub fn rows(answer: &[u8]) -> Result<Vec<Stored>, StoreError> {
     let mut answer = RowReader::new(answer);
     let mut rows = Vec::new();
     while !answer.is_empty() {
         let mut row = row(answer.bytes()?)?;
-        (row.tap, row.tap_kind, row.tap_site) =
-            (answer.some_text()?, answer.some_text()?, answer.some_text()?);
+        let (tap, kind, site) = (answer.some_text()?, answer.some_text()?, answer.some_text()?);
+        if let Stored::Row(row) = &mut row {
+            (row.tap, row.tap_kind, row.tap_site) = (tap, kind, site);
+        }
         rows.push(row);
     }
     Ok(rows)
 }
 
 /// One row, in the order of its columns.
-pub(super) fn row(bytes: &[u8]) -> Result<SpanRow, StoreError> {
+pub(super) fn row(bytes: &[u8]) -> Result<Stored, StoreError> {
     let mut from = RowReader::new(bytes);
     let id = from.u64()?;
+    if from.is_empty() {
+        return Ok(Stored::Id(id));
+    }
     let row = SpanRow {
         id: id.to_string(),
         agent_id: from.u32()?,
@@ -113,7 +127,11 @@ pub(super) fn row(bytes: &[u8]) -> Result<SpanRow, StoreError> {
         tap_kind: None,
         tap_site: None,
     };
-    if from.is_empty() { Ok(row) } else { Err(bad("it has more than its columns".into())) }
+    if from.is_empty() {
+        Ok(Stored::Row(Box::new(row)))
+    } else {
+        Err(bad("it has more than its columns".into()))
+    }
 }
 
 fn tunnel(from: &mut RowReader<'_>) -> Result<Option<TunnelRow>, StoreError> {
@@ -173,7 +191,7 @@ mod tests {
             if let Ok(rows) = rows(&bytes) {
                 prop_assert!(rows.len() <= bytes.len());
             }
-            prop_assert!(row(&bytes).is_err() || bytes.len() > 150);
+            prop_assert!(row(&bytes).is_err() || bytes.len() == 8 || bytes.len() > 150);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One trace, and the traces of a time.
 
-use super::{BadQuestion, Conditions, Query, Range, ServerFilter, row_limit, stored};
+use super::stored::{self, Stored};
+use super::{BadQuestion, Conditions, Query, Range, ServerFilter, row_limit};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -120,8 +121,26 @@ pub struct SummaryRow {
     errors: u64,
     trace_id: Option<String>,
     /// The first of them.
-    root: SpanRow,
+    root: Stored,
     servers: Vec<(IpAddr, u16)>,
+}
+
+impl SummaryRow {
+    /// The id of the first of them where only `l7_log` has it.
+    pub fn lone_root(&self) -> Option<u64> {
+        match self.root {
+            Stored::Row(_) => None,
+            Stored::Id(id) => Some(id),
+        }
+    }
+
+    /// Takes the first of them from these rows of `l7_log`.
+    pub fn complete(&mut self, rows: &[SpanRow]) {
+        let Some(id) = self.lone_root().map(|id| id.to_string()) else { return };
+        if let Some(row) = rows.iter().find(|row| row.id == id) {
+            self.root = Stored::Row(Box::new(row.clone()));
+        }
+    }
 }
 
 /// What is listed of traces; read by [`summary_rows`].
@@ -173,7 +192,8 @@ fn summary(key: u64, rows: &[SummaryRow], names: &Names) -> Option<TraceSummary>
         Some(name) => format!("{name}:{port}"),
         None => SocketAddr::from((ip, port)).to_string(),
     };
-    let root = &first.root;
+    // A row that is not in the store yet, or any more, has no trace to list.
+    let Stored::Row(root) = &first.root else { return None };
     let server = match root.server_ip.parse() {
         Ok(ip) => name(ip, root.server_port),
         Err(_) => root.server_ip.clone(),

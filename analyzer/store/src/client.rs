@@ -130,7 +130,8 @@ impl Client {
         self.post(&[], &[], sql.to_owned().into()).await.map(drop)
     }
 
-    /// Inserts `data`, which is in `format`; data that comes again with the same token is stored once.
+    /// Inserts `data`, which is in `format`; data that comes again with the same token is stored once. Rows that a table
+    /// adds up are added up by its merges, not before they are stored as well: few of one block have the same key.
     pub async fn insert(
         &self,
         table: &str,
@@ -139,7 +140,12 @@ impl Client {
         token: Option<&str>,
     ) -> Result<(), StoreError> {
         let query = format!("INSERT INTO {table} FORMAT {format}");
-        let mut pairs = vec![("query", query.as_str()), ("async_insert", "0"), ("wait_end_of_query", "1")];
+        let mut pairs = vec![
+            ("query", query.as_str()),
+            ("async_insert", "0"),
+            ("optimize_on_insert", "0"),
+            ("wait_end_of_query", "1"),
+        ];
         pairs.extend(token.map(|token| ("insert_deduplication_token", token)));
         self.post(&pairs, &[], data).await.map(drop)
     }

@@ -121,27 +121,23 @@ async fn migrations_run_once_and_a_newer_schema_is_refused() {
     let store = store().await;
     let tables = ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await;
     // The last migration again, as after one that ended just before its end.
-    store
-        .client
-        .execute("ALTER TABLE schema_migrations DELETE WHERE version = 7 SETTINGS mutations_sync = 2")
-        .await
-        .unwrap();
+    forget_migrations(&store.client, 8).await;
     let retention = Retention { logs_days: 9, ..Retention::default() };
-    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 7);
+    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 8);
     assert_eq!(
         ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await,
         tables
     );
-    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "7");
-    let ttl = ask(&store.client, "SELECT engine_full FROM system.tables WHERE name = 'l7_log'").await;
-    assert!(ttl.contains("toIntervalDay(9)"), "{ttl}");
+    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "8");
+    let engine = ask(&store.client, "SELECT engine_full FROM system.tables WHERE name = 'l7_log'").await;
+    assert!(engine.contains("toIntervalDay(9)") && engine.contains("auto_statistics_types"), "{engine}");
     store
         .client
         .execute("INSERT INTO schema_migrations (version, name) VALUES (99, 'future')")
         .await
         .unwrap();
     let error = migrate(&store.client, &retention).await.unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 7 }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 8 }), "{error}");
     store.supervisor.stop().await;
 }
 
@@ -229,9 +225,10 @@ async fn rows_of_a_trace_are_once_more_by_trace() {
     };
     let wire = (1 << 63) | 5;
     let keys = [TraceKey { key: wire, traced: true }, TraceKey { key: wire, traced: true }];
-    writer.spans(&[in_process, span(2), span(3)], &keys);
+    let unanswered = Span { response_status: ResponseStatus::Timeout, request_id: Some(9), ..span(2) };
+    assert_eq!(writer.spans(&[in_process, unanswered, span(3)], &keys), 2);
     writer.merges(&[Merge { from: 3, to: wire }]);
-    assert_eq!(writer.close(PATIENCE).await.rows_stored, 5);
+    assert_eq!(writer.close(PATIENCE).await.rows_stored, 3 + 2 + 2);
     let c = &store.client;
     let columns = "pid, toUnixTimestamp(process_start), process_name, executable, command, container_id, pod_uid, parent_id, \
                    parent_rule, parent_confidence, trace_key, traced";
@@ -253,9 +250,7 @@ async fn rows_of_a_trace_are_once_more_by_trace() {
     // A store of an earlier version gets the same from its spans.
     let row = "SELECT hex(row) FROM trace_log ORDER BY row";
     let before = ask(c, row).await;
-    c.execute("ALTER TABLE schema_migrations DELETE WHERE version = 7 SETTINGS mutations_sync = 2")
-        .await
-        .unwrap();
+    forget_migrations(c, 7).await;
     migrate(c, &Retention::default()).await.unwrap();
     assert_eq!((ask(c, &of_traces).await, ask(c, row).await), (of_spans, before));
     assert_eq!(
@@ -274,6 +269,68 @@ async fn rows_of_a_trace_are_once_more_by_trace() {
         ask(c, "SELECT count() FROM system.data_skipping_indices WHERE table = 'trace_log'").await,
         "0"
     );
+    store.supervisor.stop().await;
+}
+
+/// Takes the store for one with an older schema.
+async fn forget_migrations(c: &Client, from: u32) {
+    let sql =
+        format!("ALTER TABLE schema_migrations DELETE WHERE version >= {from} SETTINGS mutations_sync = 2");
+    c.execute(&sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_span_alone_in_a_named_trace_is_there_by_its_id() {
+    let store = store().await;
+    let writer = Writer::start(store.client.clone(), WriterOptions::default());
+    let wire = (1 << 63) | 5;
+    let spans = [Span { id: 7, ..span(1) }, Span { id: 8, ..span(2) }];
+    let keys = [TraceKey { key: wire, traced: false }, TraceKey { key: 8, traced: false }];
+    assert_eq!(writer.spans(&spans, &keys), 1);
+    writer.close(PATIENCE).await;
+    assert_eq!(
+        ask(&store.client, "SELECT id, trace_key, traced FROM l7_log ORDER BY id").await,
+        format!("7\t{wire}\tfalse\n8\t0\tfalse")
+    );
+    assert_eq!(
+        ask(
+            &store.client,
+            "SELECT trace_key, start_time, reinterpretAsUInt64(row), length(row) FROM trace_log"
+        )
+        .await,
+        format!("{wire}\t2023-11-14 22:13:20.001000000\t7\t8")
+    );
+    store.supervisor.stop().await;
+}
+
+/// In a store of version 7, a view made the rows of traces.
+#[tokio::test]
+async fn a_store_whose_view_made_rows_of_traces_keeps_them_and_gets_each_once() {
+    let store = store().await;
+    let c = &store.client;
+    forget_migrations(c, 8).await;
+    let version_7 = include_str!("../schema/0007_trace_rows.sql");
+    for statement in version_7.split(";\n").map(str::trim).filter(|s| !s.is_empty()) {
+        c.execute(statement).await.unwrap();
+    }
+    let today = ask(c, "SELECT today()").await;
+    c.execute(&format!(
+        "INSERT INTO l7_log (ingested, id, start_time, trace_id, trace_key, traced) FORMAT TSV\n\
+         {today}\t1\t1700000000\tabc\t5\ttrue\n{today}\t2\t1700000000\t\t0\tfalse\n"
+    ))
+    .await
+    .unwrap();
+    let rows = "SELECT trace_key, trace_id, hex(row) FROM trace_log ORDER BY row";
+    let before = ask(c, rows).await;
+    assert_eq!(before.lines().count(), 1);
+    for _ in 0..2 {
+        migrate(c, &Retention::default()).await.unwrap();
+        assert_eq!(ask(c, rows).await, before);
+    }
+    let writer = Writer::start(c.clone(), WriterOptions::default());
+    writer.spans(&[span(1), span(2)], &[TraceKey { key: 5, traced: true }; 2]);
+    writer.close(PATIENCE).await;
+    assert_eq!(ask(c, "SELECT count(), uniq(row) FROM trace_log WHERE trace_key = 5").await, "3\t3");
     store.supervisor.stop().await;
 }
 

@@ -160,7 +160,7 @@ impl Stitcher {
         let key = if state.key() != 0 { state.key() } else { id };
         state.written = key;
         self.sets.set_state(set, state);
-        TraceKey { key, traced: state.spans > 1 || state.wire != 0 }
+        TraceKey { key, traced: state.spans > 1 }
     }
 
     /// Keys that turned out to be of one trace since the last call.

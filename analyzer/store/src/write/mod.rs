@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `native` | ClickHouse's Native format, column by column |
 //! | `rows` | which field of a record goes into which column |
+//! | `trace_row` | a row of a trace in one piece |
 //! | `metrics` | rows that are made for the store only |
 //! | `queue` | batches that wait, and the tasks that send them |
 
@@ -14,6 +15,7 @@ mod metrics;
 mod native;
 mod queue;
 mod rows;
+mod trace_row;
 
 pub use metrics::{NetMetrics, Stat};
 
@@ -22,7 +24,7 @@ use crate::Client;
 pub(crate) use native::write_text;
 use native::{Block, Day, RowMeta};
 use queue::{Batch, Queue};
-use rows::{FlowBlock, MergeBlock, NetBlock, SpanBlock, SpanRow, StatBlock};
+use rows::{FlowBlock, MergeBlock, NetBlock, SpanBlock, SpanRow, StatBlock, TraceBlock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -86,6 +88,7 @@ pub struct Writer {
 
 struct Shared {
     spans: Mutex<Open<SpanBlock>>,
+    traces: Mutex<Open<TraceBlock>>,
     flows: Mutex<Open<FlowBlock>>,
     nets: Mutex<Open<NetBlock>>,
     stats: Mutex<Open<StatBlock>>,
@@ -122,6 +125,7 @@ impl Writer {
         let cut = Cut { epoch: now.as_nanos() as u64, sequence: AtomicU64::new(0), options };
         let shared = Arc::new(Shared {
             spans: Mutex::default(),
+            traces: Mutex::default(),
             flows: Mutex::default(),
             nets: Mutex::default(),
             stats: Mutex::default(),
@@ -146,11 +150,16 @@ impl Writer {
         Self { shared, tasks }
     }
 
-    /// Takes spans and, in the same order, the keys of their traces. A span without a key is a trace of its own.
-    pub fn spans(&self, rows: &[Span], traces: &[TraceKey]) {
+    /// Takes spans and, in the same order, the keys of their traces. A span without a key is a trace of its own. Returns how
+    /// many further rows were made, those by trace.
+    pub fn spans(&self, rows: &[Span], traces: &[TraceKey]) -> usize {
         let traces = traces.iter().copied().chain(std::iter::repeat(TraceKey::default()));
-        let traced = rows.iter().zip(traces).map(|(span, trace)| SpanRow { span, trace });
-        self.shared.push(&self.shared.spans, rows.len(), traced);
+        let rows: Vec<_> = rows.iter().zip(traces).map(|(span, trace)| SpanRow::new(span, trace)).collect();
+        let by_trace = || rows.iter().copied().filter(SpanRow::has_key);
+        let count = by_trace().count();
+        self.shared.push(&self.shared.spans, rows.len(), rows.iter().copied());
+        self.shared.push(&self.shared.traces, count, by_trace());
+        count
     }
 
     /// Takes flows.
@@ -238,6 +247,7 @@ impl Shared {
     /// Cuts the batches that are at least this old.
     fn cut_all(&self, age: Duration) {
         self.cut_if_old(&self.spans, age);
+        self.cut_if_old(&self.traces, age);
         self.cut_if_old(&self.flows, age);
         self.cut_if_old(&self.nets, age);
         self.cut_if_old(&self.stats, age);

@@ -1,14 +1,15 @@
 //! Which field of a record goes into which column.
 
 use super::native::*;
+use super::trace_row::TraceRows;
 use super::{NetMetrics, Stat};
 use wirespan_records::{
     CloseType, Flow, L4Protocol, L7Protocol, Latency, Process, ResponseStatus, Session, Signal, Span,
-    TraceKey, Tunnel, TunnelKind,
+    TraceKey, Tunnel, TunnelKind, next_id,
 };
 
 /// Numbers of the Enum8 `protocol` in the schema.
-fn protocol(p: L4Protocol) -> i8 {
+pub(super) fn protocol(p: L4Protocol) -> i8 {
     match p {
         L4Protocol::Other(_) => 0,
         L4Protocol::Tcp => 1,
@@ -20,7 +21,7 @@ fn protocol(p: L4Protocol) -> i8 {
 }
 
 /// Numbers of the Enum8 `tunnel_type`.
-fn tunnel_type(t: &Option<Tunnel>) -> i8 {
+pub(super) fn tunnel_type(t: &Option<Tunnel>) -> i8 {
     match t.map(|t| t.kind) {
         None => 0,
         Some(TunnelKind::Vxlan) => 1,
@@ -32,7 +33,7 @@ fn tunnel_type(t: &Option<Tunnel>) -> i8 {
     }
 }
 
-fn signal(s: Signal) -> i8 {
+pub(super) fn signal(s: Signal) -> i8 {
     match s {
         Signal::Packet => 0,
         Signal::Syscall => 1,
@@ -40,7 +41,7 @@ fn signal(s: Signal) -> i8 {
     }
 }
 
-fn response_status(s: ResponseStatus) -> i8 {
+pub(super) fn response_status(s: ResponseStatus) -> i8 {
     match s {
         ResponseStatus::Ok => 0,
         ResponseStatus::ClientError => 1,
@@ -50,7 +51,11 @@ fn response_status(s: ResponseStatus) -> i8 {
     }
 }
 
-fn session(s: Session) -> i8 {
+fn is_error(s: ResponseStatus) -> bool {
+    matches!(s, ResponseStatus::ClientError | ResponseStatus::ServerError | ResponseStatus::Timeout)
+}
+
+pub(super) fn session(s: Session) -> i8 {
     match s {
         Session::Complete => 0,
         Session::RequestOnly => 1,
@@ -80,7 +85,7 @@ fn close_type(c: CloseType) -> i8 {
     }
 }
 
-fn text(t: &Option<String>) -> &str {
+pub(super) fn text(t: &Option<String>) -> &str {
     t.as_deref().unwrap_or_default()
 }
 
@@ -88,22 +93,36 @@ fn sample(latency: &Latency) -> Option<u32> {
     (latency.count > 0).then_some(latency.max_us)
 }
 
-fn outer(ip: Option<std::net::IpAddr>) -> Ip {
+pub(super) fn outer(ip: Option<std::net::IpAddr>) -> Ip {
     ip.map(Ip::from).unwrap_or_default()
 }
 
 /// A span and its trace.
+#[derive(Clone, Copy)]
 pub(super) struct SpanRow<'a> {
     pub(super) span: &'a Span,
+    /// The id that the span has, or else one for the row.
+    pub(super) id: u64,
     pub(super) trace: TraceKey,
 }
 
-/// The id a span already has, or the row's.
-fn span_id(span: &Span, meta: &RowMeta) -> u64 {
-    if span.id == 0 { meta.id } else { span.id }
+impl<'a> SpanRow<'a> {
+    pub(super) fn new(span: &'a Span, trace: TraceKey) -> Self {
+        let id = if span.id == 0 { next_id() } else { span.id };
+        Self { span, id, trace }
+    }
+
+    /// The row is not found by its id alone.
+    pub(super) fn has_key(&self) -> bool {
+        self.trace.traced || (self.trace.key != 0 && self.trace.key != self.id)
+    }
+
+    pub(super) fn key(&self) -> u64 {
+        if self.has_key() { self.trace.key } else { 0 }
+    }
 }
 
-fn process(span: &Span) -> &Process {
+pub(super) fn process(span: &Span) -> &Process {
     static NONE: Process = Process {
         pid: 0,
         start_ns: 0,
@@ -118,7 +137,7 @@ fn process(span: &Span) -> &Process {
 
 block!(SpanBlock: "l7_log", |row: SpanRow<'a>, meta| {
     ingested: Plain<Day> = meta.day,
-    id: Plain<u64> = span_id(row.span, meta),
+    id: Plain<u64> = row.id,
     agent_id: Plain<u32> = meta.agent_id,
     flow_id: Plain<u64> = row.span.flow_id,
     start_time: Plain<Nanos> = row.span.start_ns.into(),
@@ -168,8 +187,21 @@ block!(SpanBlock: "l7_log", |row: SpanRow<'a>, meta| {
     parent_id: Plain<u64> = row.span.parent.map_or(0, |p| p.span),
     parent_rule: Dictionary = row.span.parent.map_or("", |p| p.rule.as_str()),
     parent_confidence: Plain<f32> = row.span.parent.map_or(0.0, |p| p.confidence),
-    trace_key: Plain<u64> = if row.trace.traced { row.trace.key } else { 0 },
+    trace_key: Plain<u64> = row.key(),
     traced: Plain<bool> = row.trace.traced,
+});
+
+block!(TraceBlock: "trace_log", |row: SpanRow<'a>, meta| {
+    ingested: Plain<Day> = meta.day,
+    trace_key: Plain<u64> = row.trace.key,
+    start_time: Plain<Nanos> = row.span.start_ns.into(),
+    end_time: Plain<Nanos> = row.span.end_ns.into(),
+    is_error: Plain<bool> = is_error(row.span.response_status),
+    server_ip: Plain<Ip> = row.span.server.ip.into(),
+    server_port: Plain<u16> = row.span.server.port,
+    tap_id: Plain<u16> = row.span.tap,
+    trace_id: Text = if row.trace.traced { text(&row.span.trace_id) } else { "" },
+    row: TraceRows = (row, meta.agent_id),
 });
 
 block!(FlowBlock: "flow_log", |flow: &'a Flow, meta| {
