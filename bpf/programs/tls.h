@@ -157,13 +157,11 @@ static __always_inline void tell_plain(struct event *event, struct tls_call *cal
 static __always_inline __u32 wanted_plain(struct tls_session *session, struct tls_call *call, __u32 moved)
 {
 	__u8 head[FRAME_HEADER + 3] = {};
-	__u32 want;
 
 	if (!session->frames && session->snap != 0 && moved >= FRAME_HEADER &&
 	    !bpf_probe_read_user(head, FRAME_HEADER, (void *)call->buffer))
 		session->frames = begins_frames(head, FRAME_HEADER);
-	want = wanted(session->snap, session->budget, session->used, session->frames);
-	return want < moved ? want : moved;
+	return wanted(session->snap, session->budget, session->used, session->frames, moved);
 }
 
 /* Tells of a call that moved bytes. */

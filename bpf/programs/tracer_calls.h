@@ -128,10 +128,8 @@ static __always_inline void put_seq(struct event *event, struct thread *thread, 
 static __always_inline __u32 copy_message(struct conn *conn, struct thread *thread, struct scratch *scratch,
 					  const struct message *message)
 {
-	__u32 want = wanted(conn->snap, conn->budget, conn->used, conn->frames), got;
+	__u32 want = wanted(conn->snap, conn->budget, conn->used, conn->frames, message->length), got;
 
-	if (want > message->length)
-		want = message->length;
 	if (want > CAPTURE_MAX)
 		want = CAPTURE_MAX;
 	if (!message->buffer || thread->flags & CALL_DISCARD)
@@ -153,7 +151,7 @@ static __always_inline __u32 copy_message(struct conn *conn, struct thread *thre
 static __always_inline bool goes_on(struct conn *conn, struct thread *thread, __u32 got)
 {
 	return conn->frames && got == CAPTURE_MAX && thread->call != CALL_RECVMMSG && thread->call != CALL_SENDMMSG &&
-	       wanted(conn->snap, conn->budget, conn->used, true) != 0;
+	       conn->used < FRAMES_BUDGET;
 }
 
 /* Tells of one message, as far as one event holds what is wanted of it; returns how many bytes are left to tell of. Reads what is

@@ -15,6 +15,9 @@
 /* Events in which what one call moves there is told of, at most. */
 #define FRAMES_PARTS 16
 
+/* Of calls that move no more than this, all is wanted. */
+#define SHORT_CALL 256
+
 /* RFC 9113 section 4.1: length (3 bytes), type, flags, stream (4 bytes). */
 #define FRAME_HEADER 9
 #define FRAME_HEADERS 1
@@ -82,17 +85,22 @@ static __always_inline bool begins_frames(const __u8 *bytes, __u32 len)
 	return bytes[3] == FRAME_WINDOW_UPDATE && !bytes[1] && bytes[2] == 4 && !bytes[4];
 }
 
-/* How many bytes of a call's payload are wanted, when `used` of the budget are; more where `frames` says that HTTP/2 is spoken. */
-static __always_inline __u32 wanted(__u32 snap, __u32 budget, __u32 used, bool frames)
+/* How many bytes of a call's payload, of `length`, are wanted, when `used` of the budget are; more where `frames` says that HTTP/2 is
+ * spoken. What is short is a message of its own more often than a piece of a long one, and costs little: commands that are sent one
+ * after the other before the first is answered. */
+static __always_inline __u32 wanted(__u32 snap, __u32 budget, __u32 used, bool frames, __u32 length)
 {
 	__u32 left;
 
+	if (length <= SHORT_CALL)
+		return length < snap ? length : snap;
 	if (frames && snap != 0) {
 		budget = budget < FRAMES_BUDGET ? FRAMES_BUDGET : budget;
 		snap = budget;
 	}
 	left = budget > used ? budget - used : 0;
-	return left < snap ? left : snap;
+	left = left < snap ? left : snap;
+	return left < length ? left : length;
 }
 
 /* The first `len` bytes at `address` of the process; 0 when they are not in memory. */

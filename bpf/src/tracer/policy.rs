@@ -14,7 +14,7 @@ use crate::BpfError;
 pub struct Snap {
     /// Bytes of one event, at most 8192.
     pub bytes: u32,
-    /// Bytes of one message, that is until bytes go the other way; events behind come without payload.
+    /// Bytes of one message, that is until bytes go the other way; events behind come without payload, unless they move little.
     pub message_bytes: u32,
     /// Not 0: no data events at all.
     pub mute: u32,
@@ -25,7 +25,8 @@ pub struct Snap {
 unsafe impl Pod for Snap {}
 
 impl Snap {
-    /// 2 KiB of an event, 4 KiB of a message: the heads, and most bodies that have to be read to their end. Of connections and
+    /// 2 KiB of an event, 4 KiB of a message and what else comes in short calls: the heads, and most bodies that have to be read to
+    /// their end. Of connections and
     /// TLS sessions that are seen to speak HTTP/2, 64 KiB, in several events of 8 KiB or, in TLS, one of up to 16 KiB for each call:
     /// many heads come together, and each has to be read.
     pub const DEFAULT: Self = Self::new(2048, 4096);

@@ -43,6 +43,21 @@ fn payload_is_copied_up_to_a_bound_of_the_event_and_one_of_the_message() {
 }
 
 #[test]
+fn short_calls_are_copied_beyond_the_bound_of_a_message() {
+    let options = TracerOptions { snap: Snap::new(128, 1024), ..this_process() };
+    let Some(mut watch) = watch(&options) else { return };
+    let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
+    for len in [1000, 300, 300, 300, 300, 300, 300, 300, 300, 300, 257, 256, 40, 40] {
+        client.write_all(&vec![b'x'; len]).unwrap();
+    }
+    server.read_exact(&mut [0; 4_293]).unwrap();
+    let sent = watch.wait_for(14, |seen| {
+        seen.kind() == Kind::Data && seen.header.remote_port == port && !seen.has(Flags::INGRESS)
+    });
+    assert_eq!(captured(&sent), [128, 128, 128, 128, 128, 128, 128, 128, 0, 0, 0, 128, 40, 40]);
+}
+
+#[test]
 fn more_is_copied_of_connections_that_begin_as_http2() {
     let Some(mut watch) = watch(&this_process()) else { return };
     let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
