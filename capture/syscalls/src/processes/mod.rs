@@ -119,22 +119,23 @@ impl Processes {
         }
     }
 
-    /// Reads all processes that run now, so that those which end soon are known. Gives their pids.
-    pub fn scan(&mut self) -> Vec<u32> {
+    /// The processes that run now.
+    pub fn running(&self) -> Vec<u32> {
         let entries = std::fs::read_dir(&self.proc).into_iter().flatten().flatten();
-        let pids: Vec<u32> = entries
-            .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
-            .collect();
-        for &pid in &pids {
-            if let Some(files) = Files::read(&self.proc, pid, true) {
-                self.stats.reads += 1;
-                let key = ProcessKey { tgid: pid, start_ns: self.ticks.ns(files.start_ticks) };
-                let place = Place::from_lines(&files.cgroups);
-                let process = Arc::new(self.process(key, files, place));
-                self.known.insert(self.id(key), Known { process, announced: false });
-            }
+        entries.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect()
+    }
+
+    /// Reads a process that runs, so that it is known if it ends soon.
+    pub fn expect(&mut self, pid: u32) {
+        let Some(files) = Files::read(&self.proc, pid, true) else { return };
+        self.stats.reads += 1;
+        let key = ProcessKey { tgid: pid, start_ns: self.ticks.ns(files.start_ticks) };
+        let id = self.id(key);
+        if self.known.get(id).is_none() {
+            let place = Place::from_lines(&files.cgroups);
+            let process = Arc::new(self.process(key, files, place));
+            self.known.insert(id, Known { process, announced: false });
         }
-        pids
     }
 
     /// The clocks lie differently to each other now; for processes that are read from now on.

@@ -124,7 +124,7 @@ fn a_process_stays_known_after_its_end() {
     let key = (7, 41 * TICK_NS + 1);
     proc.process(7, 41, "curl", "/usr/bin/curl", "0::/");
     let mut processes = proc.processes();
-    processes.scan();
+    processes.expect(7);
     proc.end(7);
     let told = news(&mut processes, key).unwrap();
     assert_eq!((told.name.as_str(), told.start_ns), ("curl", CLOCK.epoch_ns(key.1)));
@@ -179,7 +179,8 @@ fn a_real_child_is_read() {
         std::thread::yield_now();
     };
     let start_ns = files.start_ticks * TICK_NS + 3;
-    assert!(processes.scan().contains(&pid));
+    assert!(processes.running().contains(&pid));
+    processes.expect(pid);
     child.kill().unwrap();
     child.wait().unwrap();
     let told = news(&mut processes, (pid, start_ns)).unwrap();

@@ -16,6 +16,8 @@ use wirespan_records::Endpoint;
 
 /// How often cost, clock and recording are looked after.
 const TICK: Duration = Duration::from_secs(1);
+/// At start, processes are read for so long between two reads of the ring.
+const READ: Duration = Duration::from_millis(5);
 /// Processes that spoke TLS, between two reads of the ring.
 const SUSPECTS_MAX: usize = 64;
 /// At [`Level::Sampled`], one of so many connections is traced.
@@ -62,16 +64,18 @@ struct Running {
     tracer: Tracer,
     libraries: Option<LibrariesThread>,
     cost: Cost,
+    /// Processes that were there at the start, and are not read yet.
+    unread: Vec<u32>,
 }
 
 impl Running {
-    fn start(options: &LiveOptions, processes: &mut Processes) -> Result<Self, SourceError> {
+    fn start(options: &LiveOptions, processes: &Processes) -> Result<Self, SourceError> {
         let mut tracer = Tracer::start(&TracerOptions { uprobes: options.tls, ..options.tracer.clone() })?;
-        let found = processes.scan();
+        let found = processes.running();
         let prober = tracer.take_prober().filter(|_| options.tls);
-        let libraries = prober.map(|prober| LibrariesThread::start(prober, found)).transpose();
+        let libraries = prober.map(|prober| LibrariesThread::start(prober, found.clone())).transpose();
         let libraries = libraries.map_err(SourceError::Thread)?;
-        Ok(Self { tracer, libraries, cost: Cost::new() })
+        Ok(Self { tracer, libraries, cost: Cost::new(), unread: found })
     }
 }
 
@@ -81,8 +85,8 @@ impl Live {
         let recording =
             options.record.as_deref().map_or_else(|| Ok(Recording::default()), Recording::begin)?;
         let clock = ClockWatch::new();
-        let mut processes = Processes::new(clock.now());
-        let running = Running::start(&options, &mut processes)?;
+        let processes = Processes::new(clock.now());
+        let running = Running::start(&options, &processes)?;
         Ok(Self {
             features: running.tracer.features().to_vec(),
             running: Some(running),
@@ -189,7 +193,7 @@ impl Live {
             return Ok(());
         }
         if self.running.is_none() {
-            self.running = Some(Running::start(&self.options, &mut self.processes)?);
+            self.running = Some(Running::start(&self.options, &self.processes)?);
         }
         let Some(Running { tracer, .. }) = &mut self.running else { return Ok(()) };
         let snap = if level == Level::Full { self.options.tracer.snap } else { Snap::new(0, 0) };
@@ -244,8 +248,16 @@ impl EventSource for Live {
         // What happens from here on may be in the ring after what is drained now.
         let now_ns = boot_ns();
         let noticed = self.drain(each);
-        if let Some(libraries) = self.running.as_ref().and_then(|running| running.libraries.as_ref()) {
-            libraries.look(noticed);
+        if let Some(Running { libraries, unread, .. }) = &mut self.running {
+            if let Some(libraries) = libraries {
+                libraries.look(noticed);
+            }
+            let until = Instant::now() + READ;
+            while Instant::now() < until
+                && let Some(pid) = unread.pop()
+            {
+                self.processes.expect(pid);
+            }
         }
         if Instant::now() >= self.due {
             self.tick(each)?;
@@ -270,7 +282,13 @@ fn notice(noticed: &mut Noticed, event: &Event<'_>, processes: &mut Processes) {
             noticed.executed.push(header.tgid);
         }
         Some(Kind::Fork) => processes.observe(event),
-        Some(Kind::Exit) if header.tid == header.tgid => noticed.ended.push(header.tgid),
+        Some(Kind::Exit) if header.tid == header.tgid => {
+            // There is nothing left to look at.
+            if let Some(at) = noticed.executed.iter().rposition(|tgid| *tgid == header.tgid) {
+                noticed.executed.swap_remove(at);
+            }
+            noticed.ended.push(header.tgid);
+        }
         _ => {}
     }
 }
