@@ -35,10 +35,8 @@ static __always_inline struct go_program *go_program(struct pt_regs *regs, __u32
 }
 
 /* Fills in the key of a call of the running goroutine; false when it is none of a known program. */
-static __always_inline bool go_call(struct pt_regs *regs, struct tls_call_key *key)
+static __always_inline bool go_call(struct pt_regs *regs, __u32 tgid, struct go_program *program, struct tls_call_key *key)
 {
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct go_program *program = go_program(regs, tgid);
 	__u64 top = 0;
 
 	if (!program || is_left_out(tgid))
@@ -53,6 +51,7 @@ static __always_inline bool go_call(struct pt_regs *regs, struct tls_call_key *k
 
 static __always_inline int go_enter(struct pt_regs *regs, __u8 what)
 {
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct tls_call_key key = {};
 	struct tls_call call = {
 		.enter_ns = bpf_ktime_get_boot_ns(),
@@ -62,7 +61,7 @@ static __always_inline int go_enter(struct pt_regs *regs, __u8 what)
 		.source = SOURCE_GO_TLS,
 	};
 
-	if (go_call(regs, &key))
+	if (go_call(regs, tgid, go_program(regs, tgid), &key))
 		bpf_map_update_elem(&tls_calls, &key, &call, BPF_ANY);
 	return 0;
 }
@@ -81,23 +80,67 @@ int go_tls_write(struct pt_regs *regs)
 	return go_enter(regs, TLS_WRITE);
 }
 
-SEC("uprobe")
-int go_tls_return(struct pt_regs *regs)
+/* The call that began with the stack pointer `depth` above where it is now returns `moved`, or is going to. */
+static __always_inline int go_end(struct pt_regs *regs, __u32 depth, __s64 moved)
 {
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct tls_call_key key = {};
 	struct tls_call *known;
 	struct tls_call call;
 
-	if (!go_call(regs, &key))
+	/* Who saw the beginning knows the program. */
+	if (!go_call(regs, tgid, bpf_map_lookup_elem(&go_programs, &tgid), &key))
 		return 0;
+	key.where -= depth;
 	known = bpf_map_lookup_elem(&tls_calls, &key);
 	if (!known)
 		return 0;
 	call = *known;
 	bpf_map_delete_elem(&tls_calls, &key);
-	if ((__s64)regs->ax > 0)
-		tell_tls(&call, regs->ax, key.who);
+	if (moved > 0)
+		tell_tls(&call, moved, key.who);
 	return 0;
+}
+
+/* On a return instruction. */
+SEC("uprobe")
+int go_tls_return(struct pt_regs *regs)
+{
+	return go_end(regs, 0, regs->ax);
+}
+
+/* Kinds of words: the same as GoWord::cookie in src/tracer/go.rs. */
+#define WORD_REGISTER 1
+#define WORD_STACK 2
+
+/* Adds a word to `sum`; false when it cannot be read. Registers are those of `regs`, by their numbers in instructions. */
+static __always_inline bool add_word(struct pt_regs *regs, __u64 *registers, __u8 kind, __u16 where, __u64 *sum)
+{
+	__u64 word = 0;
+
+	if (kind == WORD_REGISTER)
+		word = registers[where & 15];
+	else if (kind == WORD_STACK && bpf_probe_read_user(&word, sizeof(word), (void *)(regs->sp + where)))
+		return false;
+	*sum += word;
+	return true;
+}
+
+/* On an instruction behind which nothing changes what the call returns; where that is is in the cookie. */
+SEC("uprobe")
+int go_tls_known(struct pt_regs *regs)
+{
+	__u64 registers[] = {regs->ax, regs->cx, regs->dx, regs->bx, regs->sp, regs->bp, regs->si, regs->di,
+			     regs->r8, regs->r9, regs->r10, regs->r11, regs->r12, regs->r13, regs->r14, regs->r15};
+	__u64 cookie, sum = 0;
+
+	if (!HAS_COOKIE)
+		return 0;
+	cookie = bpf_get_attach_cookie(regs);
+	if (!add_word(regs, registers, cookie >> 32, cookie >> 16, &sum) ||
+	    !add_word(regs, registers, cookie >> 56, cookie >> 40, &sum))
+		return 0;
+	return go_end(regs, (__u16)cookie, sum);
 }
 
 /* (*tls.Conn).Close() */

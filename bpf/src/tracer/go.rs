@@ -32,6 +32,39 @@ impl GoProgram {
     }
 }
 
+/// A word of a process at a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GoWord {
+    /// There is none.
+    None,
+    /// In a register, by the number that instructions have for it.
+    Register(u8),
+    /// On the stack, so many bytes above the stack pointer.
+    Stack(u16),
+}
+
+/// What a probe in the middle of a function of Go needs to know about the call that it sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoResult {
+    /// How far the stack pointer is below where it was at the function's entry, bytes.
+    pub depth: u16,
+    /// The words whose sum is the result.
+    pub words: [GoWord; 2],
+}
+
+impl GoResult {
+    /// For the program `go_tls_known`: the depth in the lowest 16 bits, then the words.
+    pub fn cookie(&self) -> u64 {
+        let word = |word: GoWord| match word {
+            GoWord::None => 0,
+            GoWord::Register(number) => 1 << 16 | u64::from(number),
+            GoWord::Stack(offset) => 2 << 16 | u64::from(offset),
+        };
+        let [first, second] = self.words.map(word);
+        u64::from(self.depth) | first << 16 | second << 40
+    }
+}
+
 impl Prober {
     /// Says that some processes may have goroutines; to be said before probes with a [`GoProgram::cookie`] are attached.
     pub fn expect_coroutines(&self) -> Result<(), BpfError> {

@@ -41,7 +41,7 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use wirespan_event::Event;
 
 use crate::BpfError;
-pub use go::GoProgram;
+pub use go::{GoProgram, GoResult, GoWord};
 use object::Object;
 pub use options::{Groups, TracerOptions};
 use policy::Policies;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wirespan_syscalls::tls::plan::{Plan, ReturnProbes, plan};
+use wirespan_syscalls::tls::plan::{Kernel, Plan, ReturnProbes, plan};
 
 /// Headers of sections and segments that the input fills in, and where they are.
 const SEGMENTS: (u16, u16) = (64, 3);
@@ -34,8 +34,8 @@ fn file(bytes: &[u8]) -> Vec<u8> {
     file
 }
 
-fn summary(file: &[u8], return_probes: ReturnProbes) -> Result<Option<String>, String> {
-    match plan(&file, return_probes) {
+fn summary(file: &[u8], kernel: Kernel) -> Result<Option<String>, String> {
+    match plan(&file, kernel) {
         Ok(plan) => Ok(plan.map(|Plan { functions, missing, .. }| format!("{functions:?} {missing:?}"))),
         Err(error) => Err(error.to_string()),
     }
@@ -43,8 +43,9 @@ fn summary(file: &[u8], return_probes: ReturnProbes) -> Result<Option<String>, S
 
 fuzz_target!(|bytes: &[u8]| {
     for file in [&file(bytes)[..], bytes] {
-        for return_probes in [ReturnProbes::Safe, ReturnProbes::Unsafe] {
-            assert_eq!(summary(file, return_probes), summary(file, return_probes));
+        for (return_probes, cookies) in [(ReturnProbes::Safe, true), (ReturnProbes::Unsafe, false)] {
+            let kernel = Kernel { return_probes, cookies };
+            assert_eq!(summary(file, kernel), summary(file, kernel));
         }
     }
 });

@@ -42,6 +42,7 @@ impl fmt::Display for Report {
         if !self.functions.is_empty() {
             let ends = match self.ends {
                 Ends::Instructions => "returns by probes on their instructions",
+                Ends::Results => "results by probes where they are known",
                 Ends::ReturnProbes => "returns by the kernel's return probes",
             };
             write!(formatter, "; {}; {} probes, {ends}", self.functions.join(", "), self.probes)?;
@@ -88,11 +89,13 @@ impl Attached {
         for (name, probes) in plan.functions {
             let attach = |probes: &[Probe]| {
                 let program = probes.first().map_or("", |probe| probe.program);
+                let result = probes.first().and_then(|probe| probe.result);
                 let offsets: Vec<u64> = probes.iter().map(|probe| probe.offset).collect();
-                prober.attach(program, &path, &offsets, cookie)
+                prober.attach(program, &path, &offsets, result.map(|result| result.cookie()).or(cookie))
             };
-            let same_program = |one: &Probe, other: &Probe| one.program == other.program;
-            match probes.chunk_by(same_program).map(attach).collect::<Result<Vec<_>, _>>() {
+            let same =
+                |one: &Probe, other: &Probe| (one.program, one.result) == (other.program, other.result);
+            match probes.chunk_by(same).map(attach).collect::<Result<Vec<_>, _>>() {
                 Ok(attached) => {
                     links.extend(attached);
                     report.functions.push(name);

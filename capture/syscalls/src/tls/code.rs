@@ -1,6 +1,6 @@
 //! Code of a file, decoded piece by piece.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind};
+use iced_x86::{Decoder, DecoderOptions, Instruction, OpAccess, OpKind};
 
 use super::elf::{ElfError, Image};
 
@@ -8,6 +8,24 @@ use super::elf::{ElfError, Image};
 const PIECE: usize = 512;
 /// Bytes of the longest instruction.
 const LONGEST: usize = 15;
+
+/// Whether the kernel emulates the instruction that these bytes begin with, when there is a probe on it. Linux 5.8 and newer,
+/// `arch/x86/kernel/uprobes.c`: `push`, jumps and calls to a given distance, `nop`; none with a prefix.
+pub(super) fn is_emulated(bytes: &[u8]) -> bool {
+    matches!(
+        bytes,
+        [0x50..=0x57, ..]
+            | [0x41, 0x50..=0x57, ..]
+            | [0x70..=0x7f, ..]
+            | [0x0f, 0x80..=0x8f, ..]
+            | [0xe8 | 0xe9 | 0xeb | 0x90, ..]
+    )
+}
+
+/// Whether what is accessed so may be another afterwards.
+pub(super) fn writes(access: OpAccess) -> bool {
+    matches!(access, OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
+}
 
 /// Code of a file.
 pub(super) struct Code<'a> {

@@ -6,11 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{
-    Code as Operation, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register,
-};
+use iced_x86::{Code as Operation, FlowControl, Instruction, InstructionInfoFactory, OpKind, Register};
 
-use super::code::Code;
+use super::code::{Code, is_emulated, writes};
 use super::elf::{ElfError, Image};
 
 /// Instructions that are looked at; functions begin with less.
@@ -45,31 +43,13 @@ pub fn cheap(image: &Image<'_>, address: u64, kept: &[Register]) -> Result<Optio
     Ok(None)
 }
 
-/// Linux 5.8 and newer, `arch/x86/kernel/uprobes.c`: `push`, jumps and calls to a given distance, `nop`; none with a prefix.
-fn is_emulated(bytes: &[u8]) -> bool {
-    matches!(
-        bytes,
-        [0x50..=0x57, ..]
-            | [0x41, 0x50..=0x57, ..]
-            | [0x70..=0x7f, ..]
-            | [0x0f, 0x80..=0x8f, ..]
-            | [0xe8 | 0xe9 | 0xeb | 0x90, ..]
-    )
-}
-
 /// The whole registers that an instruction writes.
 fn written<'a>(
     registers: &'a mut InstructionInfoFactory,
     instruction: &Instruction,
 ) -> impl Iterator<Item = Register> + 'a {
     let used = registers.info(instruction).used_registers().iter();
-    let writes = |access| {
-        matches!(
-            access,
-            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-        )
-    };
-    used.filter(move |used| writes(used.access())).map(|used| used.register().full_register())
+    used.filter(|used| writes(used.access())).map(|used| used.register().full_register())
 }
 
 /// A function that does the work of two others: of `SSL_read`, and of `SSL_read_ex`, which has a fourth argument for the number

@@ -1,6 +1,7 @@
 //! Go programs: which version built them, where their functions are also when their symbols were stripped, and where the
 //! running goroutine's number is.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::elf::{ElfError, Function, Image, Section, Window};
@@ -13,6 +14,8 @@ const BUILD_INFO: &[u8; 14] = b"\xff Go buildinf:";
 /// Where its strings begin when they are in it (Go 1.18).
 const INLINE_STRINGS: usize = 32;
 const INLINE: u8 = 2;
+/// Bytes of the longest name of a function that is read.
+const MAX_NAME: usize = 96;
 /// Functions of the largest programs are some hundred thousand.
 const MAX_FUNCTIONS: u64 = 1 << 22;
 
@@ -90,8 +93,27 @@ pub fn functions(image: &Image<'_>, names: &[&str]) -> Result<Vec<Option<Functio
     if found.iter().any(Option::is_some) {
         return Ok(found);
     }
-    let table = image.sections().iter().find(|section| section.name.ends_with(".gopclntab"));
-    table.map_or(Ok(found), |table| Table::read(image, table)?.functions(names))
+    Table::of(image)?.map_or(Ok(found), |table| table.functions(names))
+}
+
+/// The names of the functions that begin at these addresses, as far as there are such.
+///
+/// # Errors
+/// [`ElfError`]
+pub fn names(image: &Image<'_>, addresses: &BTreeSet<u64>) -> Result<BTreeMap<u64, String>, ElfError> {
+    let mut names = BTreeMap::new();
+    if let Some(table) = Table::of(image)? {
+        for &address in addresses {
+            names.extend(table.name(address)?.map(|name| (address, name)));
+        }
+    }
+    Ok(names)
+}
+
+/// Whether a function is one of those that are called when something is wrong, and never return.
+pub fn never_returns(name: &str) -> bool {
+    ["runtime.gopanic", "runtime.throw", "runtime.fatal"].contains(&name)
+        || ["runtime.panic", "runtime.goPanic"].iter().any(|beginning| name.starts_with(beginning))
 }
 
 /// The table of functions (`pclntab`).
@@ -105,6 +127,11 @@ struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
+    fn of(image: &'a Image<'a>) -> Result<Option<Self>, ElfError> {
+        let section = image.sections().iter().find(|section| section.name.ends_with(".gopclntab"));
+        section.map(|section| Self::read(image, section)).transpose()
+    }
+
     fn read(image: &'a Image<'a>, section: &Section) -> Result<Self, ElfError> {
         let mut header = Window::new(image, section.offset, section.size);
         let magic = header.u32(section.offset)?;
@@ -133,6 +160,37 @@ impl<'a> Table<'a> {
             names: (section.offset.saturating_add(names), units - names),
             entries: (section.offset.saturating_add(entries), section.size - entries),
         })
+    }
+
+    /// The name of the function that begins at an address.
+    fn name(&self, address: u64) -> Result<Option<String>, ElfError> {
+        let Some(start) = address.checked_sub(self.text) else { return Ok(None) };
+        let word = |at: u64| -> io::Result<Option<u64>> {
+            let mut bytes = [0; 4];
+            let read = self.image.raw(self.entries.0.saturating_add(at), &mut bytes)?;
+            let is_there = read == bytes.len() && at < self.entries.1;
+            Ok(is_there.then(|| u32::from_le_bytes(bytes).into()))
+        };
+        // They are in order.
+        let (mut low, mut high) = (0, self.functions);
+        while low < high {
+            let middle = low.midpoint(high);
+            match word(middle * 8)? {
+                Some(other) if other < start => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        if word(low * 8)? != Some(start) {
+            return Ok(None);
+        }
+        let Some(description) = word(low * 8 + 4)? else { return Ok(None) };
+        let Some(place) = word(description + 4)?.filter(|place| *place < self.names.1) else {
+            return Ok(None);
+        };
+        let mut name = [0; MAX_NAME];
+        let read = self.image.raw(self.names.0.saturating_add(place), &mut name)?;
+        let name = name.get(..read).and_then(|name| name.get(..memchr::memchr(0, name)?));
+        Ok(name.map(|name| String::from_utf8_lossy(name).into_owned()))
     }
 
     fn functions(&self, names: &[&str]) -> Result<Vec<Option<Function>>, ElfError> {

@@ -18,6 +18,7 @@
 //! | [`maps`] | the files whose code a process has in memory |
 //! | [`plan`] | what to probe in a file |
 //! | [`python`] | interpreters of Python: version, contexts of tasks; queues through which threads get work |
+//! | [`results`] | where results of Go's functions are known before they return |
 //! | [`returns`] | where functions return |
 //! | `thread` | all of this on a thread of its own |
 
@@ -29,6 +30,7 @@ pub mod go;
 pub mod maps;
 pub mod plan;
 pub mod python;
+pub mod results;
 pub mod returns;
 mod thread;
 
@@ -43,7 +45,7 @@ use wirespan_bpf::tracer::Prober;
 use attached::Attached;
 pub use attached::Report;
 use maps::Identity;
-use plan::{GoProgram, Library, ReturnProbes};
+use plan::{GoProgram, Kernel, Library};
 pub use thread::{LibrariesThread, Noticed};
 
 /// After these times a process that began has mapped its libraries; the second is for those that it loads later.
@@ -96,7 +98,7 @@ struct Process {
 /// The TLS libraries of this host's processes, and the probes on them.
 pub struct Libraries {
     prober: Prober,
-    return_probes: ReturnProbes,
+    kernel: Kernel,
     files: HashMap<Identity, Known>,
     processes: HashMap<u32, Process>,
     due: BinaryHeap<Reverse<(Instant, u32)>>,
@@ -111,7 +113,7 @@ impl Libraries {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let mut libraries = Self {
             prober,
-            return_probes: ReturnProbes::of_release(&release),
+            kernel: Kernel::of_release(&release),
             files: HashMap::new(),
             processes: HashMap::new(),
             due: BinaryHeap::new(),
@@ -328,7 +330,7 @@ impl Libraries {
         if Identity::of_file(&file).ok() != Some(identity) {
             return Ok(None);
         }
-        let plan = match plan::plan(&file, self.return_probes) {
+        let plan = match plan::plan(&file, self.kernel) {
             Ok(plan) => plan,
             // Also interpreters' scripts and programs for other machines are mapped and executed.
             Err(elf::ElfError::Foreign) => None,

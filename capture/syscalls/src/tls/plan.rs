@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use iced_x86::Register;
+use wirespan_bpf::tracer::{GoResult, GoWord};
 
 use super::elf::{ElfError, Function, Image, ReadAt};
 use super::entry;
 use super::go;
 use super::python::{self, Python};
+use super::results::{self, Known, Place};
 use super::returns::{self, ReturnsError};
 
 /// A TLS implementation whose calls are probed.
@@ -39,6 +41,8 @@ pub struct Probe {
     pub program: &'static str,
     /// Of an instruction in the file.
     pub offset: u64,
+    /// Where the result of the call is, for the program that reads it there.
+    pub result: Option<GoResult>,
 }
 
 /// How the ends of calls are seen.
@@ -46,6 +50,8 @@ pub struct Probe {
 pub enum Ends {
     /// Probes on return instructions.
     Instructions,
+    /// Probes on instructions before those, where the result is known.
+    Results,
     /// Return probes of the kernel.
     ReturnProbes,
 }
@@ -87,13 +93,24 @@ pub enum ReturnProbes {
     Unsafe,
 }
 
-impl ReturnProbes {
-    /// By the kernel's release, `6.12.9-amd64`.
+/// What probes of the kernel can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Which return probes may be used.
+    pub return_probes: ReturnProbes,
+    /// A probe's program can read something that is its own: Linux 5.15 and newer.
+    pub cookies: bool,
+}
+
+impl Kernel {
+    /// By its release, `6.12.9-amd64`.
     pub fn of_release(release: &str) -> Self {
         let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
-        match (numbers.next(), numbers.next()) {
-            (Some(6), Some(11..=13)) => Self::Unsafe,
-            _ => Self::Safe,
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let harms = ((6, 11)..=(6, 13)).contains(&version);
+        Self {
+            return_probes: if harms { ReturnProbes::Unsafe } else { ReturnProbes::Safe },
+            cookies: version >= (5, 15),
         }
     }
 }
@@ -131,6 +148,12 @@ const GO_WORK: [Call; 4] = [
 /// What the loop of Node.js is at: what is run, and the program.
 const NODE: [(&str, &str, &str); 1] =
     [("timers", "_ZN4node11Environment9RunTimersEP10uv_timer_s", "node_timers")];
+
+/// Functions that calls of [`GO_TLS`] leave their work to, when they are not part of those.
+const GO_WORKERS: [(&str, &[&str]); 2] = [
+    ("crypto/tls.(*Conn).Read", &["bytes.(*Reader).Read", "runtime.memmove"]),
+    ("crypto/tls.(*Conn).Write", &["crypto/tls.(*Conn).writeRecordLocked"]),
+];
 
 /// Two functions that may leave their work to a third, which is then probed for both; and the program for each register that
 /// may have the address of the number of bytes.
@@ -174,12 +197,12 @@ fn kept(program: &str) -> &'static [Register] {
 ///
 /// # Errors
 /// [`ElfError`] of a file that is none, or is malformed.
-pub fn plan(file: &dyn ReadAt, return_probes: ReturnProbes) -> Result<Option<Plan>, ElfError> {
+pub fn plan(file: &dyn ReadAt, kernel: Kernel) -> Result<Option<Plan>, ElfError> {
     let image = Image::read(file)?;
     if let Some(version) = go::version(&image)? {
-        return go_plan(&image, version).map(Some);
+        return go_plan(&image, version, kernel).map(Some);
     }
-    let mut plan = Plan::new(match return_probes {
+    let mut plan = Plan::new(match kernel.return_probes {
         ReturnProbes::Safe => Ends::ReturnProbes,
         ReturnProbes::Unsafe => Ends::Instructions,
     });
@@ -192,7 +215,7 @@ pub fn plan(file: &dyn ReadAt, return_probes: ReturnProbes) -> Result<Option<Pla
     Ok((!plan.functions.is_empty() || !plan.missing.is_empty()).then_some(plan))
 }
 
-fn go_plan(image: &Image<'_>, version: String) -> Result<Plan, ElfError> {
+fn go_plan(image: &Image<'_>, version: String, kernel: Kernel) -> Result<Plan, ElfError> {
     // Their stacks move: a return address is no place for the kernel's.
     let mut plan = Plan::new(Ends::Instructions);
     let Some(numbers) = go::numbers(&version).filter(|numbers| *numbers >= go::OLDEST) else {
@@ -217,11 +240,14 @@ fn go_plan(image: &Image<'_>, version: String) -> Result<Plan, ElfError> {
     };
     for (&(name, program, has_end), function) in GO_WORK.iter().chain(&GO_TLS).zip(found) {
         let Some(function) = function else { continue };
-        let end = if program == "go_newproc" { "go_newproc_return" } else { "go_tls_return" };
-        let ends = if has_end { go_ends(image, function) } else { Ok(Vec::new()) };
+        let ends = if has_end { go_ends(image, name, function, kernel) } else { Ok(Vec::new()) };
         match ends {
-            Ok(ends) => {
-                plan.add(image, name, (program, cheap(image, function.address, program)?), (end, &ends));
+            Ok(mut ends) => {
+                if ends.iter().any(|end| end.result.is_some()) {
+                    plan.ends = Ends::Results;
+                }
+                ends.extend(probes(image, program, &[cheap(image, function.address, program)?]));
+                plan.functions.push((name, ends));
                 if program == "go_tls_read" {
                     plan.library = Some(Library::GoTls);
                 }
@@ -237,8 +263,39 @@ fn cheap(image: &Image<'_>, address: u64, program: &str) -> Result<u64, ElfError
     Ok(entry::cheap(image, address, kept(program))?.unwrap_or(address))
 }
 
-fn go_ends(image: &Image<'_>, function: Function) -> Result<Vec<u64>, ReturnsError> {
-    returns::between(image, function.address, function.address.saturating_add(function.size))
+/// The probes at the ends of a function of Go.
+fn go_ends(
+    image: &Image<'_>,
+    name: &str,
+    function: Function,
+    kernel: Kernel,
+) -> Result<Vec<Probe>, ReturnsError> {
+    let workers = GO_WORKERS.iter().find(|(other, _)| *other == name).filter(|_| kernel.cookies);
+    // What is wrong with a file is said when its returns are looked for.
+    let known = workers.and_then(|(_, workers)| results::known(image, function, workers).ok().flatten());
+    let probe = |known: &Known| {
+        let result = Some(known.result()?);
+        probes(image, "go_tls_known", &[known.address]).next().map(|probe| Probe { result, ..probe })
+    };
+    if let Some(found) = known.and_then(|known| known.iter().map(probe).collect()) {
+        return Ok(found);
+    }
+    let program = if name == "runtime.newproc1" { "go_newproc_return" } else { "go_tls_return" };
+    Ok(probes(image, program, &returns::all(image, function)?).collect())
+}
+
+impl Known {
+    /// As a probe's program is told; `None` when it is farther away than that can say.
+    fn result(&self) -> Option<GoResult> {
+        let mut words = [GoWord::None; results::MAX_WORDS];
+        for (word, place) in words.iter_mut().zip(&self.words) {
+            *word = match *place {
+                Place::Register(register) => GoWord::Register(u8::try_from(register.number()).ok()?),
+                Place::Stack(offset) => GoWord::Stack(u16::try_from(offset).ok()?),
+            };
+        }
+        Some(GoResult { depth: u16::try_from(self.depth).ok()?, words })
+    }
 }
 
 impl Plan {
@@ -374,7 +431,7 @@ impl Plan {
     ) -> Result<(&'static str, Vec<u64>), ReturnsError> {
         match self.ends {
             Ends::ReturnProbes => Ok((after, vec![begin])),
-            Ends::Instructions => Ok((at, returns::reachable(image, address)?)),
+            Ends::Instructions | Ends::Results => Ok((at, returns::reachable(image, address)?)),
         }
     }
 
@@ -392,23 +449,30 @@ impl Plan {
 
 /// A program on instructions.
 fn probes(image: &Image<'_>, program: &'static str, addresses: &[u64]) -> impl Iterator<Item = Probe> {
-    addresses.iter().filter_map(move |address| Some(Probe { program, offset: image.file_offset(*address)? }))
+    addresses.iter().filter_map(move |address| {
+        Some(Probe { program, offset: image.file_offset(*address)?, result: None })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SAFE: Kernel = Kernel { return_probes: ReturnProbes::Safe, cookies: true };
+    const UNSAFE: Kernel = Kernel { return_probes: ReturnProbes::Unsafe, cookies: false };
+
     #[test]
-    fn return_probes_are_left_alone_where_they_do_harm() {
-        for (release, expected) in [
-            ("5.15.0-91-generic", ReturnProbes::Safe),
-            ("6.10.3", ReturnProbes::Safe),
-            ("6.11.0-8-generic", ReturnProbes::Unsafe),
-            ("6.13.7\n", ReturnProbes::Unsafe),
-            ("6.14.0", ReturnProbes::Safe),
+    fn kernels_are_told_apart() {
+        for (release, return_probes, cookies) in [
+            ("5.10.0-8-amd64", ReturnProbes::Safe, false),
+            ("5.15.0-91-generic", ReturnProbes::Safe, true),
+            ("6.10.3", ReturnProbes::Safe, true),
+            ("6.11.0-8-generic", ReturnProbes::Unsafe, true),
+            ("6.13.7\n", ReturnProbes::Unsafe, true),
+            ("6.14.0", ReturnProbes::Safe, true),
+            ("", ReturnProbes::Safe, false),
         ] {
-            assert_eq!(ReturnProbes::of_release(release), expected, "{release}");
+            assert_eq!(Kernel::of_release(release), Kernel { return_probes, cookies }, "{release}");
         }
     }
 
@@ -425,7 +489,7 @@ mod tests {
             return;
         };
         let bytes = std::fs::read(path).unwrap();
-        let plan = super::plan(&&bytes[..], ReturnProbes::Unsafe).unwrap().unwrap();
+        let plan = super::plan(&&bytes[..], UNSAFE).unwrap().unwrap();
         assert_eq!(plan.missing, Vec::<String>::new());
         let [("SimpleQueue.get", gets), ("SimpleQueue.put", puts)] = &plan.functions[..] else {
             panic!("{:?}", plan.functions)
@@ -433,7 +497,7 @@ mod tests {
         assert!(!gets.is_empty() && gets.iter().all(|get| bytes[get.offset as usize] == 0xc3), "{gets:?}");
         assert_eq!(puts.len(), 2);
         for cut in (0..bytes.len()).step_by(97) {
-            let _ = super::plan(&&bytes[..cut], ReturnProbes::Unsafe);
+            let _ = super::plan(&&bytes[..cut], UNSAFE);
         }
     }
 
@@ -451,7 +515,7 @@ mod tests {
     #[test]
     fn returns_of_a_real_library_are_return_instructions() {
         let Some(bytes) = openssl() else { return };
-        let plan = super::plan(&&bytes[..], ReturnProbes::Unsafe).unwrap().unwrap();
+        let plan = super::plan(&&bytes[..], UNSAFE).unwrap().unwrap();
         assert_eq!((plan.library, plan.ends), (Some(Library::OpenSsl), Ends::Instructions));
         assert_eq!(plan.missing, Vec::<String>::new());
         let names: Vec<_> = plan.functions.iter().map(|(name, _)| *name).collect();
@@ -466,7 +530,7 @@ mod tests {
         assert!(ends.iter().all(|end| bytes[end.offset as usize] == 0xc3));
         // The same file, cut anywhere, is refused or read as far as it goes.
         for cut in (0..bytes.len()).step_by(997) {
-            let _ = super::plan(&&bytes[..cut], ReturnProbes::Unsafe);
+            let _ = super::plan(&&bytes[..cut], UNSAFE);
         }
     }
 
@@ -474,7 +538,7 @@ mod tests {
     #[test]
     fn probes_of_a_real_library_are_on_instructions_that_the_kernel_emulates() {
         let Some(bytes) = openssl() else { return };
-        let plan = super::plan(&&bytes[..], ReturnProbes::Safe).unwrap().unwrap();
+        let plan = super::plan(&&bytes[..], SAFE).unwrap().unwrap();
         assert_eq!((plan.library, plan.ends), (Some(Library::OpenSsl), Ends::ReturnProbes));
         assert_eq!(plan.missing, Vec::<String>::new());
         let probes: Vec<_> = plan.functions.into_iter().flat_map(|(_, probes)| probes).collect();

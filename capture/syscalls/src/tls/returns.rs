@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
 
 use super::code::Code;
-use super::elf::{ElfError, Image};
+use super::elf::{ElfError, Function, Image};
 
 /// Instructions of one function; the longest of those that are sought has some hundred.
 const MAX_INSTRUCTIONS: usize = 8192;
@@ -83,19 +83,14 @@ pub fn reachable(image: &Image<'_>, entry: u64) -> Result<Vec<u64>, ReturnsError
     if returns.is_empty() { Err(ReturnsError::None) } else { Ok(returns.into_iter().collect()) }
 }
 
-/// All returns between two addresses, which must be those of one function without data in it, as Go's are.
+/// All returns of a function without data in it, as Go's are.
 ///
 /// # Errors
 /// [`ReturnsError`]
-pub fn between(image: &Image<'_>, start: u64, end: u64) -> Result<Vec<u64>, ReturnsError> {
-    let size = end.checked_sub(start).filter(|size| *size <= MAX_FUNCTION).ok_or(ReturnsError::TooLong)?;
-    let mut code = vec![0; usize::try_from(size).unwrap_or_default()];
-    let read = image.memory(start, &mut code)?;
-    if read < code.len() {
-        return Err(ReturnsError::Undecodable);
-    }
+pub fn all(image: &Image<'_>, function: Function) -> Result<Vec<u64>, ReturnsError> {
+    let code = code_of(image, function)?;
     let mut returns = Vec::new();
-    for instruction in &mut Decoder::with_ip(64, &code, start, DecoderOptions::NONE) {
+    for instruction in &mut Decoder::with_ip(64, &code, function.address, DecoderOptions::NONE) {
         if instruction.is_invalid() {
             return Err(ReturnsError::Undecodable);
         }
@@ -104,4 +99,14 @@ pub fn between(image: &Image<'_>, start: u64, end: u64) -> Result<Vec<u64>, Retu
         }
     }
     if returns.is_empty() { Err(ReturnsError::None) } else { Ok(returns) }
+}
+
+/// The bytes of a function.
+pub(super) fn code_of(image: &Image<'_>, function: Function) -> Result<Vec<u8>, ReturnsError> {
+    if function.size > MAX_FUNCTION {
+        return Err(ReturnsError::TooLong);
+    }
+    let mut code = vec![0; usize::try_from(function.size).unwrap_or_default()];
+    let read = image.memory(function.address, &mut code)?;
+    if read < code.len() { Err(ReturnsError::Undecodable) } else { Ok(code) }
 }

@@ -7,6 +7,7 @@
 
 mod amount;
 mod files;
+mod go;
 mod watch;
 
 use std::io::{BufRead, BufReader, Write};
@@ -389,15 +390,15 @@ fn gnutls_is_heard() {
     );
 }
 
-/// Builds the Go program, with more flags of `go build`.
-fn go_program(directory: &Path, flags: &[&str]) -> PathBuf {
+/// Builds a Go program, with more flags of `go build`.
+fn go_program(directory: &Path, source: &str, flags: &[&str]) -> PathBuf {
     let program = directory.join("peer");
     let output = Command::new("go")
         .arg("build")
         .args(flags)
         .arg("-o")
         .arg(&program)
-        .arg(peer("main.go"))
+        .arg(peer(source))
         .current_dir(directory)
         .output()
         .unwrap();
@@ -408,7 +409,7 @@ fn go_program(directory: &Path, flags: &[&str]) -> PathBuf {
 fn go_is_heard(flags: &[&str]) {
     needs!("openssl", "go");
     let directory = tempfile::tempdir().unwrap();
-    let program = go_program(directory.path(), flags);
+    let program = go_program(directory.path(), "main.go", flags);
     pair_is_heard(
         Source::GoTls,
         "answer-of-go",
@@ -443,7 +444,7 @@ fn position_independent_stripped_go_is_heard() {
 fn goroutines_are_told_apart() {
     needs!("openssl", "go", "curl");
     let directory = certificate();
-    let program = go_program(directory.path(), &[]);
+    let program = go_program(directory.path(), "main.go", &[]);
     before_and_after(
         |port| {
             let mut command = Command::new(&program);

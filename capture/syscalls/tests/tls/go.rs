@@ -1,0 +1,74 @@
+//! What calls of Go's `crypto/tls` return.
+
+use std::process::{Command, Stdio};
+
+use wirespan_event::{Header, Kind, Source};
+use wirespan_syscalls::tls::plan::{Ends, Kernel, Library, ReturnProbes, plan};
+
+use crate::watch::{Heard, Watch, needs};
+use crate::{go_program, output_of, spawn};
+
+fn of_go(header: &Header, tgid: u32) -> bool {
+    header.tgid == tgid && header.source() == Some(Source::GoTls) && header.kind() == Some(Kind::Data)
+}
+
+/// Also of calls that take less than came, that send several records, or a record of one byte first, as TLS 1.0 does.
+#[test]
+fn lengths_of_go_are_what_its_calls_return() {
+    needs!("go");
+    let directory = tempfile::tempdir().unwrap();
+    let program = go_program(directory.path(), "amounts.go", &["-ldflags", "-s -w"]);
+    let mut watch = Watch::start();
+    let mut running = spawn(Command::new(&program).stdout(Stdio::piped()));
+    let tgid = running.0.id();
+    let is_exec = |heard: &Heard| heard.header.kind() == Some(Kind::Exec) && heard.header.tgid == tgid;
+    watch.until("it executes", |heard| heard.iter().any(is_exec));
+    watch.look();
+    let report = watch.libraries.reports().find(|report| report.file == program).unwrap();
+    assert_eq!((report.library, report.ends), (Some(Library::GoTls), Ends::Results), "{report}");
+
+    drop(running.0.stdin.take());
+    let said = output_of(running);
+    let mut expected = [Vec::new(), Vec::new()];
+    for (number, line) in said.lines().enumerate() {
+        expected[number % 2].extend(line.split(' ').map(|length| length.parse::<u32>().unwrap()));
+    }
+    let [written, read] = expected;
+    let of_it = |heard: &[Heard]| heard.iter().filter(|heard| of_go(&heard.header, tgid)).count();
+    watch.until("all calls", |heard| of_it(heard) >= written.len() + read.len());
+    for (ingress, lengths) in [(false, written), (true, read)] {
+        let calls = watch.heard.iter().filter(|heard| of_go(&heard.header, tgid));
+        let calls: Vec<_> = calls.filter(|heard| heard.header.is_ingress() == ingress).collect();
+        assert_eq!(calls.iter().map(|heard| heard.header.length).collect::<Vec<_>>(), lengths);
+        // Each message has a letter of its own.
+        assert!(
+            calls.iter().all(|heard| heard.payload.iter().all(|byte| Some(byte) == heard.payload.first()))
+        );
+        assert!(calls.iter().filter(|heard| !heard.payload.is_empty()).count() >= lengths.len().min(6));
+    }
+}
+
+/// None of the probes that each call passes has to be stepped over.
+#[test]
+fn probes_of_go_are_on_instructions_that_the_kernel_emulates() {
+    needs!("go");
+    let directory = tempfile::tempdir().unwrap();
+    let kernel = Kernel { return_probes: ReturnProbes::Safe, cookies: true };
+    for flags in [&["-ldflags", "-s -w"][..], &["-buildmode", "pie"]] {
+        let program = std::fs::read(go_program(directory.path(), "amounts.go", flags)).unwrap();
+        let planned = plan(&&program[..], kernel).unwrap().unwrap();
+        assert_eq!((planned.ends, planned.missing), (Ends::Results, vec![]));
+        for (name, probes) in planned.functions.iter().filter(|(name, _)| name.starts_with("crypto/tls")) {
+            for probe in probes {
+                let at = &program[probe.offset as usize..][..2];
+                let is_emulated =
+                    matches!(at, [0x70..=0x7f | 0xe8 | 0xe9 | 0xeb | 0x90, _] | [0x0f, 0x80..=0x8f]);
+                assert!(is_emulated, "{name}: {probe:?} is on {at:x?}");
+            }
+            assert_eq!(probes.iter().filter(|probe| probe.result.is_none()).count(), 1, "{name}");
+        }
+        // Where there are no cookies, returns are probed.
+        let without = plan(&&program[..], Kernel { cookies: false, ..kernel });
+        assert_eq!(without.unwrap().unwrap().ends, Ends::Instructions);
+    }
+}
