@@ -92,7 +92,7 @@ struct event {
 	__u32 captured;		/* bytes of payload behind this header */
 	__s32 fd;
 	__u32 other_tgid; /* DATA, OPEN: enum wait_limit of this thread */
-	__u32 other_tid;
+	__u32 other_tid;  /* DATA sent in a TLS session: its events that were numbered while the call was under way */
 	__u32 netns; /* inode */
 	__u32 ifindex; /* SO_BINDTODEVICE; 0 for none */
 	__u32 srtt_us; /* TCP's smoothed round trip */

@@ -32,7 +32,9 @@ struct tls_call {
 	__u64 out; /* with TLS_EX: address of the number of bytes */
 	__u8 what; /* TLS_... */
 	__u8 source;
-	__u8 unused[6];
+	__u8 unused[2];
+	__u32 events;  /* of the session when it began, where several calls may be under way at once */
+	__u64 last_ns; /* when it used a socket for the last time; 0 when that is not known */
 };
 
 /* Calls that have begun. Some never return (a thread is killed, an exception unwinds them): the oldest make room. */
@@ -135,8 +137,13 @@ static __always_inline void tell_plain(struct event *event, struct tls_call *cal
 		session->direction = direction;
 	}
 	event->enter_ns = call->enter_ns;
+	/* Its thread may not have run for a while; what answers what was sent comes behind. */
+	if (!ingress && call->last_ns)
+		event->exit_ns = call->last_ns;
 	event->tls = call->tls;
 	event->conn_event = session->events++;
+	if (!ingress && call->source == SOURCE_GO_TLS)
+		event->other_tid = event->conn_event - call->events;
 	event->length = moved;
 	event->iov_count = 1;
 	got = copy_plain(event, call->buffer, want, room);
@@ -182,6 +189,7 @@ static __noinline int tell_tls(struct tls_call *call, __u32 moved, __u64 corouti
 			session->policy = 0;
 		session->conn = thread->last_conn;
 		session->sk = thread->last_sk;
+		call->last_ns = thread->last_ns;
 	}
 	if (session->conn) {
 		conn = find_conn(session->sk);

@@ -61,8 +61,16 @@ static __always_inline int go_enter(struct pt_regs *regs, __u8 what)
 		.source = SOURCE_GO_TLS,
 	};
 
-	if (go_call(regs, tgid, go_program(regs, tgid), &key))
-		bpf_map_update_elem(&tls_calls, &key, &call, BPF_ANY);
+	if (!go_call(regs, tgid, go_program(regs, tgid), &key))
+		return 0;
+	/* Others may read meanwhile. */
+	if (what == TLS_WRITE) {
+		struct tls_session_key session_key = {.tls = call.tls, .tgid = tgid};
+		struct tls_session *session = bpf_map_lookup_elem(&tls_sessions, &session_key);
+
+		call.events = session ? session->events : 0;
+	}
+	bpf_map_update_elem(&tls_calls, &key, &call, BPF_ANY);
 	return 0;
 }
 

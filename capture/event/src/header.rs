@@ -163,7 +163,7 @@ pub struct Header {
     pub flags: Flags,
     /// The call began, ns of CLOCK_BOOTTIME. [`Kind::Data`] of a system call has one time, see [`Self::time_ns`].
     pub enter_ns: u64,
-    /// The call ended, ns of CLOCK_BOOTTIME.
+    /// The call ended, ns of CLOCK_BOOTTIME; one that sent in a TLS session, when it used a socket for the last time.
     pub exit_ns: u64,
     /// Process, in the initial pid namespace.
     pub tgid: u32,
@@ -200,7 +200,7 @@ pub struct Header {
     /// The other process of a fork; for [`Kind::Data`] and [`Kind::Open`] how long the last wait of this thread was to last at most: 0 is
     /// unknown, 1 for ever, the largest number that the thread runs its timers instead, others 2 more than the milliseconds.
     pub other_tgid: u32,
-    /// The other thread of a fork or wake-up.
+    /// The other thread of a fork or wake-up; for [`Kind::Data`] see [`Self::events_meanwhile`].
     pub other_tid: u32,
     /// Inode of the network namespace.
     pub netns: u32,
@@ -258,6 +258,13 @@ impl Header {
     /// while it is there.
     pub fn item(&self) -> Option<u64> {
         (self.source() == Some(Source::Queue)).then_some(self.tls)
+    }
+
+    /// Of bytes that were sent in a TLS session: how many of its events were numbered while the call was under way, which has the
+    /// number behind theirs.
+    pub fn events_meanwhile(&self) -> u32 {
+        let can_say = self.source().is_some_and(Source::is_tls) && self.kind() == Some(Kind::Data);
+        if can_say && !self.is_ingress() { self.other_tid } else { 0 }
     }
 
     /// The bytes were received.

@@ -15,6 +15,9 @@ use wirespan_records::{Endpoint, L4Protocol};
 /// Spans wait this long for their records, ns.
 const PATIENCE_NS: u64 = 200_000_000;
 
+/// Events of a session that come behind a higher number.
+const MAX_AWAITED: u32 = 64;
+
 /// Address of the session's structure, and whose memory it is in.
 pub(crate) type SessionKey = (u64, ProcessKey);
 
@@ -31,8 +34,7 @@ pub(crate) struct Session {
     ways: [Way; 2],
     /// What encryption adds to each record, once known.
     overhead: Option<u32>,
-    /// Number of the next event.
-    next_event: Option<u32>,
+    numbers: Numbers,
     /// Spans whose records are looked for, and until when.
     waiting: VecDeque<(u64, Made)>,
 }
@@ -49,7 +51,7 @@ impl Session {
             held: Vec::new(),
             ways: Default::default(),
             overhead: None,
-            next_event: None,
+            numbers: Numbers::default(),
             waiting: VecDeque::new(),
         }
     }
@@ -62,7 +64,7 @@ impl Session {
         self.talk.flow.endpoints = flow.endpoints;
         self.talk.flow.client = flow.client;
         self.candidates = Vec::new();
-        if self.next_event.is_none() && connection.is_from_start() {
+        if self.numbers.next.is_none() && connection.is_from_start() {
             self.talk.begin(HERE, None);
             self.talk.begin(THERE, None);
         }
@@ -90,12 +92,9 @@ impl Session {
         payload: &[u8],
         records: Option<&mut [Records; 2]>,
     ) {
-        let is_lost = match self.next_event {
-            Some(next) => header.conn_event > next,
-            None => header.conn_event > 0,
-        };
+        let is_first = self.numbers.next.is_none();
         let mut records = records;
-        if is_lost {
+        if self.numbers.are_lost_before(header) {
             self.talk.lost_unknown(shared, &moment(header));
             self.ways.iter_mut().for_each(Way::lose);
             records
@@ -103,14 +102,13 @@ impl Session {
                 .flat_map(|records| records.iter_mut())
                 .for_each(|records| records.recent.clear());
         }
-        if self.next_event.is_none()
+        if is_first
             && !header.is_ingress()
             && let Some(records) = &mut records
         {
             // The handshake.
             records[THERE as usize].recent.clear();
         }
-        self.next_event = Some(header.conn_event.wrapping_add(1));
         let side = side(header);
         let pos = self.talk.next(side).unwrap_or_default();
         let (call, overhead) = (call(header, pos), &mut self.overhead);
@@ -188,6 +186,36 @@ impl Session {
     /// The sides that send requests and responses.
     fn sides(&self, is_client: bool) -> (Side, Side) {
         if is_client { (HERE, THERE) } else { (THERE, HERE) }
+    }
+}
+
+/// The numbers of a session's events. Calls get them when they end; but a send comes by when its bytes went, before what was received
+/// until its call ended, which has lower numbers.
+#[derive(Default)]
+struct Numbers {
+    /// Above the highest one that came.
+    next: Option<u32>,
+    /// Those below that come before any higher one.
+    awaited: Vec<u32>,
+}
+
+impl Numbers {
+    /// Takes the next event; true when some before it were lost.
+    fn are_lost_before(&mut self, header: &Header) -> bool {
+        let number = header.conn_event;
+        let next = self.next.unwrap_or(0);
+        if number < next {
+            self.awaited.retain(|awaited| *awaited != number);
+            return false;
+        }
+        let ended = number - header.events_meanwhile().min(number - next);
+        let are_lost = ended > next || !self.awaited.is_empty() || number - ended > MAX_AWAITED;
+        self.next = Some(number.saturating_add(1));
+        self.awaited.clear();
+        if !are_lost {
+            self.awaited.extend(ended..number);
+        }
+        are_lost
     }
 }
 

@@ -210,6 +210,27 @@ fn long_messages_have_the_record_that_held_their_first_byte() {
     }
 }
 
+/// The client's thread did not run for a while after its socket call: it gets the number behind that of the response.
+#[test]
+fn a_request_whose_call_ends_after_the_response_was_read_is_no_loss() {
+    let mut script = Script::default();
+    let mut ends = connected(&mut script, 10, [false, false]);
+    let expected: Vec<_> =
+        (0..3).map(|n| exchange(&mut script, &mut ends, &get(&format!("/{n}")), &ok(""), 0)).collect();
+    let (session, tgid) = (ends[0].session, 100);
+    let is_call = |(header, _): &&mut (Header, Vec<u8>)| header.tls == session && header.tgid == tgid;
+    let mut calls = script.log.iter_mut().filter(is_call).map(|(header, _)| header).skip(2);
+    let [written, read] = [calls.next().unwrap(), calls.next().unwrap()];
+    assert!(!written.is_ingress() && read.is_ingress());
+    std::mem::swap(&mut written.conn_event, &mut read.conn_event);
+    written.other_tid = 1;
+    let (spans, host) = run_with(config(), &script.log);
+    let found: Vec<_> =
+        plain(&spans).iter().map(|span| [span.req_tcp_seq, span.resp_tcp_seq].map(Option::unwrap)).collect();
+    assert_eq!(found, expected.iter().flat_map(|both| [*both, *both]).collect::<Vec<_>>());
+    assert_eq!(host.stats().tls_messages_without_record, 0);
+}
+
 #[test]
 fn a_session_that_fits_two_sockets_is_bound_to_none() {
     let mut script = Script::default();
