@@ -88,7 +88,7 @@ struct event {
 	__u32 conn_event;	/* data events of this socket so far, sent ones before 1 as well */
 	__u32 tcp_seq;		/* of the first byte; 0 for other protocols */
 	__u32 opposite_seq;	/* sent: next byte to read; received: next byte to write, at the same instant */
-	__u32 length;		/* bytes that the call moved. WAKE: not 0 when the other waits for a lock, or for a limited time */
+	__u32 length;		/* bytes that the call moved. WAKE: not 0 when the other waits for a lock, or for a limited time. FORK, Go: where the go statement is */
 	__u32 captured;		/* bytes of payload behind this header */
 	__s32 fd;
 	__u32 other_tgid; /* DATA, OPEN: enum wait_limit of this thread */

@@ -172,16 +172,21 @@ struct {
 	__uint(max_entries, 8192);
 } go_requests SEC(".maps");
 
-/* Parents of goroutines that are being made, by thread. */
+struct go_birth {
+	__u64 parent;
+	__u64 place; /* address behind the go statement */
+};
+
+/* Goroutines that are being made, by thread. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct go_birth);
 	__uint(max_entries, 8192);
 } go_births SEC(".maps");
 
-/* Goroutine `from` lets `to` work for it. */
-static __always_inline void tell_handoff(__u8 kind, __u64 from, __u64 to)
+/* Goroutine `from` lets `to` work for it; with a go statement at `place`, if that is not 0. */
+static __always_inline void tell_handoff(__u8 kind, __u64 from, __u64 to, __u32 place)
 {
 	struct thread *thread = this_thread();
 	struct event *event = thread ? reserve_for(thread, sizeof(*event)) : NULL;
@@ -191,6 +196,7 @@ static __always_inline void tell_handoff(__u8 kind, __u64 from, __u64 to)
 	begin_event(event, kind, SOURCE_GO, thread);
 	event->coroutine = from;
 	event->tls = to;
+	event->length = place;
 	event->other_tgid = event->tgid;
 	submit(event);
 }
@@ -227,25 +233,25 @@ int go_request_write(struct pt_regs *regs)
 		return 0;
 	goid = running_goid(regs);
 	if (goid && goid != *from)
-		tell_handoff(EVENT_WAKE, *from, goid);
+		tell_handoff(EVENT_WAKE, *from, goid, 0);
 	bpf_map_delete_elem(&go_requests, &key);
 	return 0;
 }
 
-/* runtime.newproc1(function, parent, ...), on the system's stack of the parent's thread */
+/* runtime.newproc1(function, parent, place, ...), on the system's stack of the parent's thread */
 SEC("uprobe")
 int go_newproc(struct pt_regs *regs)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
 	struct go_program *program = go_program(regs, tgid);
-	__u64 parent;
+	struct go_birth birth = {.place = regs->cx};
 
 	if (!program || is_left_out(tgid))
 		return 0;
-	parent = goid_of(program, regs->bx);
-	if (parent)
-		bpf_map_update_elem(&go_births, &tid, &parent, BPF_ANY);
+	birth.parent = goid_of(program, regs->bx);
+	if (birth.parent)
+		bpf_map_update_elem(&go_births, &tid, &birth, BPF_ANY);
 	return 0;
 }
 
@@ -254,15 +260,15 @@ int go_newproc_return(struct pt_regs *regs)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
-	__u64 *parent = bpf_map_lookup_elem(&go_births, &tid);
+	struct go_birth *birth = bpf_map_lookup_elem(&go_births, &tid);
 	struct go_program *program = go_program(regs, tgid);
 	__u64 child;
 
-	if (!parent || !program)
+	if (!birth || !program)
 		return 0;
 	child = goid_of(program, regs->ax);
 	if (child)
-		tell_handoff(EVENT_FORK, *parent, child);
+		tell_handoff(EVENT_FORK, birth->parent, child, birth->place);
 	bpf_map_delete_elem(&go_births, &tid);
 	return 0;
 }
@@ -277,7 +283,7 @@ static __always_inline int python_copy(struct pt_regs *regs)
 		return 0;
 	parent = go_coroutine(tgid);
 	if (parent && regs->ax && regs->ax < GOID_MAX)
-		tell_handoff(EVENT_FORK, parent, regs->ax);
+		tell_handoff(EVENT_FORK, parent, regs->ax, 0);
 	return 0;
 }
 

@@ -1,5 +1,5 @@
 // A service of the suite `accuracy`: service STYLE PORT LOG [NAME=URL]...; see service.py for what paths mean.
-// STYLE is http or https.
+// STYLE is http, https, or http2 over TLS.
 package main
 
 import (
@@ -49,10 +49,11 @@ func main() {
 	}
 	roots.AppendCertsFromPEM(pem)
 	client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256, TLSClientConfig: &tls.Config{RootCAs: roots}}}
-	// Without HTTP/2, which has a scenario of its own.
-	server := &http.Server{Addr: os.Getenv("LISTEN") + ":" + port, Handler: http.HandlerFunc(serve),
-		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}}
-	if style == "https" {
+	server := &http.Server{Addr: os.Getenv("LISTEN") + ":" + port, Handler: http.HandlerFunc(serve)}
+	if style != "http2" {
+		server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
+	}
+	if style != "http" {
 		log.Fatal(server.ListenAndServeTLS(certificate, key))
 	}
 	log.Fatal(server.ListenAndServe())

@@ -85,7 +85,8 @@ impl Tracker {
             }
             Kind::Fork if header.other_tgid == header.tgid => {
                 let coroutine = header.other_coroutine().unwrap_or_default();
-                self.shared.happen(&at, Happening::Fork { tid: header.other_tid, coroutine });
+                let (tid, place) = (header.other_tid, header.length);
+                self.shared.happen(&at, Happening::Fork { tid, coroutine, place });
             }
             Kind::Fork => {}
             Kind::Exec => self.shared.happen(&at, Happening::Exec),

@@ -191,7 +191,8 @@ pub struct Header {
     /// At the same instant, of the other direction: the next byte to read of a sent event, to write of a received one.
     pub opposite_seq: u32,
     /// Bytes that the call moved.
-    /// [`Kind::Wake`]: not 0 when the other thread waits for a lock, or for a limited time.
+    /// [`Kind::Wake`]: not 0 when the other thread waits for a lock, or for a limited time. [`Kind::Fork`] with [`Source::Go`]: stands
+    /// for the place of the go statement.
     pub length: u32,
     /// Bytes of payload behind this header.
     pub captured: u32,

@@ -21,7 +21,7 @@ pub enum Program {
     /// Service.java with a pool of 16 threads.
     Java,
     /// service.go.
-    Go,
+    Go { http2: bool },
     /// A proxy for the service that stands before it.
     Nginx { keep_alive: bool, http2: bool },
     /// A Redis without data.
@@ -73,7 +73,7 @@ impl fmt::Display for Service {
             Program::Python(style) => write!(f, "Python, {style}")?,
             Program::Node(style) => write!(f, "Node.js, {style}")?,
             Program::Java => f.write_str("Java, HttpServer with 16 threads, HttpClient")?,
-            Program::Go => f.write_str("Go, net/http")?,
+            Program::Go { http2 } => write!(f, "Go, net/http{}", if http2 { ", HTTP/2" } else { "" })?,
             Program::Nginx { keep_alive, http2 } => {
                 let upstream = if keep_alive { "with" } else { "without" };
                 write!(f, "nginx {upstream} keep-alive{}", if http2 { ", HTTP/2" } else { "" })?;
@@ -97,14 +97,14 @@ impl Workshop {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("accuracy");
         let directory = tempfile::Builder::new().prefix("wirespan-accuracy").tempdir()?;
         let this = Self { sources, directory };
-        let uses = |program: Program| services.iter().any(|service| service.program == program);
+        let uses = |program: fn(Program) -> bool| services.iter().any(|service| program(service.program));
         this.make_certificate()?;
         std::fs::write(this.resolver(), "nameserver 127.0.0.1\n")?;
-        if uses(Program::Go) {
+        if uses(|program| matches!(program, Program::Go { .. })) {
             let out = this.path("service-go");
             run(Command::new("go").args(["build", "-o"]).arg(out).arg(this.source("service.go")))?;
         }
-        if uses(Program::Java) {
+        if uses(|program| program == Program::Java) {
             run(Command::new("javac").arg("-d").arg(this.path("")).arg(this.source("Service.java")))?;
         }
         Ok(this)
@@ -255,10 +255,14 @@ impl Running {
                     .arg("Service");
                 common(java, "16")
             }
-            Program::Go => common(
-                Command::new(workshop.path("service-go")),
-                if service.tls.is_some() { "https" } else { "http" },
-            ),
+            Program::Go { http2 } => {
+                let style = match (service.tls, http2) {
+                    (None, _) => "http",
+                    (Some(_), false) => "https",
+                    (Some(_), true) => "http2",
+                };
+                common(Command::new(workshop.path("service-go")), style)
+            }
             Program::Nginx { keep_alive, http2 } => {
                 let next = self
                     .urls

@@ -2,6 +2,7 @@
 
 use super::evidence::{Class, Evidence, Node, Nodes};
 use super::happening::{Moment, Wait};
+use super::process::Streams;
 use smallvec::SmallVec;
 use wirespan_records::Rule;
 
@@ -113,6 +114,8 @@ pub(crate) struct Actor {
     pub asks: Option<(u64, (u32, u32))>,
     /// Time of its last event, ns; 0 for none.
     pub last_ns: u64,
+    /// Requests that it read, and goroutines that it made for them.
+    pub streams: Streams,
     /// The coroutine that made this one, and when, ns; 0 for none.
     pub maker: (u64, u64),
     pub turn: u32,

@@ -163,6 +163,8 @@ pub enum Happening<'a> {
         tid: u32,
         /// The new goroutine; 0 for none.
         coroutine: u64,
+        /// Stands for the place in the program; 0 if it was not told.
+        place: u32,
     },
     /// This thread, or its coroutine, put work into a queue.
     Put {

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `batch` | requests that go out together |
 //! | `conn` | its connections |
+//! | `coroutines` | whom coroutines are made for, and what they asked |
 //! | `decide` | when requests are decided on and forgotten |
 //! | `habits` | what the process often does, so that some evidence proves little |
 //! | `wake` | threads that make each other go on |
 
 mod batch;
 mod conn;
+mod coroutines;
 mod decide;
 mod habits;
 mod wake;
@@ -20,6 +22,7 @@ use super::happening::{Happening, Moment, Wait};
 use super::{ContextConfig, Decision};
 use batch::Shares;
 use conn::Conn;
+pub(super) use coroutines::Streams;
 use foldhash::HashMap;
 use habits::{Follows, Made, Moves, Starts};
 use smallvec::SmallVec;
@@ -65,9 +68,6 @@ pub(super) struct Client {
     pub by_timer: bool,
     pub decided: Option<Option<Parent>>,
 }
-
-/// Coroutines that are followed from one to its maker.
-const MAX_GENERATIONS: usize = 8;
 
 /// When something is to be looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -181,9 +181,13 @@ impl ProcessState {
                     self.wake(at, ActorId::Thread(tid), futex);
                 }
             }
-            Happening::Fork { tid, coroutine } => {
+            Happening::Fork { tid, coroutine, place } => {
+                let stream = self.stream_of(at, place);
                 let maker = self.actor(at);
-                let (nodes, vague) = (maker.hands_on(at), maker.is_vague(at));
+                let (nodes, vague) = match stream {
+                    Some(span) => (Nodes::from_iter([Node::Server(span)]), false),
+                    None => (maker.hands_on(at), maker.is_vague(at)),
+                };
                 let id = match coroutine {
                     0 => ActorId::Thread(tid),
                     _ => ActorId::Coroutine(self.new_serial(coroutine)),
@@ -285,6 +289,9 @@ impl ProcessState {
         let (group, came) = actor.head(at, Node::Server(span), new);
         actor.opens(span, conn, at);
         actor.overlaps |= beside && actor.open.len() > 1;
+        if beside {
+            self.reads_stream(at, span);
+        }
         self.came(group, came);
         self.conns.entry(conn).or_default().open.push(span);
         self.since.insert((at.time_ns, span));
@@ -550,41 +557,6 @@ impl ProcessState {
         }
         self.close_server(config, at, span);
         self.actor(at).closes(span);
-    }
-
-    /// What the coroutine that answers, and those that it made, asked others since the request came, they asked for it. Where
-    /// a loop reads for all coroutines, this alone tells which of them a request is for.
-    fn answering_coroutine(&mut self, at: &Moment, span: u64) {
-        let Some(heard_ns) = self.servers.get(&span).map(|server| server.heard_ns) else { return };
-        let theirs: Vec<u64> = self
-            .sent
-            .range((heard_ns, 0)..)
-            .map(|&(_, client)| client)
-            .filter(|client| {
-                self.clients
-                    .get(client)
-                    .is_some_and(|client| self.descends(client.coroutine, at.coroutine, heard_ns))
-            })
-            .collect();
-        for client in theirs {
-            let nodes = Nodes::from_iter([Node::Server(span)]);
-            let (class, rule) = (Class::Coroutine, Rule::Coroutine);
-            self.connect(client, Evidence { nodes, class, rule, position: 0, group: 0, futex: 0 });
-        }
-    }
-
-    /// A coroutine is `ancestor`, or was made since by it or by one that was.
-    fn descends(&self, mut coroutine: u64, ancestor: u64, since_ns: u64) -> bool {
-        for _ in 0..MAX_GENERATIONS {
-            if coroutine == 0 || coroutine == ancestor {
-                break;
-            }
-            coroutine = match self.actors.get(&ActorId::Coroutine(coroutine)) {
-                Some(Actor { maker: (maker, made_ns), .. }) if *made_ns >= since_ns => *maker,
-                _ => 0,
-            };
-        }
-        coroutine != 0 && coroutine == ancestor
     }
 
     fn close_server(&mut self, config: &ContextConfig, at: &Moment, span: u64) {

@@ -1,5 +1,6 @@
 //! The engine beside programs whose truth is known.
 
+mod goroutines;
 mod patterns;
 mod programs;
 

@@ -294,7 +294,7 @@ fn a_task_is_known_by_what_it_answers() {
     let coroutine = |at: Moment, coroutine| Moment { coroutine, ..at };
     let make = |s: &mut Script, task, made| {
         let at = s.at(1, 0, Wait::Forever);
-        s.happen(coroutine(at, task), Happening::Fork { tid: 0, coroutine: made });
+        s.happen(coroutine(at, task), Happening::Fork { tid: 0, coroutine: made, place: 0 });
     };
     make(&mut s, 71, 90);
     for span in [10, 20] {
