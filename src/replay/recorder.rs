@@ -57,7 +57,9 @@ impl Recorder {
         let rows = if open.net.is_full() { open.net.drain_all() } else { Vec::new() };
         let now = Instant::now();
         open.stitching.take(records.spans, now);
-        let merges = open.stitching.hand_on(now, |spans, traces| self.writer.spans(spans, traces));
+        let merges = open.stitching.hand_on(now, |spans, traces| {
+            self.writer.spans(spans, traces);
+        });
         drop(open);
         self.writer.merges(&merges);
         self.writer.net_metrics(&rows);
@@ -75,7 +77,9 @@ impl Recorder {
         let Self { runtime, database, writer, open } = self;
         let mut open = open.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         writer.net_metrics(&open.net.drain_all());
-        writer.merges(&open.stitching.hand_on_all(|spans, traces| writer.spans(spans, traces)));
+        writer.merges(&open.stitching.hand_on_all(|spans, traces| {
+            writer.spans(spans, traces);
+        }));
         runtime.block_on(async {
             let counters = writer.close(PATIENCE).await;
             let mut result = Ok(());
