@@ -15,7 +15,8 @@ enum event_kind {
 	EVENT_EXIT = 6,	   /* this thread ended; the process, when tid == tgid */
 	EVENT_WAKE = 7,	   /* this thread woke `other_tid` of its own process */
 	EVENT_SOCKET = 8,  /* bytes went through a socket without a traced system call: io_uring */
-	EVENT_TLS_FREE = 9 /* the TLS session `tls` is no more */
+	EVENT_TLS_FREE = 9, /* the TLS session `tls` is no more */
+	EVENT_LOOK = 10	   /* this thread found nothing to read on an open connection that another had read from last */
 };
 
 enum event_source {
@@ -91,7 +92,7 @@ struct event {
 	__u32 length;		/* bytes that the call moved. WAKE: not 0 when the other waits for a lock, or for a limited time. FORK, Go: where the go statement is */
 	__u32 captured;		/* bytes of payload behind this header */
 	__s32 fd;
-	__u32 other_tgid; /* DATA, OPEN: enum wait_limit of this thread */
+	__u32 other_tgid; /* DATA, OPEN, LOOK: enum wait_limit of this thread */
 	__u32 other_tid;  /* DATA sent in a TLS session: its events that were numbered while the call was under way */
 	__u32 netns; /* inode */
 	__u32 ifindex; /* SO_BINDTODEVICE; 0 for none */

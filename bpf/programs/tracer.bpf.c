@@ -104,7 +104,10 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 		tell_accept(thread, result);
 		break;
 	default:
-		tell_data(task, thread, tid, result);
+		if (result == -EAGAIN && thread->flags & CALL_INGRESS)
+			tell_look(thread, tid);
+		else
+			tell_data(task, thread, tid, result);
 	}
 	thread->call = CALL_NONE;
 	return 0;

@@ -317,4 +317,23 @@ static __always_inline void tell_data(struct task_struct *task, struct thread *t
 	}
 }
 
+/* Nothing was there to read. Clients look so at connections that they take from a pool, or put there; who reads all that comes
+ * looks at what it has read itself. */
+static __always_inline void tell_look(struct thread *thread, __u32 tid)
+{
+	struct conn *conn = find_conn(thread->sk);
+	struct event *event;
+
+	if (!conn || conn->role == FLAG_SERVER || conn->direction != DIRECTION_IN || conn->tid == tid || conn->mute)
+		return;
+	event = reserve(sizeof(*event));
+	if (!event)
+		return;
+	begin_event(event, EVENT_LOOK, SOURCE_SYSCALL, thread);
+	put_conn(event, conn);
+	event->fd = thread->fd;
+	event->syscall = thread->call;
+	submit(event);
+}
+
 #endif

@@ -36,6 +36,7 @@
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
 
+#define EAGAIN 11
 #define EINPROGRESS 115
 
 #define CLOSE_RANGE_UNSHARE 2

@@ -56,7 +56,7 @@ pub(crate) fn moment(header: &Header) -> Moment {
 
 /// How long the thread's last wait was to last: `enum wait_limit`.
 fn wait(header: &Header) -> Wait {
-    if !matches!(header.kind(), Some(Kind::Data | Kind::Open)) {
+    if !matches!(header.kind(), Some(Kind::Data | Kind::Open | Kind::Look)) {
         return Wait::Unknown;
     }
     match header.other_tgid {

@@ -73,6 +73,7 @@ impl Tracker {
             Kind::Data if source.is_tls() => self.tls_data(&at, event),
             Kind::Data | Kind::Socket => self.data(&at, event),
             Kind::Open => self.open(&at, header),
+            Kind::Look => self.shared.happen(&at, Happening::Look { conn: header.conn }),
             Kind::Close => self.close(header.conn),
             Kind::TlsFree => self.tls.end(&mut self.shared, &mut self.streams, (header.tls, at.process)),
             Kind::Wake if let Some(item) = header.item() => self.shared.happen(&at, Happening::Take { item }),

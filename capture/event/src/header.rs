@@ -46,6 +46,8 @@ numbered! {
         Socket = 8,
         /// The TLS session `tls` is no more.
         TlsFree = 9,
+        /// This thread found nothing to read on an open connection that another had read from last.
+        Look = 10,
     }
 }
 
@@ -198,7 +200,7 @@ pub struct Header {
     pub captured: u32,
     /// File descriptor.
     pub fd: i32,
-    /// The other process of a fork; for [`Kind::Data`] and [`Kind::Open`] how long the last wait of this thread was to last at most: 0 is
+    /// The other process of a fork; for [`Kind::Data`], [`Kind::Open`] and [`Kind::Look`] how long the last wait of this thread was to last at most: 0 is
     /// unknown, 1 for ever, the largest number that the thread runs its timers instead, others 2 more than the milliseconds.
     pub other_tgid: u32,
     /// The other thread of a fork or wake-up; for [`Kind::Data`] see [`Self::events_meanwhile`].

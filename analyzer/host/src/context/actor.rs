@@ -60,13 +60,27 @@ impl Current {
     }
 }
 
+/// How a thread or coroutine was made go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waking {
+    /// By a coroutine that lets this one work for it.
+    Coroutine,
+    /// It was made.
+    Made,
+    /// It would have waited for a limited time only, as the threads of a pool do that end when there is no more work.
+    Limited,
+    /// It waited for as long as it takes, for work or in the middle of it.
+    Endless,
+    /// The same, and the other one was itself at what it was made go on for: threads of a pool that wait for each other's locks.
+    Among,
+}
+
 /// What a thread was made go on for.
 #[derive(Clone, Debug)]
 pub(crate) struct Woken {
     pub nodes: Nodes,
     pub futex: u64,
-    /// By a coroutine that lets this one work for it.
-    coroutine: bool,
+    pub how: Waking,
     /// The thread has done something since.
     used: bool,
     /// It went through a thread that waits for whatever comes, which has more to do than what it was woken for.
@@ -126,6 +140,8 @@ pub(crate) struct Actor {
     /// Time of the first event of the present turn, ns.
     pub turn_began_ns: u64,
     pub woken: SmallVec<[Woken; 2]>,
+    /// It was made go on, and has opened or looked at no connection since, and moved no bytes.
+    pub begins: bool,
     /// What the work is for that it took from a queue; empty if it took none, or that is not known.
     pub task: Nodes,
     /// Client requests with evidence of the present turn that holds unless a timer was due.
@@ -150,6 +166,7 @@ impl Actor {
         self.polls |= at.wait != Wait::Unknown;
         self.tells_timers |= at.wait == Wait::Timers;
         self.woken.iter_mut().for_each(|woken| woken.used = true);
+        self.begins = false;
     }
 
     /// It waits for several things at a time, so that what runs need not be for the request that it has open.
@@ -298,7 +315,16 @@ impl Actor {
     }
 
     /// Another made it go on.
-    pub(crate) fn wakes(&mut self, nodes: Nodes, futex: u64, coroutine: bool, vague: bool) {
+    pub(crate) fn wakes(&mut self, nodes: Nodes, futex: u64, how: Waking, vague: bool) {
+        // In the middle of its work, which it has just begun.
+        let within = |woken: &Woken| match (woken.how, how) {
+            _ if woken.used || woken.vague || woken.nodes.is_empty() => false,
+            (Waking::Limited, Waking::Endless | Waking::Among) | (Waking::Made, Waking::Among) => true,
+            _ => false,
+        };
+        if self.woken.iter().any(within) {
+            return;
+        }
         // Who waits for the same thing again is done with what it was woken for before.
         self.woken.retain(|woken| !woken.used && woken.futex.abs_diff(futex) >= SAME_WAIT);
         if self.woken.len() == MAX_WOKEN {
@@ -307,7 +333,8 @@ impl Actor {
         if !self.serves {
             self.current = None;
         }
-        self.woken.push(Woken { nodes, futex, coroutine, used: false, vague });
+        self.woken.push(Woken { nodes, futex, how, used: false, vague });
+        self.begins = true;
     }
 
     /// What the bytes belong to that came in last, if it still is at that.
@@ -388,7 +415,7 @@ impl Actor {
 
     fn woken_piece(&self) -> Option<Evidence> {
         let nodes = self.woken_nodes();
-        let (class, rule) = match self.woken.iter().all(|woken| woken.coroutine) {
+        let (class, rule) = match self.woken.iter().all(|woken| woken.how == Waking::Coroutine) {
             true => (Class::Coroutine, Rule::Coroutine),
             false => (Class::Woken, Rule::Handoff),
         };
@@ -445,14 +472,22 @@ impl Actor {
 
     /// What it hands on may not be what those are made go on for.
     pub(crate) fn is_vague(&self, at: &Moment) -> bool {
-        let from_woken =
-            self.current.is_none() && self.only_open().is_none() && !self.serves && self.task.is_empty();
-        at.coroutine == 0 && from_woken && (self.polls || !self.woken_for_sure())
+        at.coroutine == 0 && self.at_woken() && (self.polls || !self.woken_for_sure())
+    }
+
+    /// Nothing but what it was made go on for says what it is at.
+    pub(crate) fn at_woken(&self) -> bool {
+        self.current.is_none() && self.only_open().is_none() && !self.serves && self.task.is_empty()
     }
 
     /// It was made go on by one that knew what for.
     fn woken_for_sure(&self) -> bool {
         self.woken.iter().any(|woken| !woken.vague && !woken.nodes.is_empty())
+    }
+
+    /// It was made go on for one thing, and has done nothing since.
+    pub(crate) fn begins_one(&self) -> bool {
+        self.begins && self.woken_for_sure() && self.woken_nodes().len() == 1
     }
 
     /// What those are given that it makes go on: the one thing that it is at, or all that it may be at.

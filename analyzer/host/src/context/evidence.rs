@@ -40,6 +40,8 @@ pub(crate) enum Class {
     WakesWaiting,
     /// The only request that was open on a thread which often has several.
     OnlyOpen,
+    /// A thread that was made go on for one opened a connection, or took one from a pool, before all else, and the other went out there.
+    WokenOpens,
     /// A thread that was made go on for one made the other.
     Woken,
     /// The response was sent by a thread that was made go on for the other.
@@ -62,8 +64,7 @@ impl Class {
             Self::Task | Self::Blocking | Self::FirstOpen | Self::LoneTurn | Self::Turn | Self::Answer => 0.9,
             Self::LateTurn | Self::LateAnswer | Self::WakesWaiting => 0.8,
             Self::Order | Self::Share => 0.6,
-            Self::WokenAnswer => 0.6,
-            Self::Woken | Self::OnlyOpen | Self::Pool => WEAK,
+            Self::WokenOpens | Self::WokenAnswer | Self::Woken | Self::OnlyOpen | Self::Pool => WEAK,
         }
     }
 }

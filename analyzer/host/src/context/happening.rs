@@ -109,6 +109,11 @@ pub enum Happening<'a> {
         /// The new connection.
         conn: u64,
     },
+    /// This thread found nothing to read on an open connection that another had read from.
+    Look {
+        /// The connection.
+        conn: u64,
+    },
     /// This thread accepted.
     Accept {
         /// The new connection.

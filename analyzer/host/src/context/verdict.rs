@@ -9,6 +9,8 @@ use wirespan_records::{Parent, Rule};
 const MAX_CONNECTED: usize = 256;
 /// A thread that was woken while one request was open works for that one.
 const ALONE: f32 = 0.6;
+/// A thread that was woken works for what it was woken for, where such threads do nothing else.
+const DIRECT: f32 = 0.6;
 /// Nothing that programs do proves more.
 const MOST: f32 = 0.98;
 
@@ -44,8 +46,16 @@ impl ProcessState {
         };
         let trust = match (self.trust.of(class), class) {
             // There is no other request that the thread could have been woken for.
-            (trust, Class::Woken | Class::WokenAnswer) if client.alone && trust >= WEAK => trust.max(ALONE),
+            (trust, Class::WokenOpens | Class::Woken | Class::WokenAnswer)
+                if client.alone && trust >= WEAK =>
+            {
+                trust.max(ALONE)
+            }
             (trust, Class::WokenAnswer) if self.is_shared(piece.futex) => trust.min(WEAK),
+            (trust, Class::WokenOpens) if self.opens.direct() || self.agreed.proven() => trust.max(DIRECT),
+            (trust, Class::WokenAnswer) if self.answered_by.direct() || self.agreed.proven() => {
+                trust.max(DIRECT)
+            }
             (trust, _) => trust,
         };
         let peer = self.peers.get(&client.peer).copied().unwrap_or_default();
@@ -56,6 +66,8 @@ impl ProcessState {
             // It turned out that the thread does not wait for answers.
             Class::FirstOpen => self.actors.get(&client.actor).is_some_and(|actor| actor.overlaps),
             Class::WakesWaiting => self.is_no_answer(piece.futex),
+            Class::WokenOpens => self.opens.mixed(),
+            Class::WokenAnswer => self.answered_by.mixed(),
             Class::Answer if self.answers.collected() => true,
             Class::LateAnswer => self.answers.collected() || self.answers.often_by_itself(),
             _ => false,
@@ -171,7 +183,8 @@ impl ProcessState {
         }
         // Whoever woke the thread that sent it is weak evidence, unless the thread that answered was woken for its response.
         let has = |class| client.evidence.iter().any(|piece| piece.class == class);
-        (has(Class::Woken) && has(Class::WokenAnswer)).then(|| self.directly(client, WEAK)).flatten()
+        let woken = has(Class::WokenOpens) || has(Class::Woken);
+        (woken && has(Class::WokenAnswer)).then(|| self.directly(client, WEAK)).flatten()
     }
 
     /// The most trusted evidence around this request that is trusted less than `below`.
@@ -281,7 +294,11 @@ impl ProcessState {
                 let server = self.one_of(client, piece)?;
                 let right = server == verdict.server;
                 let known = piece.class == Class::WakesWaiting && self.is_no_answer(piece.futex);
-                let judge = !right || verdict.agreed && !(woken && piece.class == Class::Woken);
+                let judge = match piece.class {
+                    Class::WokenOpens if woken => false,
+                    Class::Woken if woken => !right,
+                    _ => !right || verdict.agreed,
+                };
                 (judge && !known).then_some((piece.class, right))
             })
             .collect();

@@ -113,3 +113,26 @@ fn kernels_without_casts_tell_the_same() {
     );
     told_by_both_ends(Some(watch), "::ffff:127.0.0.1", "::ffff:127.0.0.1");
 }
+
+#[test]
+fn another_thread_that_finds_nothing_to_read_is_told() {
+    let Some(mut watch) = watch(&this_process()) else { return };
+    let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
+    client.set_nonblocking(true).unwrap();
+    let mut byte = [0];
+    let mut look = |client: &mut TcpStream| client.read(&mut byte).unwrap_err().kind();
+    client.write_all(b"?").unwrap();
+    server.read_exact(&mut [0]).unwrap();
+    std::thread::scope(|scope| scope.spawn(|| look(&mut client)).join().unwrap());
+    server.write_all(b"!").unwrap();
+    while (&client).read(&mut [0]).is_err() {}
+    assert_eq!(look(&mut client), std::io::ErrorKind::WouldBlock);
+    std::thread::scope(|scope| scope.spawn(|| look(&mut client)).join().unwrap());
+    drop((client, server));
+
+    watch.of_port(2, Kind::Close, port);
+    let looked = watch.of_port(1, Kind::Look, port);
+    let [looked] = &looked[..] else { panic!("{looked:#?}") };
+    assert!(looked.has(Flags::CLIENT));
+    assert_ne!(looked.header.tid, looked.header.tgid);
+}

@@ -4,7 +4,7 @@ use super::batch::Batch;
 use super::{Pieces, ProcessState};
 use crate::context::ContextConfig;
 use crate::context::actor::{Actor, ActorId};
-use crate::context::evidence::{Node, Nodes};
+use crate::context::evidence::{Class, Node, Nodes};
 use crate::context::happening::Moment;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 /// What is known of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Conn {
-    /// What it was opened for, until its first request.
+    /// What it was opened or taken for, until its first request then.
     pub opened: Pieces,
     /// The coroutine that opened it; 0 for none.
     pub opener: u64,
@@ -34,6 +34,8 @@ pub(super) struct Conn {
     pub beside: bool,
     /// The last request that has a response.
     pub answered: Option<u64>,
+    /// Somebody looked since whether it is still open.
+    pub looked: bool,
     /// Requests to answer.
     pub open: SmallVec<[u64; 2]>,
     /// Who reads the requests that may be open and were not seen.
@@ -64,6 +66,62 @@ impl Conn {
 }
 
 impl ProcessState {
+    /// What a connection is for that this thread opens or takes: its first request is made for that, whenever it is sent, and by
+    /// whomever.
+    fn takes(&mut self, config: &ContextConfig, at: &Moment) -> Pieces {
+        let mut pieces = self.actor(at).pieces(at);
+        self.allow(config, &mut pieces);
+        let actor = self.actor(at);
+        if actor.begins_one() {
+            pieces.iter_mut().filter(|piece| piece.class == Class::Woken).for_each(|piece| {
+                piece.class = Class::WokenOpens;
+            });
+        }
+        actor.acts(at);
+        actor.made_one();
+        pieces
+    }
+
+    /// The thread opens a connection.
+    pub(super) fn connect_to(&mut self, config: &ContextConfig, at: &Moment, id: u64) {
+        let opened = self.takes(config, at);
+        let lost_ns = self.lost_ns;
+        let actor = self.actor(at);
+        let forgot = lost_ns.is_some_and(|lost_ns| lost_ns >= actor.turn_began_ns);
+        let vague = opened.is_empty() && (forgot || actor.unseen > 0);
+        let opener = at.coroutine;
+        self.conns.insert(id, Conn { opened, opener, fresh: true, vague, ..Conn::default() });
+    }
+
+    /// The thread looked whether an idle connection is still open: it takes it from a pool, or puts it there.
+    pub(super) fn look(&mut self, config: &ContextConfig, at: &Moment, id: u64) {
+        let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.asked.is_empty()) else { return };
+        let Some(answered) = conn.answered else { return };
+        let first = !std::mem::replace(&mut conn.looked, true);
+        let actor = self.actor(at);
+        let mut at_work = actor.pieces(at).into_iter().map(|piece| piece.nodes);
+        // Who is done with a response looks before others can take the connection.
+        if first && at_work.all(|nodes| nodes.as_slice() == [Node::Client(answered)]) {
+            actor.begins = false;
+            return;
+        }
+        let opened = if !actor.several && (actor.serves || !actor.polls && actor.begins_one()) {
+            self.takes(config, at)
+        } else {
+            if !actor.begins && at.coroutine == 0 {
+                // It found more work when it was done with what it was woken for.
+                actor.woken.clear();
+            }
+            actor.acts(at);
+            Pieces::new()
+        };
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.fresh = !opened.is_empty();
+            conn.opener = at.coroutine;
+            conn.opened = opened;
+        }
+    }
+
     /// Events of a connection were lost.
     pub(super) fn gap(&mut self, at: &Moment, id: u64) {
         let Some(conn) = self.conns.remove(&id) else { return };

@@ -6,6 +6,13 @@ use smallvec::SmallVec;
 /// Things that came before it counts what followed them.
 const ENOUGH: u32 = 4;
 
+/// Wrong ones would have been seen so often before it counts that there were none.
+const OFTEN: f32 = 20.0;
+/// One of so many may be wrong.
+const RARELY: f32 = 50.0;
+/// Older ones lose weight beyond this.
+const MEMORY: f32 = 2000.0;
+
 /// How often something was done in the turn of what it was done for, and how often with nothing before it in its turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in super::super) struct Starts {
@@ -51,6 +58,58 @@ impl Follows {
             let (times, most) = self.seen[usize::from(matches!(node, Node::Client(_)))];
             times >= ENOUGH && piece.position as usize >= most as usize * piece.nodes.len()
         })
+    }
+}
+
+/// Whether what threads are woken for is what they do: how often that was impossible, or as good as, beside how often it would have
+/// been if they did it for any of the requests that were open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in super::super) struct Handovers {
+    wrong: f32,
+    by_chance: f32,
+}
+
+impl Handovers {
+    /// Of `open` requests, `wrong` could not be the one.
+    pub(super) fn count(&mut self, is_wrong: bool, wrong: usize, open: usize) {
+        if is_wrong {
+            self.wrong += 1.0;
+        }
+        self.by_chance += wrong as f32 / open.max(1) as f32;
+        if self.by_chance > MEMORY {
+            (self.wrong, self.by_chance) = (self.wrong / 2.0, self.by_chance / 2.0);
+        }
+    }
+
+    /// They take work from each other.
+    pub(in super::super) fn mixed(self) -> bool {
+        self.wrong > 1.0 && self.wrong * RARELY > self.by_chance
+    }
+
+    /// Each does what it was woken for.
+    pub(in super::super) fn direct(self) -> bool {
+        self.by_chance >= OFTEN && self.wrong * RARELY <= self.by_chance
+    }
+}
+
+/// How often the thread that opened a connection and the one that answered were woken for the same request, while several were open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in super::super) struct Agreement {
+    same: f32,
+    other: f32,
+}
+
+impl Agreement {
+    pub(super) fn count(&mut self, is_same: bool) {
+        *(if is_same { &mut self.same } else { &mut self.other }) += 1.0;
+        if self.same > MEMORY {
+            (self.same, self.other) = (self.same / 2.0, self.other / 2.0);
+        }
+    }
+
+    /// Neither is by chance.
+    pub(in super::super) fn proven(self) -> bool {
+        self.same >= OFTEN && self.other * RARELY <= self.same
     }
 }
 

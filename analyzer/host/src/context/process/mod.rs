@@ -16,7 +16,7 @@ mod decide;
 mod habits;
 mod wake;
 
-use super::actor::{Actor, ActorId};
+use super::actor::{Actor, ActorId, Waking};
 use super::evidence::{Class, Evidence, Node, Nodes, Trust};
 use super::happening::{Happening, Moment, Wait};
 use super::{ContextConfig, Decision};
@@ -24,7 +24,7 @@ use batch::Shares;
 use conn::Conn;
 pub(super) use coroutines::Streams;
 use foldhash::HashMap;
-use habits::{Follows, Made, Moves, Starts};
+use habits::{Agreement, Follows, Handovers, Made, Moves, Starts};
 use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
@@ -100,6 +100,10 @@ pub(super) struct ProcessState {
     pub(super) peers: HashMap<u64, Starts>,
     pub(super) shares: HashMap<u64, Shares>,
     pub(super) answers: Starts,
+    /// Threads that open or take connections, and threads that answer, without being those that hear requests.
+    pub(super) opens: Handovers,
+    pub(super) answered_by: Handovers,
+    pub(super) agreed: Agreement,
     pub(super) follows: Follows,
     /// How many requests were made for what came with one event.
     pub(super) made: HashMap<u64, Made>,
@@ -149,19 +153,8 @@ impl ProcessState {
             Happening::ClientDone { span } => self.client_done(at, span),
             Happening::ServerResponse { span } => self.server_response(config, at, span),
             Happening::Over { span } => self.over(config, at, span),
-            Happening::Connect { conn } => {
-                let mut opened = self.actor(at).pieces(at);
-                self.allow(config, &mut opened);
-                let lost_ns = self.lost_ns;
-                let actor = self.actor(at);
-                actor.acts(at);
-                // Its first request is made for this, whenever it is sent.
-                actor.made_one();
-                let forgot = lost_ns.is_some_and(|lost_ns| lost_ns >= actor.turn_began_ns);
-                let vague = opened.is_empty() && (forgot || actor.unseen > 0);
-                let opener = at.coroutine;
-                self.conns.insert(conn, Conn { opened, opener, fresh: true, vague, ..Conn::default() });
-            }
+            Happening::Connect { conn } => self.connect_to(config, at, conn),
+            Happening::Look { conn } => self.look(config, at, conn),
             Happening::Accept { conn } => {
                 self.actor(at).acts(at);
                 self.conns.insert(conn, Conn::default());
@@ -176,9 +169,9 @@ impl ProcessState {
                 self.goroutines |= coroutine != 0;
                 if coroutine != 0 {
                     let id = ActorId::Coroutine(self.serial(coroutine));
-                    self.wake(at, id, 0);
+                    self.wake(at, id, 0, timed);
                 } else if !self.goroutines && !self.wakes_anyone(at, tid, futex, timed) {
-                    self.wake(at, ActorId::Thread(tid), futex);
+                    self.wake(at, ActorId::Thread(tid), futex, timed);
                 }
             }
             Happening::Fork { tid, coroutine, place } => {
@@ -194,7 +187,8 @@ impl ProcessState {
                 };
                 let mut actor =
                     Actor { maker: (at.coroutine, at.time_ns), last_ns: at.time_ns, ..Actor::default() };
-                actor.wakes(nodes, 0, coroutine != 0, vague);
+                let how = if coroutine == 0 { Waking::Made } else { Waking::Coroutine };
+                actor.wakes(nodes, 0, how, vague);
                 self.actors.insert(id, actor);
             }
             Happening::Put { item } => self.put(config, at, item),
@@ -493,12 +487,15 @@ impl ProcessState {
         self.came(group, came);
         let Some(client) = self.clients.get_mut(&span) else { return };
         client.heard_ns = Some(at.time_ns);
+        self.count_opened(span);
+        let Some(client) = self.clients.get_mut(&span) else { return };
         if let Some(actor) = self.actors.get_mut(&client.actor) {
             actor.answered(span);
         }
         if let Some(conn) = self.conns.get_mut(&client.conn) {
             conn.asked.retain(|asked| *asked != span);
             conn.answered = Some(span);
+            conn.looked = false;
         }
     }
 
@@ -525,6 +522,10 @@ impl ProcessState {
             None => (actor.hands_on(at), Class::WokenAnswer),
         };
         let futex = if class == Class::WokenAnswer { actor.woken_at() } else { 0 };
+        if class == Class::WokenAnswer {
+            // What it was woken for is done.
+            actor.woken.clear();
+        }
         if actor.several && self.unseen == 0 {
             self.answers.count(nodes.is_empty());
         }
@@ -540,6 +541,9 @@ impl ProcessState {
         }
         let rule = if class == Class::WokenAnswer { Rule::Handoff } else { Rule::Socket };
         if let ([Node::Client(client)], true) = (nodes.as_slice(), config.rules.allow(rule)) {
+            if class == Class::WokenAnswer {
+                self.count_answer(*client, span);
+            }
             let nodes = Nodes::from_iter([Node::Server(span)]);
             self.connect(*client, Evidence { nodes, class, rule, position: 0, group: 0, futex });
             if class == Class::LateAnswer {

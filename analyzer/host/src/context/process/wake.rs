@@ -2,7 +2,7 @@
 
 use super::ProcessState;
 use crate::context::ContextConfig;
-use crate::context::actor::{Actor, ActorId, SAME_WAIT};
+use crate::context::actor::{Actor, ActorId, SAME_WAIT, Waking};
 use crate::context::evidence::{Class, Evidence, Node, Nodes};
 use crate::context::happening::Moment;
 use smallvec::SmallVec;
@@ -102,9 +102,47 @@ impl ProcessState {
         self.items.insert(item, nodes);
     }
 
-    pub(super) fn wake(&mut self, at: &Moment, id: ActorId, futex: u64) {
+    /// The response to a client request came: had the request been answered by then that the thread was woken for which began it?
+    pub(super) fn count_opened(&mut self, span: u64) {
+        let Some(client) = self.clients.get(&span) else { return };
+        let opened = client.evidence.iter().find(|piece| piece.class == Class::WokenOpens);
+        let Some([Node::Server(server)]) = opened.map(|piece| piece.nodes.as_slice()) else { return };
+        let is_open = |span| self.servers.get(&span).is_some_and(|server| server.closed_ns.is_none());
+        let (mut open, mut answered) = (0, 0);
+        for &(_, span) in self.since.range(..(client.sent_ns, 0)) {
+            let Some(server) = self.servers.get(&span) else { continue };
+            if server.closed_ns.is_none_or(|closed_ns| client.sent_ns <= closed_ns) {
+                open += 1;
+                answered += usize::from(server.closed_ns.is_some());
+            }
+        }
+        self.opens.count(!is_open(*server), answered, open);
+    }
+
+    /// A thread answered that was woken for the response to a client request: did the server request come after that was sent?
+    pub(super) fn count_answer(&mut self, client: u64, server: u64) {
+        let Some(client) = self.clients.get(&client) else { return };
+        let later =
+            |span: &u64| self.servers.get(span).is_some_and(|server| server.heard_ns > client.sent_ns);
+        let (mut open, mut came_later) = (0, 0);
+        for (_, span) in &self.since {
+            if self.servers.get(span).is_some_and(|server| server.closed_ns.is_none()) {
+                open += 1;
+                came_later += usize::from(later(span));
+            }
+        }
+        self.answered_by.count(later(&server), came_later, open);
+        let opened = client.evidence.iter().find(|piece| piece.class == Class::WokenOpens);
+        if let Some([Node::Server(begun)]) = opened.map(|piece| piece.nodes.as_slice())
+            && open > 1
+        {
+            self.agreed.count(*begun == server);
+        }
+    }
+
+    pub(super) fn wake(&mut self, at: &Moment, id: ActorId, futex: u64, limited: bool) {
         let nodes = self.actor(at).hands_on(at);
-        let vague = self.actor(at).is_vague(at);
+        let (vague, among) = (self.actor(at).is_vague(at), self.actor(at).at_woken());
         let timed = self.is_timed(futex);
         let woken = self.actors.entry(id).or_default();
         if let [Node::Client(span)] = nodes.as_slice()
@@ -124,7 +162,13 @@ impl ProcessState {
                 self.actor(at).finishes();
             }
         } else {
-            woken.wakes(nodes, futex, matches!(id, ActorId::Coroutine(_)), vague);
+            let how = match id {
+                ActorId::Coroutine(_) => Waking::Coroutine,
+                ActorId::Thread(_) if limited => Waking::Limited,
+                ActorId::Thread(_) if among => Waking::Among,
+                ActorId::Thread(_) => Waking::Endless,
+            };
+            woken.wakes(nodes, futex, how, vague);
             self.actor(at).handed_on();
         }
     }

@@ -2,6 +2,7 @@
 
 mod goroutines;
 mod patterns;
+mod pools;
 mod programs;
 
 use super::*;
