@@ -16,7 +16,8 @@ enum event_kind {
 	EVENT_WAKE = 7,	   /* this thread woke `other_tid` of its own process */
 	EVENT_SOCKET = 8,  /* bytes went through a socket without a traced system call: io_uring */
 	EVENT_TLS_FREE = 9, /* the TLS session `tls` is no more */
-	EVENT_LOOK = 10	   /* this thread found nothing to read on an open connection that another had read from last */
+	EVENT_LOOK = 10,   /* this thread found nothing to read on an open connection that another had read from last */
+	EVENT_STREAM = 11  /* this thread asks for the HTTP/2 stream `tls` of the connection; what asks is sent later */
 };
 
 enum event_source {
@@ -26,7 +27,8 @@ enum event_source {
 	SOURCE_GO_TLS = 3,
 	SOURCE_KERNEL = 4, /* a tracepoint below the system calls */
 	SOURCE_GO = 5,	   /* Go's runtime or net/http: `coroutine` lets the coroutine `tls` work for it */
-	SOURCE_QUEUE = 6   /* a queue of Python: FORK: this thread put the item `tls` there; WAKE: it took it */
+	SOURCE_QUEUE = 6,  /* a queue of Python: FORK: this thread put the item `tls` there; WAKE: it took it */
+	SOURCE_NODE = 7	   /* Node.js */
 };
 
 enum event_flags {
@@ -92,8 +94,9 @@ struct event {
 	__u32 length;		/* bytes that the call moved. WAKE: not 0 when the other waits for a lock, or for a limited time. FORK, Go: where the go statement is */
 	__u32 captured;		/* bytes of payload behind this header */
 	__s32 fd;
-	__u32 other_tgid; /* DATA, OPEN, LOOK: enum wait_limit of this thread */
-	__u32 other_tid;  /* DATA sent in a TLS session: its events that were numbered while the call was under way */
+	__u32 other_tgid; /* DATA, OPEN, LOOK, STREAM: enum wait_limit of this thread */
+	__u32 other_tid;  /* DATA of system calls, OPEN, STREAM: HTTP/2 stream of the bytes received last whose frame this thread is at; 0
+			     for none. DATA sent in a TLS session: its events that were numbered while the call was under way */
 	__u32 netns; /* inode */
 	__u32 ifindex; /* SO_BINDTODEVICE; 0 for none */
 	__u32 srtt_us; /* TCP's smoothed round trip */

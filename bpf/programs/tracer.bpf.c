@@ -59,6 +59,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 			__s32 ms = WAIT_MS(nr, regs);
 
 			thread->turn++;
+			reads_nothing(thread);
 			thread->wait = ms == NO_WAIT_MS ? WAIT_UNKNOWN : ms < 0 ? WAIT_ENDLESS : WAIT_SOME + ms;
 		}
 		return 0;

@@ -165,6 +165,8 @@ static __always_inline __u32 tell(struct task_struct *task, struct thread *threa
 	struct conn *conn = conn_of(thread->sk);
 	struct event *event;
 
+	if (ingress)
+		reads_nothing(thread);
 	if (!conn)
 		return 0;
 	event = &scratch->event;
@@ -195,6 +197,7 @@ static __always_inline __u32 tell(struct task_struct *task, struct thread *threa
 		conn->used = 0;
 	}
 	event->fd = thread->fd;
+	event->other_tid = thread->stream;
 	event->syscall = thread->call;
 	event->length = message->length;
 	event->iov_count = message->is_iov ? message->count : 1;
@@ -214,6 +217,8 @@ static __always_inline __u32 tell(struct task_struct *task, struct thread *threa
 	thread->last_seq = event->tcp_seq;
 	thread->last_length = message->length;
 	thread->last_ingress = ingress;
+	if (ingress)
+		thread->read_conn = conn->id;
 
 	got = copy_message(conn, thread, scratch, message);
 	/* What begins as frames do is copied anew, as far as is wanted of them. */

@@ -121,6 +121,13 @@ static __always_inline struct thread *this_thread(void)
 	return thread_of(this_task());
 }
 
+/* What the thread does now is for nothing that it received last. */
+static __always_inline void reads_nothing(struct thread *thread)
+{
+	thread->read_conn = 0;
+	thread->stream = 0;
+}
+
 /* Sets all fields; those about a socket to zero. Without a task, who it is stays open. */
 static __always_inline void fill_event(struct event *event, __u8 kind, __u8 source, struct task_struct *task, __u64 now)
 {

@@ -32,6 +32,7 @@ static __always_inline void tell_open(struct thread *thread, __u64 sk, int fd, _
 	conn->tid = event->tid;
 	conn->process_start_ns = event->process_start_ns;
 	event->fd = fd;
+	event->other_tid = thread->stream;
 	event->syscall = thread->call;
 	if (conn->protocol == IPPROTO_TCP) {
 		put_tcp(event, (struct sock *)sk);

@@ -89,6 +89,11 @@ struct thread {
 	__u8 last_ingress;
 	__u8 armed; /* used a socket, or was woken by one that did: its wake-ups are told */
 	__u8 pad[2];
+
+	/* The socket that the bytes came from which the thread is at, and the HTTP/2 stream of them; 0 when that is not known. */
+	__u64 read_conn;
+	__u32 stream;
+	__u32 unused;
 };
 
 #define CALL_INGRESS 1

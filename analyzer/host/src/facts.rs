@@ -48,6 +48,7 @@ pub(crate) fn moment(header: &Header) -> Moment {
         tid: header.tid,
         turn: header.turn,
         wait: wait(header),
+        stream: header.stream(),
         coroutine: header.coroutine,
         time_ns: header.time_ns(),
         thread_event: header.thread_event,
@@ -56,7 +57,7 @@ pub(crate) fn moment(header: &Header) -> Moment {
 
 /// How long the thread's last wait was to last: `enum wait_limit`.
 fn wait(header: &Header) -> Wait {
-    if !matches!(header.kind(), Some(Kind::Data | Kind::Open | Kind::Look)) {
+    if !matches!(header.kind(), Some(Kind::Data | Kind::Open | Kind::Look | Kind::Stream)) {
         return Wait::Unknown;
     }
     match header.other_tgid {

@@ -263,13 +263,15 @@ impl Talk {
         let (id, conn) = (next_id(), self.flow.flow_id);
         let fact = self.fact(shared, self.client, pos, at);
         let (trace_id, x_request_id) = (heard.trace_id.as_deref(), heard.x_request_id.as_deref());
+        let stream =
+            heard.id.filter(|_| self.goes_on_beside()).and_then(|id| id.try_into().ok()).unwrap_or(0);
         let happening = if self.is_client() {
             shared.desk.expect(id);
             let (began, peer) = (fact.moment, self.peer());
-            Happening::ClientRequest { span: id, conn, peer, began, trace_id, x_request_id }
+            Happening::ClientRequest { span: id, conn, stream, peer, began, trace_id, x_request_id }
         } else {
             let beside = self.goes_on_beside();
-            Happening::ServerRequest { span: id, conn, beside, trace_id, x_request_id }
+            Happening::ServerRequest { span: id, conn, stream, beside, trace_id, x_request_id }
         };
         shared.happen(at, happening);
         let (process, retrans) = (fact.moment.process, fact.retrans);

@@ -76,6 +76,10 @@ impl Tracker {
             Kind::Look => self.shared.happen(&at, Happening::Look { conn: header.conn }),
             Kind::Close => self.close(header.conn),
             Kind::TlsFree => self.tls.end(&mut self.shared, &mut self.streams, (header.tls, at.process)),
+            Kind::Stream => {
+                let (conn, stream) = (header.conn, header.tls as u32);
+                self.shared.happen(&at, Happening::Begins { conn, stream });
+            }
             Kind::Wake if let Some(item) = header.item() => self.shared.happen(&at, Happening::Take { item }),
             Kind::Fork if let Some(item) = header.item() => self.shared.happen(&at, Happening::Put { item }),
             Kind::Wake => {

@@ -82,6 +82,8 @@ pub struct Heard {
     pub ts_ns: u64,
     /// Sequence number of the request: its own, or that of the request which it answers, if that was seen.
     pub request_seq: Option<u32>,
+    /// What the protocol numbers the exchange by, as HTTP/2 its streams.
+    pub id: Option<u64>,
     /// See [`Span::trace_id`].
     pub trace_id: Option<String>,
     /// See [`Span::x_request_id`].

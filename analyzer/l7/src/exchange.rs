@@ -205,7 +205,8 @@ impl Exchanges {
     fn hear(&mut self, role: Role, message: &Message, at: At, request_seq: Option<u32>) {
         if let Some(heard) = &mut self.heard {
             let (trace_id, x_request_id) = (message.trace_id.clone(), message.x_request_id.clone());
-            heard.push(Heard { role, seq: at.seq, ts_ns: at.ts_ns, request_seq, trace_id, x_request_id });
+            let id = message.id;
+            heard.push(Heard { role, seq: at.seq, ts_ns: at.ts_ns, request_seq, id, trace_id, x_request_id });
         }
     }
 

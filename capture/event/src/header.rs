@@ -48,6 +48,8 @@ numbered! {
         TlsFree = 9,
         /// This thread found nothing to read on an open connection that another had read from last.
         Look = 10,
+        /// This thread asks for the stream `tls` of an HTTP/2 connection; what asks is sent later.
+        Stream = 11,
     }
 }
 
@@ -70,6 +72,8 @@ numbered! {
         Go = 5,
         /// A queue of Python, through which threads give each other work, see [`Header::item`].
         Queue = 6,
+        /// Node.js.
+        Node = 7,
     }
 }
 
@@ -200,10 +204,11 @@ pub struct Header {
     pub captured: u32,
     /// File descriptor.
     pub fd: i32,
-    /// The other process of a fork; for [`Kind::Data`], [`Kind::Open`] and [`Kind::Look`] how long the last wait of this thread was to last at most: 0 is
-    /// unknown, 1 for ever, the largest number that the thread runs its timers instead, others 2 more than the milliseconds.
+    /// The other process of a fork; for [`Kind::Data`], [`Kind::Open`], [`Kind::Look`] and [`Kind::Stream`] how long the last wait of this
+    /// thread was to last at most: 0 is unknown, 1 for ever, the largest number that the thread runs its timers instead, others 2 more
+    /// than the milliseconds.
     pub other_tgid: u32,
-    /// The other thread of a fork or wake-up; for [`Kind::Data`] see [`Self::events_meanwhile`].
+    /// The other thread of a fork or wake-up; else see [`Self::stream`] and [`Self::events_meanwhile`].
     pub other_tid: u32,
     /// Inode of the network namespace.
     pub netns: u32,
@@ -261,6 +266,16 @@ impl Header {
     /// while it is there.
     pub fn item(&self) -> Option<u64> {
         (self.source() == Some(Source::Queue)).then_some(self.tls)
+    }
+
+    /// The HTTP/2 stream, of the bytes that were received last, whose frame this thread is at: 0 for none, or where that is not
+    /// known.
+    pub fn stream(&self) -> u32 {
+        let is_told = match self.kind() {
+            Some(Kind::Data) => !self.source().is_some_and(Source::is_tls),
+            kind => matches!(kind, Some(Kind::Open | Kind::Stream)),
+        };
+        if is_told { self.other_tid } else { 0 }
     }
 
     /// Of bytes that were sent in a TLS session: how many of its events were numbered while the call was under way, which has the

@@ -29,7 +29,7 @@ pub(crate) struct Current {
     /// Which event of which thread brought it.
     event: (u32, u32),
     /// The connection that brought it.
-    conn: u64,
+    pub conn: u64,
     /// What the same connection brought before in this turn, when nothing was done for that yet.
     before: Nodes,
     /// It came with the head of a message, not with more of its bytes.

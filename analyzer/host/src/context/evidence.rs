@@ -20,6 +20,8 @@ pub(crate) type Nodes = SmallVec<[Node; 2]>;
 pub(crate) enum Class {
     /// The same coroutine went on from one to the other.
     Coroutine,
+    /// The thread handed over what came for the one when it began the other, as the process told.
+    Stream,
     /// A thread that answers nothing itself took work from a queue that was put there for the other.
     Task,
     /// The only request that a thread has ever had open at a time.
@@ -61,7 +63,13 @@ impl Class {
     fn prior(self) -> f32 {
         match self {
             Self::Coroutine => 0.95,
-            Self::Task | Self::Blocking | Self::FirstOpen | Self::LoneTurn | Self::Turn | Self::Answer => 0.9,
+            Self::Stream
+            | Self::Task
+            | Self::Blocking
+            | Self::FirstOpen
+            | Self::LoneTurn
+            | Self::Turn
+            | Self::Answer => 0.9,
             Self::LateTurn | Self::LateAnswer | Self::WakesWaiting => 0.8,
             Self::Order | Self::Share => 0.6,
             Self::WokenOpens | Self::WokenAnswer | Self::Woken | Self::OnlyOpen | Self::Pool => WEAK,

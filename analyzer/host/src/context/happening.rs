@@ -36,6 +36,8 @@ pub struct Moment {
     pub turn: u32,
     /// How long the last of them was to last at most.
     pub wait: Wait,
+    /// The HTTP/2 stream, of the connection that brought the last bytes, which the thread hands over bytes of; 0 where that is not known.
+    pub stream: u32,
     /// Goroutine; 0 for none.
     pub coroutine: u64,
     /// When, ns of CLOCK_BOOTTIME: sends count from when the call began, receives from when it ended.
@@ -64,6 +66,8 @@ pub enum Happening<'a> {
         conn: u64,
         /// What it brings is answered beside each other, as in HTTP/2.
         beside: bool,
+        /// Its stream, in HTTP/2; else 0.
+        stream: u32,
         /// W3C, SkyWalking or b3 trace id in its headers.
         trace_id: Option<&'a str>,
         /// x-request-id in its headers.
@@ -75,6 +79,8 @@ pub enum Happening<'a> {
         span: u64,
         /// Connection that it goes out on.
         conn: u64,
+        /// Its stream, in HTTP/2; else 0.
+        stream: u32,
         /// Stands for the other end's address and port, as a hash.
         peer: u64,
         /// When its first byte was sent, and by whom; the moment of the happening is that of the last byte of its head.
@@ -83,6 +89,13 @@ pub enum Happening<'a> {
         trace_id: Option<&'a str>,
         /// x-request-id in its headers.
         x_request_id: Option<&'a str>,
+    },
+    /// This thread begins a request, which is sent later, when nothing tells any more what it is for.
+    Begins {
+        /// Connection that it will go out on.
+        conn: u64,
+        /// Its stream.
+        stream: u32,
     },
     /// The head of the response to the client span was received.
     ClientResponse {

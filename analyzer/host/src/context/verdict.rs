@@ -60,7 +60,7 @@ impl ProcessState {
         };
         let peer = self.peers.get(&client.peer).copied().unwrap_or_default();
         let doubtful = match class {
-            Class::Turn | Class::LateTurn if peer.collected() => true,
+            Class::Turn | Class::LateTurn if peer.collected() && !client.begun => true,
             Class::LateTurn if self.follows.exceeded(piece) => true,
             Class::LateTurn | Class::Blocking => peer.often_by_itself(),
             // It turned out that the thread does not wait for answers.

@@ -146,8 +146,25 @@ const GO_WORK: [Call; 4] = [
 ];
 
 /// What the loop of Node.js is at: what is run, and the program.
-const NODE: [(&str, &str, &str); 1] =
-    [("timers", "_ZN4node11Environment9RunTimersEP10uv_timer_s", "node_timers")];
+const NODE: [(&str, &str, &str); 5] = [
+    ("timers", "_ZN4node11Environment9RunTimersEP10uv_timer_s", "node_timers"),
+    (
+        "frames of HTTP/2",
+        "_ZN4node5http212Http2Session14OnFrameReceiveEP15nghttp2_sessionPK13nghttp2_framePv",
+        "node_frame",
+    ),
+    (
+        "data of HTTP/2",
+        "_ZN4node5http212Http2Session19OnDataChunkReceivedEP15nghttp2_sessionhiPKhmPv",
+        "node_chunk",
+    ),
+    ("sending of HTTP/2", "_ZN4node5http212Http2Session15SendPendingDataEv", "node_sends"),
+    (
+        "streams of HTTP/2",
+        "_ZN4node5http211Http2StreamC1EPNS0_12Http2SessionEN2v85LocalINS4_6ObjectEEEi24nghttp2_headers_categoryi",
+        "node_stream",
+    ),
+];
 
 /// Functions that calls of [`GO_TLS`] leave their work to, when they are not part of those.
 const GO_WORKERS: [(&str, &[&str]); 2] = [
@@ -182,12 +199,15 @@ const OPENSSL_SHARED: [Shared; 2] = [
 
 /// What the program at a function's entry reads.
 fn kept(program: &str) -> &'static [Register] {
-    use Register::{R8, R14, RAX, RBX, RCX, RDI, RSI, RSP};
+    use Register::{R8, R9, R14, RAX, RBX, RCX, RDI, RDX, RSI, RSP};
     match program {
         "ssl_read_ex" | "ssl_write_ex" => &[RSP, RDI, RSI, RCX],
         "ssl_write_ex2" => &[RSP, RDI, RSI, R8],
         // What only return probes read is not there yet.
         "python_copied" | "python_taken" => &[RSP],
+        "node_frame" => &[RSI, RDX],
+        "node_chunk" => &[RDX, R9],
+        "node_stream" => &[RSI, RCX, R8],
         program if program.starts_with("go_") => &[RSP, RAX, RBX, R14],
         _ => &[RSP, RDI, RSI],
     }

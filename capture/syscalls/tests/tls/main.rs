@@ -350,6 +350,27 @@ fn timers_of_node_are_turns_of_their_own() {
     assert!(by_timer.iter().all(|turn| !for_bytes.contains(turn)), "{for_bytes:?} {by_timer:?}");
 }
 
+/// Streams of the client are odd, and each is asked for when one before it was answered.
+#[test]
+fn streams_of_node_are_told_with_those_that_they_follow() {
+    needs!("node");
+    let mut watch = Watch::start();
+    let running = spawn(Command::new("node").arg(peer("streams.js")));
+    let asked = |heard: &[Heard]| {
+        let header = |heard: &Heard| Some(heard.header).filter(|header| header.kind() == Some(Kind::Stream));
+        let ours = heard.iter().filter_map(header).filter(|header| header.tgid == running.0.id());
+        ours.map(|header| (header.conn, header.tls, header.other_tid)).collect::<Vec<_>>()
+    };
+    watch.until("streams are asked for", |heard| asked(heard).len() > 20);
+    let asked = asked(&watch.heard);
+    let follow = &asked[2..];
+    assert!(asked.iter().all(|(conn, stream, _)| *conn == asked[0].0 && stream % 2 == 1), "{asked:?}");
+    assert!(follow.iter().all(|(_, stream, at)| at % 2 == 1 && u64::from(*at) < *stream), "{asked:?}");
+    // No response is followed by two requests.
+    let followed: std::collections::BTreeSet<_> = follow.iter().map(|(.., at)| at).collect();
+    assert_eq!(followed.len(), follow.len(), "{asked:?}");
+}
+
 #[test]
 fn gnutls_is_heard() {
     needs!("openssl", "gnutls-serv", "gnutls-cli");

@@ -26,6 +26,8 @@ pub(super) struct Conn {
     /// When it sent that, and the event with requests before that, ns.
     pub requested_ns: [u64; 2],
     pub batch: Option<Box<Batch>>,
+    /// Requests that were begun and not sent yet: their streams, and what spoke for them.
+    pub begun: Vec<(u32, Pieces)>,
     /// The event that sent its last response.
     pub responded: Option<(u32, u32)>,
     /// Requests without a response, oldest first.
@@ -69,7 +71,7 @@ impl ProcessState {
     /// What a connection is for that this thread opens or takes: its first request is made for that, whenever it is sent, and by
     /// whomever.
     fn takes(&mut self, config: &ContextConfig, at: &Moment) -> Pieces {
-        let mut pieces = self.actor(at).pieces(at);
+        let mut pieces = self.pieces(at);
         self.allow(config, &mut pieces);
         let actor = self.actor(at);
         if actor.begins_one() {

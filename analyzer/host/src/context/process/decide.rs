@@ -18,6 +18,7 @@ impl ProcessState {
         while self.servers.len() > config.max_requests {
             let Some((_, span)) = self.left.pop_first().or_else(|| self.since.pop_first()) else { break };
             let Some(server) = self.servers.remove(&span) else { continue };
+            self.streams.remove(&(server.conn, server.stream));
             self.open -= usize::from(server.closed_ns.is_none());
             if let Some(actor) = self.actors.get_mut(&server.actor) {
                 actor.closes(span);
@@ -94,7 +95,9 @@ impl ProcessState {
             && closed_ns < oldest_ns
         {
             self.left.pop_first();
-            self.servers.remove(&span);
+            if let Some(server) = self.servers.remove(&span) {
+                self.streams.remove(&(server.conn, server.stream));
+            }
         }
     }
 
@@ -121,9 +124,9 @@ impl ProcessState {
     }
 
     fn forget_client(&mut self, span: u64) {
-        if let Some(client) = self.clients.remove(&span)
-            && let Some(conn) = self.conns.get_mut(&client.conn)
-        {
+        let Some(client) = self.clients.remove(&span) else { return };
+        self.streams.remove(&(client.conn, client.stream));
+        if let Some(conn) = self.conns.get_mut(&client.conn) {
             conn.asked.retain(|asked| *asked != span);
         }
     }

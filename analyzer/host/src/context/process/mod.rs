@@ -7,6 +7,7 @@
 //! | `coroutines` | whom coroutines are made for, and what they asked |
 //! | `decide` | when requests are decided on and forgotten |
 //! | `habits` | what the process often does, so that some evidence proves little |
+//! | `streams` | HTTP/2 streams, where the process tells which of them a thread is at |
 //! | `wake` | threads that make each other go on |
 
 mod batch;
@@ -14,6 +15,7 @@ mod conn;
 mod coroutines;
 mod decide;
 mod habits;
+mod streams;
 mod wake;
 
 use super::actor::{Actor, ActorId, Waking};
@@ -37,6 +39,7 @@ pub(super) type Pieces = SmallVec<[Evidence; 2]>;
 #[derive(Debug)]
 pub(super) struct Server {
     pub conn: u64,
+    stream: u32,
     pub actor: ActorId,
     pub heard_ns: u64,
     /// Answered, or given up.
@@ -51,6 +54,7 @@ pub(super) struct Server {
 #[derive(Debug)]
 pub(super) struct Client {
     pub conn: u64,
+    stream: u32,
     pub peer: u64,
     pub sent_ns: u64,
     /// The coroutine that began it; 0 for none.
@@ -66,6 +70,8 @@ pub(super) struct Client {
     pub within: SmallVec<[u64; 2]>,
     /// The thread was at what its timers are for, and at nothing else.
     pub by_timer: bool,
+    /// It was told when it was begun, not only when it was sent.
+    pub begun: bool,
     pub decided: Option<Option<Parent>>,
 }
 
@@ -80,6 +86,8 @@ enum Check {
 pub(super) struct ProcessState {
     pub(super) actors: HashMap<ActorId, Actor>,
     conns: HashMap<u64, Conn>,
+    /// Requests by connection and stream.
+    streams: HashMap<(u64, u32), Node>,
     pub(super) servers: HashMap<u64, Server>,
     pub(super) clients: HashMap<u64, Client>,
     /// Servers that are open or just closed, by the time that they were heard.
@@ -140,13 +148,14 @@ impl ProcessState {
         match what {
             Happening::Data { conn, ingress: true, ahead } => self.received(at, conn, ahead),
             Happening::Data { conn, ingress: false, ahead } => self.sent(config, at, conn, ahead),
-            Happening::ServerRequest { span, conn, beside, trace_id, x_request_id } => {
+            Happening::ServerRequest { span, conn, stream, beside, trace_id, x_request_id } => {
                 let ids = (trace_id.map(Box::from), x_request_id.map(Box::from));
-                self.server_request(at, span, conn, beside, ids);
+                self.server_request(at, span, (conn, stream), beside, ids);
             }
-            Happening::ClientRequest { span, conn, peer, began, trace_id, x_request_id } => {
+            Happening::Begins { conn, stream } => self.begins(config, at, conn, stream),
+            Happening::ClientRequest { span, conn, stream, peer, began, trace_id, x_request_id } => {
                 let began = Moment { coroutine: self.serial(began.coroutine), ..began };
-                self.client_request(config, at, span, conn, peer, &began);
+                self.client_request(config, at, span, (conn, stream), peer, &began);
                 self.same_ids(config, span, trace_id, x_request_id, decisions);
             }
             Happening::ClientResponse { span } => self.client_response(at, span),
@@ -256,7 +265,7 @@ impl ProcessState {
     }
 
     fn sent(&mut self, config: &ContextConfig, at: &Moment, id: u64, ahead: bool) {
-        let mut pieces = self.actor(at).pieces(at);
+        let mut pieces = self.pieces(at);
         self.allow(config, &mut pieces);
         self.actor(at).acts(at);
         if ahead && self.lost_ns.is_some() {
@@ -274,7 +283,7 @@ impl ProcessState {
         &mut self,
         at: &Moment,
         span: u64,
-        conn: u64,
+        (conn, stream): (u64, u32),
         beside: bool,
         ids: (Option<Box<str>>, Option<Box<str>>),
     ) {
@@ -288,12 +297,14 @@ impl ProcessState {
         }
         self.came(group, came);
         self.conns.entry(conn).or_default().open.push(span);
+        self.put_stream(conn, stream, Node::Server(span));
         self.since.insert((at.time_ns, span));
         self.open += 1;
         self.servers.insert(
             span,
             Server {
                 conn,
+                stream,
                 actor: ActorId::of(at),
                 heard_ns: at.time_ns,
                 closed_ns: None,
@@ -309,7 +320,7 @@ impl ProcessState {
         config: &ContextConfig,
         at: &Moment,
         span: u64,
-        id: u64,
+        (id, stream): (u64, u32),
         peer: u64,
         began: &Moment,
     ) {
@@ -324,15 +335,18 @@ impl ProcessState {
         }
         let since_ns = conn.requested_ns[1];
         conn.asked.push_back(span);
+        let told = conn.begun(stream);
+        let begun = told.is_some();
+        self.put_stream(id, stream, Node::Client(span));
         // A goroutine opens a connection for one request, and another may be the first to use it.
         let fresh = fresh && !self.goroutines;
         // A loop's callback for a connection that is open belongs to no task.
         let coroutine = if fresh && opener != 0 { opener } else { began.coroutine };
         let actor = self.actor(began);
         let (several, serves, loops) = (actor.several, actor.serves, actor.loops());
-        let now = match sent {
+        let now = match told.or(sent) {
             Some(pieces) => pieces,
-            None => self.actor(at).pieces(at),
+            None => self.pieces(at),
         };
         let by_itself = |pieces: &Pieces| pieces.iter().all(|piece| piece.class > Class::LateAnswer);
         if several || loops && (serves || began.wait == Wait::Timers) {
@@ -340,7 +354,7 @@ impl ProcessState {
             let starts = self.peers.entry(peer).or_default();
             starts.together |= together;
             // While nothing is open, nothing can be what it is made for.
-            let alone = several && by_itself(if fresh { &opened } else { &now });
+            let alone = several && by_itself(if fresh && !begun { &opened } else { &now });
             if self.unseen == 0 {
                 starts.count(idle || alone);
             }
@@ -348,6 +362,7 @@ impl ProcessState {
         // A coroutine that sends knows better than the one that opened the connection; a loop that sends because the
         // connection is open knows nothing.
         let (counted, mut evidence) = match now.first() {
+            _ if begun => (true, now),
             Some(piece) if !fresh || piece.class == Class::Coroutine => (false, now),
             _ if fresh && vague && loops => (true, Pieces::new()),
             _ if !fresh || opened.is_empty() && !several => (false, now),
@@ -369,6 +384,7 @@ impl ProcessState {
             span,
             Client {
                 conn: id,
+                stream,
                 peer,
                 sent_ns: began.time_ns,
                 coroutine,
@@ -378,6 +394,7 @@ impl ProcessState {
                 evidence: Pieces::new(),
                 after: SmallVec::new(),
                 within: SmallVec::new(),
+                begun,
                 by_timer: began.wait == Wait::Timers
                     && evidence.iter().all(|piece| matches!(piece.class, Class::Blocking | Class::FirstOpen)),
                 decided: None,
@@ -389,7 +406,7 @@ impl ProcessState {
             }
             self.connect(span, piece);
         }
-        if loops && self.peers.get(&peer).is_some_and(|starts| starts.collected()) {
+        if loops && !begun && self.peers.get(&peer).is_some_and(|starts| starts.collected()) {
             self.share(began, span, id, peer, since_ns);
         }
         let latest = match self.since.is_empty() {
@@ -516,7 +533,11 @@ impl ProcessState {
     fn server_response(&mut self, config: &ContextConfig, at: &Moment, span: u64) {
         let actor = self.actors.entry(ActorId::of(at)).or_default();
         let (nodes, class) = match actor.current(at) {
-            Some(current) => (current.nodes.clone(), actor.answer_class(at)),
+            Some(current) => {
+                let stream = self.streams.get(&(current.conn, at.stream));
+                let nodes = stream.map_or_else(|| current.nodes.clone(), |node| Nodes::from_iter([*node]));
+                (nodes, actor.answer_class(at))
+            }
             None if actor.serves => (Nodes::new(), Class::LateAnswer),
             None if actor.is_vague(at) => (Nodes::new(), Class::WokenAnswer),
             None => (actor.hands_on(at), Class::WokenAnswer),

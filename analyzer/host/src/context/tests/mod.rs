@@ -32,7 +32,8 @@ impl Script {
         self.now_ns += 1000;
         self.events += 1;
         let process = ProcessKey { tgid: 1, start_ns: 1 };
-        Moment { process, tid, turn, wait, coroutine: 0, time_ns: self.now_ns, thread_event: self.events }
+        let (time_ns, thread_event) = (self.now_ns, self.events);
+        Moment { process, tid, turn, wait, time_ns, thread_event, ..Moment::default() }
     }
 
     pub(super) fn happen(&mut self, at: Moment, what: Happening<'_>) {
@@ -44,7 +45,14 @@ impl Script {
         self.happen(at, Happening::Data { conn, ingress: true, ahead: false });
         self.happen(
             at,
-            Happening::ServerRequest { span, conn, beside: false, trace_id: None, x_request_id: None },
+            Happening::ServerRequest {
+                span,
+                conn,
+                stream: 0,
+                beside: false,
+                trace_id: None,
+                x_request_id: None,
+            },
         );
     }
 
@@ -53,7 +61,15 @@ impl Script {
         let (began, peer) = (at, PEER);
         self.happen(
             at,
-            Happening::ClientRequest { span, conn, peer, began, trace_id: None, x_request_id: None },
+            Happening::ClientRequest {
+                span,
+                conn,
+                stream: 0,
+                peer,
+                began,
+                trace_id: None,
+                x_request_id: None,
+            },
         );
     }
 

@@ -81,6 +81,65 @@ fn a_timer_in_the_turn_of_other_bytes_is_told_by_the_answer() {
 }
 
 #[test]
+fn streams_that_are_told_say_what_each_request_is_for_that_goes_out_with_others() {
+    let mut s = Script::new();
+    let conn = 900;
+    let ask = |s: &mut Script, at: Moment, calls: &[(u64, u32)]| {
+        s.happen(at, Happening::Data { conn, ingress: false, ahead: false });
+        for &(span, stream) in calls {
+            let (trace_id, x_request_id) = (None, None);
+            let request = Happening::ClientRequest {
+                span,
+                conn,
+                stream,
+                peer: PEER,
+                began: at,
+                trace_id,
+                x_request_id,
+            };
+            s.happen(at, request);
+        }
+    };
+    for (span, stream) in [(10, 1), (20, 3)] {
+        let at = s.at(1, 1, Wait::Forever);
+        s.serve(at, span, span);
+        let at = s.at(1, 1, Wait::Forever);
+        s.happen(at, Happening::Begins { conn, stream });
+    }
+    let at = s.at(1, 1, Wait::Forever);
+    ask(&mut s, at, &[(11, 1), (21, 3)]);
+    // One read brings both responses; the second is gone on from first, and a request that comes then makes one too.
+    let at = s.at(1, 2, Wait::Forever);
+    s.hear(at, 21, conn);
+    s.happen(at, Happening::ClientResponse { span: 11 });
+    for (at_stream, stream) in [(3, 5), (1, 7), (1, 9)] {
+        let at = s.at(1, 2, Wait::Forever);
+        s.happen(Moment { stream: at_stream, ..at }, Happening::Begins { conn, stream });
+    }
+    let at = s.at(1, 2, Wait::Forever);
+    s.serve(at, 30, 30);
+    let at = s.at(1, 2, Wait::Forever);
+    s.happen(at, Happening::Begins { conn, stream: 11 });
+    let at = s.at(1, 2, Wait::Forever);
+    ask(&mut s, at, &[(22, 5), (12, 7), (13, 9), (31, 11)]);
+    // What is sent at once is told by the stream as well.
+    let at = s.at(1, 3, Wait::Forever);
+    s.hear(at, 12, conn);
+    for span in [13, 22, 31] {
+        s.happen(at, Happening::ClientResponse { span });
+    }
+    for (stream, span, own) in [(5, 23, 20), (11, 32, 30), (9, 14, 10)] {
+        let at = s.at(1, 3, Wait::Forever);
+        s.ask(Moment { stream, ..at }, span, 901);
+        let at = s.at(1, 3, Wait::Forever);
+        s.answer(Moment { stream, ..at }, own, own);
+    }
+    for (span, parent) in s.parents() {
+        assert_eq!(parent, Some(span / 10 * 10), "{span}");
+    }
+}
+
+#[test]
 fn timers_that_are_told_ask_for_nobody() {
     let mut s = Script::new();
     let at = s.at(1, 1, Wait::Look);
@@ -348,6 +407,7 @@ fn ids_decide_at_once_and_rules_can_be_off() {
         let request = |span, trace_id| Happening::ServerRequest {
             span,
             conn: span,
+            stream: 0,
             beside: false,
             trace_id,
             x_request_id: None,
@@ -358,7 +418,7 @@ fn ids_decide_at_once_and_rules_can_be_off() {
         let (conn, peer, trace_id) = (5, PEER, Some("b"));
         s.happen(
             began,
-            Happening::ClientRequest { span: 21, conn, peer, began, trace_id, x_request_id: None },
+            Happening::ClientRequest { span: 21, conn, stream: 0, peer, began, trace_id, x_request_id: None },
         );
         s.decisions
     };
@@ -466,7 +526,14 @@ fn pipelined_requests_are_worked_on_one_after_the_other_by_who_waits_for_answers
         s.happen(at, Happening::Data { conn: 1, ingress: true, ahead: false });
         s.happen(
             at,
-            Happening::ServerRequest { span, conn: 1, beside: false, trace_id: None, x_request_id: None },
+            Happening::ServerRequest {
+                span,
+                conn: 1,
+                stream: 0,
+                beside: false,
+                trace_id: None,
+                x_request_id: None,
+            },
         );
     }
     for span in [10, 20] {
@@ -490,7 +557,14 @@ fn who_does_not_wait_for_answers_is_not_at_the_first_of_pipelined_requests() {
         s.happen(at, Happening::Data { conn: 1, ingress: true, ahead: false });
         s.happen(
             at,
-            Happening::ServerRequest { span, conn: 1, beside: false, trace_id: None, x_request_id: None },
+            Happening::ServerRequest {
+                span,
+                conn: 1,
+                stream: 0,
+                beside: false,
+                trace_id: None,
+                x_request_id: None,
+            },
         );
     }
     for span in [10, 20] {
