@@ -65,6 +65,8 @@ impl ProcessState {
             Class::LateTurn | Class::Blocking => peer.often_by_itself(),
             // It turned out that the thread does not wait for answers.
             Class::FirstOpen => self.actors.get(&client.actor).is_some_and(|actor| actor.overlaps),
+            // When it was begun tells more, also that it was for none.
+            Class::Share => client.begun,
             Class::WakesWaiting => self.is_no_answer(piece.futex),
             Class::WokenOpens => self.opens.mixed(),
             Class::WokenAnswer => self.answered_by.mixed(),

@@ -406,7 +406,7 @@ impl ProcessState {
             }
             self.connect(span, piece);
         }
-        if loops && !begun && self.peers.get(&peer).is_some_and(|starts| starts.collected()) {
+        if loops && self.peers.get(&peer).is_some_and(|starts| starts.collected()) {
             self.share(began, span, id, peer, since_ns);
         }
         let latest = match self.since.is_empty() {
