@@ -244,3 +244,48 @@ fn one_direction_gives_one_sided_metrics() {
         assert_eq!(records.spans.iter().filter(complete).count(), 0);
     }
 }
+
+/// A mirror of two ports, the one with what servers receive 40 us late: longer than most of their answers take.
+#[test]
+fn directions_captured_apart_say_the_same() {
+    const LATE_NS: u64 = 40_000;
+    let shop = fixtures().join("shop.pcap");
+    let mut source = PcapFile::open(&shop).unwrap();
+    let mut decoder = Decoder::new(WorkerConfig::default().decode);
+    let mut frames = Vec::new();
+    while let Some(batch) = source.next_batch().unwrap() {
+        for frame in batch.frames() {
+            let is_late =
+                decoder.decode(&frame).is_ok_and(|p| p.l4 == L4Protocol::Tcp && p.src_port > p.dst_port);
+            let ts_ns = frame.ts_ns + if is_late { LATE_NS } else { 0 };
+            let descriptor = Descriptor {
+                offset: 0,
+                len: frame.data.len() as u32,
+                wire_len: frame.wire_len,
+                ts_ns,
+                link: frame.link,
+                port: frame.port,
+                hints: frame.hints,
+            };
+            frames.push((descriptor, frame.data.to_vec()));
+        }
+    }
+    frames.sort_by_key(|(descriptor, _)| descriptor.ts_ns);
+    let (mut worker, mut records) = (Worker::new(WorkerConfig::default()), Records::default());
+    for (descriptor, data) in &frames {
+        worker.batch(Batch::new(data, std::slice::from_ref(descriptor)), &mut records);
+    }
+    worker.finish(&mut records);
+    let exchanges = |records: &Records| {
+        let tcp = records.spans.iter().filter(|span| span.protocol == L4Protocol::Tcp);
+        let mut exchanges: Vec<_> = tcp
+            .map(|span| {
+                let ends = (span.client, span.server, span.req_tcp_seq, span.resp_tcp_seq);
+                format!("{ends:?} {:?} {:?}", span.request_resource, span.response_code)
+            })
+            .collect();
+        exchanges.sort();
+        exchanges
+    };
+    assert_eq!(exchanges(&records), exchanges(&analyse(&shop, WorkerConfig::default()).0));
+}

@@ -15,8 +15,9 @@
 //! | `shunt` | flows whose frames the source keeps back |
 //! | `role` | who is the client |
 //! | `tcp`, `sequence`, `close` | TCP state, metrics, how it ended |
-//! | `reassembly`, `payload` | segments in order, and their way to L7 |
+//! | `reassembly`, `answers`, `payload` | segments in order, and their way to L7 |
 
+mod answers;
 mod clock;
 mod close;
 mod counts;

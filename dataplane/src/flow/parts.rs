@@ -1,5 +1,6 @@
 //! Parts that only some flows have. They lie in slabs, so that they are used again by the next flow that needs one.
 
+use super::answers::Answers;
 use super::counts::Wide;
 use super::reassembly::Reassembly;
 use super::sequence::{Holes, Keeper};
@@ -81,6 +82,7 @@ impl Keeper for ExtraOf<'_> {
 pub(super) struct Payload {
     pub stream: Stream,
     pub orders: [Reassembly; 2],
+    pub answers: Answers,
     /// Requests since the flow's last record (without the current second, when seconds are reported: see `seconds`).
     pub counts: L7Counts,
     /// The wheel was told of a request that waits.

@@ -1,10 +1,12 @@
 //! The way of payload to the L7 engine.
 
 use super::RecordSink;
+use super::answers::{Answer, Answers, is_ahead};
 use super::entry::{Entry, Facts};
 use super::parts::{Parts, Payload};
-use super::reassembly::{Limits, Piece, Segment};
+use super::reassembly::{Limits, Piece, Reassembly, Segment};
 use super::slab::NONE;
+use super::tcp::Tcp;
 use crate::packet::{Packet, flags};
 use wirespan_l7::{Chunk, Engine, FlowContext, Side, Stream};
 use wirespan_records::{L4Protocol, L7Counts};
@@ -43,37 +45,31 @@ impl L7<'_> {
             }
             self.begin(entry);
         }
-        let acknowledges = packet.tcp.flags & flags::ACK != 0
-            && self.parts.payloads[entry.payload].orders[side.other() as usize].waits();
+        let payload = &mut self.parts.payloads[entry.payload];
+        let waits = payload.orders[side.other() as usize].waits() || payload.answers.any();
+        let acknowledges = packet.tcp.flags & flags::ACK != 0 && waits;
         if packet.tcp.flags & flags::SYN != 0 {
-            self.parts.payloads[entry.payload].orders[side as usize].start(packet.tcp.seq.wrapping_add(1));
+            payload.orders[side as usize].start(packet.tcp.seq.wrapping_add(1));
         }
         if !carries && !acknowledges {
             return None;
         }
         let context = entry.context(self.parts);
-        let Payload { stream, orders, counts, is_timed, .. } = &mut self.parts.payloads[entry.payload];
+        let Payload { stream, orders, answers, counts, is_timed, .. } =
+            &mut self.parts.payloads[entry.payload];
         let mut way = Way { engine: self.engine, stream, counts, context, sink: self.sink };
         if packet.l4 == L4Protocol::Udp {
             let chunk = Chunk { data: packet.payload, ts_ns: packet.ts_ns, seq: None, stream_start: false };
             way.data(side, chunk);
         } else {
-            let isn = |side| entry.tcp.isn(side);
+            let mut streams = Streams { way, tcp: &entry.tcp, orders, answers, kept: self.kept };
             if acknowledges {
-                let other = side.other();
-                let hand_on = |piece: Piece<'_>| way.piece(other, isn(other), piece);
-                orders[other as usize].acknowledged(packet.tcp.ack, self.kept, hand_on);
+                streams.acknowledged(packet, side, carries, self.limits);
             }
             if carries {
-                let segment = Segment {
-                    seq: packet.tcp.seq.wrapping_add(u32::from(packet.tcp.flags & flags::SYN != 0)),
-                    data: packet.payload,
-                    missing: packet.l4_len.saturating_sub(packet.payload.len() as u32),
-                    ts_ns: packet.ts_ns,
-                };
-                let hand_on = |piece: Piece<'_>| way.piece(side, isn(side), piece);
-                orders[side as usize].push(segment, self.limits, self.kept, hand_on);
+                streams.segment(packet, side, self.limits);
             }
+            way = streams.way;
         }
         entry.protocol = way.stream.protocol();
         if way.stream.is_off() {
@@ -86,17 +82,20 @@ impl L7<'_> {
     }
 
     /// The flow is over: what waits is handed on.
+    #[inline(never)]
     pub(super) fn close(&mut self, entry: &mut Entry) {
         if entry.payload == NONE || entry.facts.has(Facts::UNPARSED) {
             return;
         }
         let context = entry.context(self.parts);
-        let Payload { stream, orders, counts, .. } = &mut self.parts.payloads[entry.payload];
-        let mut way = Way { engine: self.engine, stream, counts, context, sink: self.sink };
+        let Payload { stream, orders, answers, counts, .. } = &mut self.parts.payloads[entry.payload];
+        let way = Way { engine: self.engine, stream, counts, context, sink: self.sink };
+        let mut streams = Streams { way, tcp: &entry.tcp, orders, answers, kept: self.kept };
+        streams.give_up_waiting(self.limits);
         for side in [Side::A, Side::B] {
-            let hand_on = |piece: Piece<'_>| way.piece(side, entry.tcp.isn(side), piece);
-            orders[side as usize].finish(self.kept, hand_on);
+            streams.finish(side);
         }
+        let way = streams.way;
         way.engine.close(way.stream, &way.context, way.counts, way.sink);
         entry.protocol = way.stream.protocol();
     }
@@ -126,10 +125,106 @@ impl L7<'_> {
         entry.facts.set(Facts::UNPARSED);
         let payload = &mut self.parts.payloads[entry.payload];
         payload.orders.iter_mut().for_each(|order| order.discard(self.kept));
+        payload.answers.discard(self.kept);
         if payload.counts == L7Counts::default() {
             self.parts.payloads.release(entry.payload);
             entry.payload = NONE;
         }
+    }
+}
+
+/// Both directions of a connection on their way to the engine.
+struct Streams<'a> {
+    way: Way<'a>,
+    tcp: &'a Tcp,
+    orders: &'a mut [Reassembly; 2],
+    answers: &'a mut Answers,
+    kept: &'a mut usize,
+}
+
+impl Streams<'_> {
+    /// What a packet acknowledges, where something waits.
+    #[inline(never)]
+    fn acknowledged(&mut self, packet: &Packet<'_>, side: Side, carries: bool, limits: &Limits) {
+        let next = self.orders[side as usize].next();
+        let seq = carries.then_some(packet.tcp.seq);
+        if self.answers.are_in_vain(packet.ts_ns, side, next, seq) {
+            self.give_up_waiting(limits);
+        }
+        let other = side.other();
+        let Self { way, tcp, orders, kept, .. } = self;
+        let hand_on = |piece: Piece<'_>| way.piece(other, tcp.isn(other), piece);
+        orders[other as usize].acknowledged(packet.tcp.ack, kept, hand_on);
+    }
+
+    #[inline]
+    fn segment(&mut self, packet: &Packet<'_>, side: Side, limits: &Limits) {
+        let segment = Segment {
+            seq: packet.tcp.seq.wrapping_add(u32::from(packet.tcp.flags & flags::SYN != 0)),
+            data: packet.payload,
+            missing: packet.l4_len.saturating_sub(packet.payload.len() as u32),
+            ts_ns: packet.ts_ns,
+        };
+        if packet.tcp.flags & flags::ACK != 0
+            && self.is_ahead(side, packet.tcp.ack)
+            && self.answers.keep(side, packet.tcp.ack, segment, limits, self.kept)
+        {
+            return;
+        }
+        self.push(side, segment, limits);
+        if self.answers.any() {
+            self.push_ready(limits);
+        }
+    }
+
+    /// What was acknowledged by a segment of `side` is not seen yet.
+    #[inline]
+    fn is_ahead(&self, side: Side, ack: u32) -> bool {
+        let other = side.other();
+        self.tcp.next(other).is_some_and(|seen| is_ahead(seen, ack))
+            && self.orders[other as usize].next().is_none_or(|next| is_ahead(next, ack))
+    }
+
+    /// What was waited for came.
+    #[inline(never)]
+    fn push_ready(&mut self, limits: &Limits) {
+        let Self { tcp, .. } = *self;
+        let is_ready =
+            |answer: &Answer| tcp.next(answer.side.other()).is_none_or(|seen| !is_ahead(seen, answer.ack));
+        while let Some(answer) = self.answers.take(self.kept, is_ready) {
+            self.push_answer(&answer, limits);
+        }
+    }
+
+    #[inline(never)]
+    fn push_answer(&mut self, answer: &Answer, limits: &Limits) {
+        self.push(answer.side, answer.segment(), limits);
+    }
+
+    /// What is waited for was lost.
+    #[inline(never)]
+    fn give_up_waiting(&mut self, limits: &Limits) {
+        while let Some(answer) = self.answers.take(self.kept, |_| true) {
+            let other = answer.side.other();
+            if self.is_ahead(answer.side, answer.ack) {
+                let Self { way, tcp, orders, kept, .. } = self;
+                let hand_on = |piece: Piece<'_>| way.piece(other, tcp.isn(other), piece);
+                orders[other as usize].lost_below(answer.ack, kept, hand_on);
+            }
+            self.push_answer(&answer, limits);
+        }
+    }
+
+    /// No more bytes of `side` will come.
+    fn finish(&mut self, side: Side) {
+        let Self { way, tcp, orders, kept, .. } = self;
+        orders[side as usize].finish(kept, |piece| way.piece(side, tcp.isn(side), piece));
+    }
+
+    #[inline]
+    fn push(&mut self, side: Side, segment: Segment<'_>, limits: &Limits) {
+        let Self { way, tcp, orders, kept, .. } = self;
+        orders[side as usize].push(segment, limits, kept, |piece| way.piece(side, tcp.isn(side), piece));
     }
 }
 

@@ -74,6 +74,12 @@ impl Reassembly {
         self.known = true;
     }
 
+    /// Sequence number of the next byte to hand on, once it is known.
+    #[inline]
+    pub(crate) fn next(&self) -> Option<u32> {
+        self.known.then_some(self.next)
+    }
+
     /// Something came early and waits for a hole to be filled.
     pub(crate) fn waits(&self) -> bool {
         self.early.is_some()
@@ -114,6 +120,19 @@ impl Reassembly {
             let hole = first.seq.wrapping_sub(self.next);
             self.next = first.seq;
             hand_on(Piece::Gap(hole));
+            self.drain(total, &mut hand_on);
+        }
+    }
+
+    /// What was not seen below `ack` will not come.
+    pub(crate) fn lost_below(&mut self, ack: u32, total: &mut usize, mut hand_on: impl FnMut(Piece<'_>)) {
+        if !self.known {
+            self.start(ack);
+        }
+        self.acknowledged(ack, total, &mut hand_on);
+        if before(self.next, ack) {
+            hand_on(Piece::Gap(ack.wrapping_sub(self.next)));
+            self.next = ack;
             self.drain(total, &mut hand_on);
         }
     }

@@ -109,12 +109,18 @@ impl Tcp {
     /// Where those fields begin that every packet needs.
     pub(crate) const HOT: usize = std::mem::offset_of!(Self, next);
 
-    /// The segment starts another connection on the same ports: a SYN with a sequence number of its own.
+    /// The segment starts another connection on the same ports: a SYN with a sequence number of its own. That of this
+    /// connection may be captured after the SYN-ACK and what follows it.
     pub(crate) fn is_new_connection(&self, packet: &Packet<'_>, side: Side) -> bool {
         let tcp = &packet.tcp;
         tcp.flags & (flags::SYN | flags::ACK | flags::RST) == flags::SYN
             && self.isn(side) != Some(tcp.seq)
-            && (self.phase != Phase::OneSided || self.sent_any(side))
+            && (self.sent_any(side)
+                || match self.phase {
+                    Phase::OneSided | Phase::SynReceived => false,
+                    Phase::Established => self.isn(side.other()).is_none(),
+                    _ => true,
+                })
     }
 
     /// Sequence number of a side's SYN or SYN-ACK.

@@ -393,3 +393,79 @@ proptest! {
         prop_assert_eq!(single.records.spans, batched.records.spans);
     }
 }
+
+/// What is spoken in a connection to a web server, as (resource, code).
+fn exchanges(connection: &mut Connection) -> Vec<(String, Option<i32>)> {
+    connection.table.finish(&mut connection.records);
+    let spans = connection.records.spans.iter();
+    spans.map(|span| (span.request_resource.clone().unwrap_or_default(), span.response_code)).collect()
+}
+
+const REQUESTS: [&[u8]; 3] =
+    [b"GET /1 HTTP/1.1\r\n\r\n", b"GET /2 HTTP/1.1\r\n\r\n", b"GET /3 HTTP/1.1\r\n\r\n"];
+const RESPONSES: [&[u8]; 3] = [
+    b"HTTP/1.1 201 A\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 202 A\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 203 A\r\nContent-Length: 0\r\n\r\n",
+];
+
+/// Requests (even) and responses (odd) in this order, one a millisecond.
+fn converse(connection: &mut Connection, order: &[usize]) {
+    let [request, response] = [REQUESTS[0].len() as u32, RESPONSES[0].len() as u32];
+    for (at_ms, &index) in order.iter().enumerate() {
+        let (at_ms, turn) = (10 + at_ms as u64, index as u32 / 2);
+        let (sent, received) = (101 + turn * request, 501 + turn * response);
+        if index % 2 == 0 {
+            connection.client(at_ms, flags::ACK, sent, received, REQUESTS[index / 2]);
+        } else {
+            connection.server(at_ms, flags::ACK, received, sent + request, RESPONSES[index / 2]);
+        }
+    }
+}
+
+fn answered(pairs: &[(&str, i32)]) -> Vec<(String, Option<i32>)> {
+    pairs.iter().map(|&(resource, code)| (resource.to_owned(), Some(code))).collect()
+}
+
+#[test]
+fn a_response_captured_before_its_request_answers_it() {
+    for order in [[0, 1, 2, 3, 4, 5], [1, 0, 3, 2, 5, 4], [1, 0, 2, 3, 4, 5], [0, 2, 1, 3, 5, 4]] {
+        let mut connection = Connection::new();
+        converse(connection.handshake(), &order);
+        assert_eq!(
+            exchanges(&mut connection),
+            answered(&[("/1", 201), ("/2", 202), ("/3", 203)]),
+            "{order:?}"
+        );
+        assert_eq!(connection.table.l7_stats().gap_bytes, 0);
+    }
+}
+
+#[test]
+fn what_was_lost_is_not_waited_for() {
+    // The first request is lost; then the second response.
+    let mut connection = Connection::new();
+    converse(connection.handshake(), &[1, 2, 3, 4, 5]);
+    assert_eq!(exchanges(&mut connection), answered(&[("", 201), ("/2", 202), ("/3", 203)]));
+    let mut connection = Connection::new();
+    converse(connection.handshake(), &[0, 1, 2, 4, 5]);
+    let mut expected = answered(&[("/1", 201), ("/3", 203)]);
+    expected.insert(1, ("/2".to_owned(), None));
+    assert_eq!(exchanges(&mut connection), expected);
+    // All that the server says is lost.
+    let mut connection = Connection::new();
+    converse(connection.handshake(), &[0, 2, 4]);
+    assert_eq!(exchanges(&mut connection).len(), 3);
+}
+
+#[test]
+fn a_syn_captured_after_what_follows_it_begins_no_other_connection() {
+    let mut connection = Connection::new();
+    connection.server(0, flags::SYN | flags::ACK, 500, 101, b"");
+    connection.client(1, flags::SYN, 100, 0, b"").client(2, flags::ACK, 101, 501, b"");
+    converse(&mut connection, &[0, 1]);
+    assert_eq!(exchanges(&mut connection), answered(&[("/1", 201)]));
+    assert_eq!(connection.records.flows.len(), 1);
+    let m = connection.records.flows[0].metrics;
+    assert_eq!((m.syn_count, m.synack_count, m.retrans.tx), (1, 1, 0));
+}
