@@ -230,6 +230,10 @@ impl Entry {
             }
             let mut extra = ExtraOf { place: &mut self.extra, extras: &mut parts.extras, side };
             self.tcp.segment(packet, side, self.client, &mut self.counts, &mut extra);
+            if packet.l4_len == 0 && self.tcp.has_holes(side.other()) {
+                let holes = ExtraOf { place: &mut self.extra, extras: &mut parts.extras, side: side.other() };
+                self.tcp.acknowledged(packet, side, { holes }.holes());
+            }
         } else {
             // The kernel itself answers an echo, an application anything else.
             let which = if packet.l4 == L4Protocol::Udp { Response::Application } else { Response::System };

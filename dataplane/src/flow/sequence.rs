@@ -1,7 +1,8 @@
 //! Which sequence numbers of one direction were seen: tells retransmissions from segments that come late.
 //!
-//! A segment that fills a hole was overtaken on its way when it comes within a round trip; when it comes later its sender
-//! learned of the loss and sent it again, and the first copy was lost before it was captured.
+//! A segment that fills a hole was overtaken on its way when it comes within a round trip; when it comes later, or after the
+//! receiver asked for it often enough, its sender learned of the loss and sent it again, and the first copy was lost before
+//! it was captured.
 
 /// Holes kept per direction. When there are more the lowest is forgotten, and its segment, should it still come, counts
 /// as a retransmission.
@@ -16,7 +17,7 @@ pub(crate) enum SegmentKind {
     Ahead,
     /// Fills (part of) a hole, within a round trip.
     OutOfOrder,
-    /// Holds nothing that was not seen, or fills a hole later than that.
+    /// Holds nothing that was not seen, or fills a hole later than that, or one whose loss the sender was told.
     Retransmission,
 }
 
@@ -43,9 +44,16 @@ struct Hole {
     since_ns: u64,
 }
 
+/// So many acknowledgments of the same byte make a sender send it again, RFC 5681 section 3.2.
+const ASKED_ENOUGH: u8 = 3;
+
 /// The ranges of one direction that were not seen, below the highest sequence number that was; lowest first.
 #[derive(Debug, Default)]
-pub(crate) struct Holes(Vec<Hole>);
+pub(crate) struct Holes {
+    ranges: Vec<Hole>,
+    /// The last byte that the receiver asked for although bytes behind it had come, and how often it did.
+    asked: (u32, u8),
+}
 
 /// Where the holes of a direction are kept once there are any.
 pub(crate) trait Keeper {
@@ -105,19 +113,35 @@ pub(crate) fn observe(
 impl Holes {
     /// Forgets all, and keeps the memory.
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.ranges.clear();
+        self.asked = Default::default();
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        !self.ranges.is_empty()
     }
 
     fn add(&mut self, from: u32, to: u32, since_ns: u64) {
-        if self.0.len() == MAX_HOLES {
-            self.0.remove(0);
+        if self.ranges.len() == MAX_HOLES {
+            self.ranges.remove(0);
         }
-        self.0.push(Hole { from, to, since_ns });
+        self.ranges.push(Hole { from, to, since_ns });
+    }
+
+    /// The receiver acknowledged all below `ack`, and sent nothing else with it.
+    pub(crate) fn acknowledged(&mut self, ack: u32) {
+        let Some(first) = self.ranges.first_mut().filter(|first| first.from == ack) else { return };
+        let times = if self.asked.0 == ack { self.asked.1.saturating_add(1) } else { 1 };
+        self.asked = (ack, times);
+        if times >= ASKED_ENOUGH {
+            // Whatever fills it from now on was sent again.
+            first.since_ns = 0;
+        }
     }
 
     /// Takes `[from, to)` out of the holes and says since when the first one it touched was there.
     fn fill(&mut self, from: u32, to: u32) -> Option<u64> {
-        let holes = &mut self.0;
+        let holes = &mut self.ranges;
         let mut touched = None;
         let mut index = 0;
         while let Some(&hole) = holes.get(index)
@@ -216,6 +240,21 @@ mod tests {
         let kinds = [(100, 0), (120, 5), (110, 9), (140, 20), (130, 31)]
             .map(|(seq, ts_ns)| sequence.observe(seq, 10, ts_ns, 10));
         assert_eq!(kinds, [InOrder, Ahead, OutOfOrder, Ahead, Retransmission]);
+    }
+
+    #[test]
+    fn what_the_receiver_asked_for_three_times_was_sent_again() {
+        for (times, expected) in [(2, OutOfOrder), (3, Retransmission)] {
+            let mut sequence = Sequence::default();
+            let now = 1_000_000;
+            sequence.observe(100, 10, now, 10);
+            sequence.observe(120, 10, now, 10);
+            let holes = sequence.holes.as_mut().unwrap();
+            holes.acknowledged(105);
+            (0..times).for_each(|_| holes.acknowledged(110));
+            assert_eq!(sequence.observe(110, 10, now, 10), expected);
+            assert!(!sequence.holes.unwrap().any());
+        }
     }
 
     proptest! {

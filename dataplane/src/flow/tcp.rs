@@ -4,7 +4,7 @@
 
 use super::counts::{Counts, Event, Handshake, Response};
 use super::moment::Moment;
-use super::sequence::{self, Keeper, Range, SegmentKind, before};
+use super::sequence::{self, Holes, Keeper, Range, SegmentKind, before};
 use crate::packet::{Packet, flags};
 use wirespan_l7::Side;
 
@@ -49,6 +49,8 @@ impl Marks {
     const SYNCHRONISED: u8 = 8;
     /// `next` is known.
     const HAS_NEXT: u8 = 16;
+    /// There are holes in what it sent.
+    const HAS_HOLES: u8 = 32;
 
     // Of both.
     /// Client data waits for the server to acknowledge it without data.
@@ -154,6 +156,23 @@ impl Tcp {
         self.both.has(Marks::LATE_SYNACK)
     }
 
+    /// There are, or were, holes in what a side sent.
+    #[inline]
+    pub(crate) fn has_holes(&self, side: Side) -> bool {
+        self.marks[side as usize].has(Marks::HAS_HOLES)
+    }
+
+    /// A pure ACK of `side`, where there are holes in what the other side sent.
+    #[cold]
+    pub(crate) fn acknowledged(&mut self, packet: &Packet<'_>, side: Side, holes: Option<&mut Holes>) {
+        const KINDS: u8 = flags::SYN | flags::FIN | flags::RST | flags::ACK;
+        match holes.filter(|holes| holes.any()) {
+            Some(holes) if packet.tcp.flags & KINDS == flags::ACK => holes.acknowledged(packet.tcp.ack),
+            Some(_) => {}
+            None => self.marks[side.other() as usize].unset(Marks::HAS_HOLES),
+        }
+    }
+
     /// Takes note of a segment of `side`.
     #[inline]
     pub(crate) fn segment(
@@ -241,7 +260,8 @@ impl Tcp {
         match sequence::observe(&mut next, segment, self.round_trip_ns(), holes) {
             SegmentKind::Retransmission => counts.event(Event::Retransmission(side)),
             SegmentKind::OutOfOrder => counts.event(Event::OutOfOrder(side)),
-            SegmentKind::InOrder | SegmentKind::Ahead => {}
+            SegmentKind::Ahead => self.marks[side as usize].set(Marks::HAS_HOLES, true),
+            SegmentKind::InOrder => {}
         }
         self.set_next(side, next);
     }

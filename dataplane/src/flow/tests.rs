@@ -136,6 +136,22 @@ fn repeated_and_late_segments_are_told_apart() {
     assert_eq!(connection.records.flows[0].close_type, CloseType::ForcedReport);
 }
 
+#[test]
+fn a_hole_that_the_receiver_asked_for_is_filled_by_a_retransmission() {
+    let mut connection = Connection::new();
+    connection.handshake();
+    connection.server(6, flags::ACK, 504, 101, b"def");
+    for at_ms in 7..10 {
+        connection.client(at_ms, flags::ACK, 101, 501, b"");
+    }
+    // Within the round trip of the handshake.
+    connection.server(10, flags::ACK, 501, 101, b"abc");
+    connection.server(11, flags::ACK, 510, 101, b"jkl").server(12, flags::ACK, 507, 101, b"ghi");
+    connection.table.finish(&mut connection.records);
+    let m = connection.records.flows[0].metrics;
+    assert_eq!((m.retrans.rx, m.ooo.rx), (1, 1));
+}
+
 /// Every way a connection can end.
 #[test]
 fn close_types() {
