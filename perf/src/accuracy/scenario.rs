@@ -165,8 +165,7 @@ pub fn all() -> Vec<Scenario> {
             "http2-node-uneven",
             "/some.3.back/leaf",
             [Service::new("back", Node("http2")), node("app")],
-        )
-        .aim(NONE),
+        ),
         Scenario::new(
             "http2-node-timer",
             "/later.2.back/leaf",

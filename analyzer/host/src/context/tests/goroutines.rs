@@ -20,7 +20,14 @@ fn hear(s: &mut Script, reader: u64, span: u64) {
     s.happen(at, Happening::Data { conn: 5, ingress: true, ahead: false });
     s.happen(
         at,
-        Happening::ServerRequest { span, conn: 5, stream: 0, beside: true, trace_id: None, x_request_id: None },
+        Happening::ServerRequest {
+            span,
+            conn: 5,
+            stream: 0,
+            beside: true,
+            trace_id: None,
+            x_request_id: None,
+        },
     );
 }
 

@@ -48,39 +48,6 @@ fn a_loop_with_callbacks_and_connections_that_open_later() {
 }
 
 #[test]
-fn a_timer_in_the_turn_of_other_bytes_is_told_by_the_answer() {
-    let mut s = Script::new();
-    // Timers are seen to begin requests by themselves.
-    for k in 0..4 {
-        let (span, turn) = (1000 + 10 * k, 10 * k as u32);
-        let at = s.at(1, turn, Wait::Until(5));
-        s.serve(at, span, 900);
-        let at = s.at(1, turn, Wait::Until(5));
-        s.serve(at, span + 1, 901);
-        let at = s.at(1, turn + 1, Wait::Until(5));
-        s.ask(at, span + 2, 902);
-        let at = s.at(1, turn + 2, Wait::Until(50));
-        s.hear(at, span + 2, 902);
-        s.answer(at, span, 900);
-        let at = s.at(1, turn + 3, Wait::Until(50));
-        s.answer(at, span + 1, 901);
-    }
-    let at = s.at(1, 91, Wait::Until(50));
-    s.serve(at, 10, 100);
-    s.now_ns += 60_000_000;
-    let at = s.at(1, 92, Wait::Until(1));
-    s.serve(at, 20, 101);
-    // The timer of 10, not of 20.
-    let at = s.at(1, 92, Wait::Until(1));
-    s.ask(at, 11, 200);
-    let at = s.at(1, 93, Wait::Until(50));
-    s.hear(at, 11, 200);
-    s.answer(at, 10, 100);
-    let parents = s.parents();
-    assert!(parents.contains(&(11, Some(10))), "{parents:?}");
-}
-
-#[test]
 fn streams_that_are_told_say_what_each_request_is_for_that_goes_out_with_others() {
     let mut s = Script::new();
     let conn = 900;
@@ -137,59 +104,6 @@ fn streams_that_are_told_say_what_each_request_is_for_that_goes_out_with_others(
     for (span, parent) in s.parents() {
         assert_eq!(parent, Some(span / 10 * 10), "{span}");
     }
-}
-
-#[test]
-fn timers_that_are_told_ask_for_nobody() {
-    let mut s = Script::new();
-    let at = s.at(1, 1, Wait::Look);
-    s.serve(at, 10, 100);
-    s.ask(at, 11, 900);
-    let at = s.at(1, 1, Wait::Look);
-    s.serve(at, 20, 101);
-    let at = s.at(1, 1, Wait::Look);
-    s.ask(at, 21, 900);
-    let at = s.at(1, 2, Wait::Timers);
-    s.ask(at, 1, 900);
-    // One read brings all responses. That to the timer's request is none of those that are gone on from.
-    let at = s.at(1, 3, Wait::Look);
-    s.hear(at, 11, 900);
-    s.happen(at, Happening::ClientResponse { span: 1 });
-    s.happen(at, Happening::ClientResponse { span: 21 });
-    for call in [12, 22] {
-        let at = s.at(1, 3, Wait::Look);
-        s.ask(at, call, 900);
-    }
-    for (turn, call) in [(4, 12), (5, 22)] {
-        let at = s.at(1, turn, Wait::Look);
-        s.hear(at, call, 900);
-        let at = s.at(1, turn, Wait::Look);
-        s.answer(at, call - 2, 100 + call / 20);
-    }
-    let own = [(11, Some(10)), (12, Some(10)), (21, Some(20)), (22, Some(20))];
-    assert_eq!(s.parents(), [&[(1, None)], &own[..]].concat());
-}
-
-#[test]
-fn what_follows_a_timers_response_is_not_for_the_only_open_request() {
-    let mut s = Script::new();
-    for tick in 1..4 {
-        let at = s.at(1, tick, Wait::Timers);
-        s.ask(at, tick.into(), 900);
-        let at = s.at(1, tick, Wait::Look);
-        s.hear(at, tick.into(), 900);
-    }
-    let at = s.at(1, 10, Wait::Look);
-    s.serve(at, 10, 100);
-    let at = s.at(1, 11, Wait::Timers);
-    s.ask(at, 4, 900);
-    let at = s.at(1, 12, Wait::Look);
-    s.hear(at, 4, 900);
-    let at = s.at(1, 12, Wait::Look);
-    s.ask(at, 5, 900);
-    let at = s.at(1, 13, Wait::Look);
-    s.answer(at, 10, 100);
-    assert!(s.parents().iter().all(|(_, parent)| parent.is_none()));
 }
 
 #[test]
@@ -458,23 +372,6 @@ fn threads_that_answer_what_others_heard_prove_nothing() {
 }
 
 #[test]
-fn a_timer_that_runs_while_nothing_is_open_is_no_requests_work() {
-    let mut s = Script::new();
-    for n in 0..20 {
-        let span = 10 * n;
-        let at = s.at(1, 4 * n as u32, Wait::Until(1));
-        s.serve(at, span + 1, 1);
-        // The timer is due in the turn of the request too.
-        s.ask(at, span + 2, 900);
-        let at = s.at(1, 4 * n as u32 + 1, Wait::Until(1));
-        s.answer(at, span + 1, 1);
-        let at = s.at(1, 4 * n as u32 + 2, Wait::Until(1));
-        s.ask(at, span + 3, 900);
-    }
-    assert!(s.parents().iter().all(|(_, parent)| parent.is_none()));
-}
-
-#[test]
 fn requests_of_one_connection_that_are_read_one_by_one_go_on_in_their_order() {
     let mut s = Script::new();
     for span in [10, 20, 30] {
@@ -629,67 +526,4 @@ fn the_ends_of_responses_that_come_beside_each_other_are_what_is_gone_on_with() 
     let at = s.at(1, 7, Wait::Forever);
     s.answer(at, 20, 20);
     assert_eq!(s.parents(), [(11, Some(10)), (12, Some(10)), (21, Some(20))]);
-}
-
-#[test]
-fn what_is_made_before_other_bytes_of_a_turn_is_no_timers_and_what_is_more_than_usual_may_be() {
-    let mut s = Script::new();
-    let mut turn = 0;
-    // A timer makes a request at the end of turns, of which two in a row come by themselves often enough to be noticed.
-    for round in 0..10 {
-        let [first, second] = [100 + round * 40, 120 + round * 40];
-        turn += 1;
-        for span in [first, second] {
-            let at = s.at(1, turn, Wait::Look);
-            s.serve(at, span, span);
-            let at = s.at(1, turn, Wait::Look);
-            s.ask(at, span + 1, span + 1000);
-        }
-        let at = s.at(1, turn, Wait::Look);
-        s.ask(at, second + 2, 3000);
-        turn += 1;
-        for span in [first, second] {
-            let at = s.at(1, turn, Wait::Look);
-            s.hear(at, span + 1, span + 1000);
-            let at = s.at(1, turn, Wait::Look);
-            s.answer(at, span, span);
-        }
-        turn += 1;
-        let at = s.at(1, turn, Wait::Look);
-        s.hear(at, second + 2, 3000);
-    }
-    for (client, parent) in s.parents() {
-        match client % 20 {
-            1 => assert_eq!(parent, Some(client - 1)),
-            _ => assert_eq!(parent, None, "{client}"),
-        }
-    }
-}
-
-#[test]
-fn timers_at_the_end_of_a_turn_are_not_for_what_came_last_where_nothing_follows_at_once() {
-    let mut s = Script::new();
-    for round in 0..3 {
-        let spans: Vec<u64> = (0..6).map(|n| 100 + round * 120 + n * 20).collect();
-        for (turn, span) in (round as u32 * 10..).zip(&spans) {
-            let at = s.at(1, turn, Wait::Look);
-            s.happen(at, Happening::Accept { conn: *span + 20 });
-            let at = s.at(1, turn, Wait::Look);
-            s.serve(at, *span, *span);
-        }
-        // The timers of all are due in the turn of the last one.
-        for span in &spans {
-            let at = s.at(1, round as u32 * 10 + 5, Wait::Look);
-            s.ask(at, span + 1, 900);
-        }
-        for span in &spans {
-            let at = s.at(1, round as u32 * 10 + 6, Wait::Look);
-            s.hear(at, span + 1, 900);
-            let at = s.at(1, round as u32 * 10 + 6, Wait::Look);
-            s.answer(at, *span, *span);
-        }
-    }
-    for (client, parent) in s.parents() {
-        assert!(parent.is_none_or(|parent| parent + 1 == client), "{client} is not for {parent:?}");
-    }
 }

@@ -1,0 +1,124 @@
+//! Responses: to what the process asked, and from it.
+
+use super::{Check, ProcessState};
+use crate::context::ContextConfig;
+use crate::context::actor::ActorId;
+use crate::context::evidence::{Class, Evidence, Node, Nodes};
+use crate::context::happening::Moment;
+use std::cmp::Reverse;
+use wirespan_records::Rule;
+
+impl ProcessState {
+    pub(super) fn client_response(&mut self, at: &Moment, span: u64) {
+        let new = self.group();
+        let (group, came) = self.actor(at).head(at, Node::Client(span), new);
+        self.came(group, came);
+        let Some(client) = self.clients.get_mut(&span) else { return };
+        client.heard_ns = Some(at.time_ns);
+        self.count_opened(span);
+        let Some(client) = self.clients.get_mut(&span) else { return };
+        if let Some(actor) = self.actors.get_mut(&client.actor) {
+            actor.answered(span);
+        }
+        if let Some(conn) = self.conns.get_mut(&client.conn) {
+            conn.asked.retain(|asked| *asked != span);
+            conn.answered = Some(span);
+            conn.looked = false;
+        }
+    }
+
+    /// What waits for the whole response goes on now.
+    pub(super) fn client_done(&mut self, at: &Moment, span: u64) {
+        let conn = self.clients.get(&span).map(|client| client.conn);
+        if let Some(conn) = conn.and_then(|conn| self.conns.get_mut(&conn)) {
+            conn.beside = true;
+        }
+        let node = Node::Client(span);
+        if self.actor(at).brings_more(at, node) {
+            let new = self.group();
+            let (group, came) = self.actor(at).head(at, node, new);
+            self.came(group, came);
+        }
+    }
+
+    pub(super) fn server_response(&mut self, config: &ContextConfig, at: &Moment, span: u64) {
+        let actor = self.actors.entry(ActorId::of(at)).or_default();
+        let (nodes, class) = match actor.current(at) {
+            Some(current) => {
+                let stream = self.streams.get(&(current.conn, at.stream));
+                let nodes = stream.map_or_else(|| current.nodes.clone(), |node| Nodes::from_iter([*node]));
+                (nodes, actor.answer_class(at))
+            }
+            None if actor.serves => (Nodes::new(), Class::LateAnswer),
+            None if actor.is_vague(at) => (Nodes::new(), Class::WokenAnswer),
+            None => (actor.hands_on(at), Class::WokenAnswer),
+        };
+        let futex = if class == Class::WokenAnswer { actor.woken_at() } else { 0 };
+        if class == Class::WokenAnswer {
+            // What it was woken for is done.
+            actor.woken.clear();
+        }
+        if actor.several && self.unseen == 0 {
+            self.answers.count(nodes.is_empty());
+        }
+        let conn = self.servers.get(&span).and_then(|server| self.conns.get_mut(&server.conn));
+        let event = (at.tid, at.thread_event);
+        self.answers.together |= conn.is_some_and(|conn| conn.responded.replace(event) == Some(event));
+        if at.coroutine == 0 && actor.serves {
+            match self.servers.get(&span) {
+                Some(server) if server.actor == ActorId::of(at) => self.moves.stayed += 1,
+                Some(_) => self.moves.moved += 1,
+                None => {}
+            }
+        }
+        let rule = if class == Class::WokenAnswer { Rule::Handoff } else { Rule::Socket };
+        if let ([Node::Client(client)], true) = (nodes.as_slice(), config.rules.allow(rule)) {
+            if class == Class::WokenAnswer {
+                self.count_answer(*client, span);
+            }
+            let nodes = Nodes::from_iter([Node::Server(span)]);
+            self.connect(*client, Evidence { nodes, class, rule, position: 0, group: 0, futex });
+            if class == Class::LateAnswer {
+                self.actor(at).late.push((*client, class));
+            }
+        }
+        if let Some(current) = self.actors.get(&ActorId::of(at)).and_then(|actor| actor.current(at))
+            && matches!(current.nodes.as_slice(), [Node::Client(_), Node::Client(_), ..])
+        {
+            self.made.entry(current.group).or_default().answered.push(span);
+        }
+        // Goroutines that write for others were made by whoever needed their connection first.
+        if at.coroutine != 0 && config.rules.coroutine && !self.goroutines {
+            self.answering_coroutine(at, span);
+        }
+        self.close_server(config, at, span);
+        self.actor(at).closes(span);
+    }
+
+    pub(super) fn close_server(&mut self, config: &ContextConfig, at: &Moment, span: u64) {
+        let Some(server) = self.servers.get_mut(&span) else { return };
+        if server.closed_ns.is_some() {
+            return;
+        }
+        server.closed_ns = Some(at.time_ns);
+        self.open -= 1;
+        if let Some(actor) = self.actors.get_mut(&server.actor) {
+            actor.closes(span);
+        }
+        if let Some(conn) = self.conns.get_mut(&server.conn) {
+            conn.open.retain(|open| *open != span);
+        }
+        self.checks.push(Reverse((at.time_ns.saturating_add(config.grace_ns), Check::Server(span))));
+    }
+
+    pub(super) fn over(&mut self, config: &ContextConfig, at: &Moment, span: u64) {
+        self.close_server(config, at, span);
+        let Some(client) = self.clients.get(&span) else { return };
+        if let Some(conn) = self.conns.get_mut(&client.conn) {
+            conn.asked.retain(|asked| *asked != span);
+        }
+        if let Some(actor) = self.actors.get_mut(&client.actor) {
+            actor.answered(span);
+        }
+    }
+}
