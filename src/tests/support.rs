@@ -60,6 +60,25 @@ pub struct Host {
 impl Host {
     /// Runs `python3 ARGUMENTS` in the namespace; it listens on port 8000. `number` tells the tests of one run apart.
     pub fn serving(number: u8, arguments: &[&str]) -> Self {
+        Self::run(number, arguments, |namespace| {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", namespace, "python3"]);
+            command
+        })
+    }
+
+    /// The same in a container: with processes and a cgroup of its own, all of which end with the server.
+    pub fn contained(number: u8, arguments: &[&str], container: &Container) -> Self {
+        Self::run(number, arguments, |namespace| {
+            let mut command = Command::new("sh");
+            let enter = "echo $$ > \"$0\"/cgroup.procs && exec ip netns exec \"$@\"";
+            command.args(["-c", enter, container.directory.to_str().unwrap(), namespace]);
+            command.args(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "python3"]);
+            command
+        })
+    }
+
+    fn run(number: u8, arguments: &[&str], python: impl FnOnce(&str) -> Command) -> Self {
         let id = std::process::id();
         let (name, veth) = (format!("wss{number}-{id}"), format!("wss{number}{id}"));
         let address = format!("10.213.{number}.2");
@@ -69,13 +88,8 @@ impl Host {
         run(&format!("ip link set {veth} up"));
         run(&format!("ip -n {name} addr add {address}/30 dev eth0"));
         run(&format!("ip -n {name} link set eth0 up"));
-        let server = Command::new("ip")
-            .args(["netns", "exec", &name, "python3"])
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let server =
+            python(&name).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let host = Self { name, veth, address, server };
         let started = Instant::now();
         while TcpStream::connect((host.address.as_str(), 8000)).is_err() {
@@ -101,6 +115,30 @@ impl Drop for Host {
         let _ = self.server.wait();
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
         let _ = Command::new("ip").args(["link", "del", &self.veth]).stderr(Stdio::null()).status();
+    }
+}
+
+/// A cgroup as a container's runtime makes it; removed at the end.
+pub struct Container {
+    pub id: String,
+    directory: PathBuf,
+}
+
+impl Container {
+    pub fn new() -> Self {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let root = fields.find(|fields| fields[2] == "cgroup2").expect("cgroups are mounted")[1];
+        let id = format!("{:064x}", std::process::id());
+        let directory = Path::new(root).join(format!("docker-{id}.scope"));
+        std::fs::create_dir(&directory).unwrap();
+        Self { id, directory }
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.directory);
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
-use support::{Host, PATIENCE, Up, is_root, objects, wirespan};
+use support::{Container, Host, PATIENCE, Up, is_root, objects, wirespan};
 
 /// The spans of one server in an event log.
 fn spans(log: &Path, server: &str) -> Vec<Value> {
@@ -80,11 +80,12 @@ http.server.ThreadingHTTPServer(('', 8000), Handler).serve_forever()
 ";
 
 #[test]
-fn a_server_that_is_killed_during_its_response() {
+fn a_container_that_is_killed_during_its_response() {
     if !is_root() {
         return;
     }
-    let (mut dying, living) = (Host::serving(22, &["-c", HALF]), Host::web(23));
+    let container = Container::new();
+    let (mut dying, living) = (Host::contained(22, &["-c", HALF], &container), Host::web(23));
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("x.events");
     let mut up =
@@ -98,7 +99,7 @@ fn a_server_that_is_killed_during_its_response() {
         assert!(started.elapsed() < PATIENCE);
     }
     std::thread::sleep(std::time::Duration::from_millis(500));
-    // `ip netns exec` becomes the program that it runs: this is the server.
+    // `ip netns exec` becomes the program that it runs: this is what the container ends with.
     dying.server.kill().unwrap();
     dying.server.wait().unwrap();
     assert_eq!(curl.wait().unwrap().code(), Some(18), "curl says that the response is not whole");
@@ -110,6 +111,8 @@ fn a_server_that_is_killed_during_its_response() {
     let half: Vec<_> = cut.iter().filter(|span| span["request_resource"] == "/half").collect();
     assert_eq!(half.len(), 2, "{cut:#?}");
     assert!(half.iter().all(|span| span["response_code"] == 200 && span["parent"].is_null()), "{half:#?}");
+    let server = half.iter().find(|span| span["observation_point"] == "s-p").unwrap();
+    assert_eq!(server["process"]["container_id"], container.id, "{server:#?}");
 }
 
 #[test]
