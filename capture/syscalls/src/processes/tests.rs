@@ -171,9 +171,9 @@ fn a_real_child_is_read() {
     let pid = child.id();
     let mut processes = Processes::new(CLOCK);
     let files = loop {
-        // It is this test's program until it has become `sleep`.
+        // It is this test's program until it has become `sleep`, which has its name a moment before its command line.
         let files = Files::read(Path::new("/proc"), pid, false).unwrap();
-        if files.name == "sleep" {
+        if files.name == "sleep" && !files.command.is_empty() {
             break files;
         }
         std::thread::yield_now();
