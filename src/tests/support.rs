@@ -128,7 +128,7 @@ impl Container {
     pub fn new() -> Self {
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let root = fields.find(|fields| fields[2] == "cgroup2").expect("cgroups are mounted")[1];
+        let root = fields.find(|fields| fields[2] == "cgroup2").unwrap()[1];
         let id = format!("{:064x}", std::process::id());
         let directory = Path::new(root).join(format!("docker-{id}.scope"));
         std::fs::create_dir(&directory).unwrap();
