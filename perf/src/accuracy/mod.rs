@@ -54,7 +54,7 @@ pub struct AccuracyArgs {
     concurrency: Vec<usize>,
 
     /// Requests to the first service
-    #[arg(long, default_value_t = 1000, value_name = "N")]
+    #[arg(long, default_value_t = 200, value_name = "N")]
     requests: usize,
 
     /// Only without ids that wirespan knows
