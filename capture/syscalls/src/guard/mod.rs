@@ -234,6 +234,21 @@ impl Guard {
         }
     }
 
+    /// The step up that was made last could not be taken.
+    pub fn take_back(&mut self) {
+        if let Some(level) = self.level.at(1) {
+            self.last_up_did_not_hold();
+            self.level = level;
+            self.ups = self.ups.saturating_sub(1);
+        }
+    }
+
+    fn last_up_did_not_hold(&mut self) {
+        if self.since_up.take().is_some() {
+            self.calm_needed = (2 * self.calm_needed).min(CALM_MAX);
+        }
+    }
+
     /// The limit that is exceeded, and whether there is nothing to wait for.
     fn beyond_limits(&self, load: &Load) -> Option<(Cause, bool)> {
         let cores = load.cores();
@@ -257,9 +272,7 @@ impl Guard {
 
     fn down(&mut self, cause: Cause, load: &Load) -> Option<Step> {
         let level = self.level.at(1)?;
-        if self.since_up.take().is_some() {
-            self.calm_needed = (2 * self.calm_needed).min(CALM_MAX);
-        }
+        self.last_up_did_not_hold();
         self.level = level;
         self.beyond = 0;
         self.downs[cause as usize] += 1;

@@ -70,6 +70,23 @@ fn a_busy_host_leaves_less() {
 }
 
 #[test]
+fn a_step_up_that_cannot_be_taken_is_tried_more_rarely() {
+    let mut guard = Guard::new(LIMITS);
+    let memory = Load { memory_bytes: 600 << 20, ..load(0.0) };
+    while guard.sample(&memory).is_some() {}
+    assert_eq!(guard.level(), Level::Off);
+    let mut tried = Vec::new();
+    for second in 1..=70 {
+        if guard.sample(&load(0.0)).is_some() {
+            guard.take_back();
+            assert_eq!((guard.level(), guard.ups()), (Level::Off, 0));
+            tried.push(second);
+        }
+    }
+    assert_eq!(tried, [10, 30, 70]);
+}
+
+#[test]
 fn what_ended_is_taken_up_again() {
     let mut guard = Guard::new(LIMITS);
     run(&mut guard, 60, 10.0);

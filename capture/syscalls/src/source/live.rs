@@ -162,14 +162,12 @@ impl Live {
 
     /// Everything that comes once a second.
     fn tick(&mut self, each: &mut dyn FnMut(Entry<'_>)) -> Result<(), SourceError> {
-        self.due = Instant::now() + TICK;
         if let Some(change) = self.clock.look() {
             self.processes.set_clock(change.clock);
             if let Some(step) = change.step_ns {
                 self.notes.push(format!("the time of day was set by {} ms", step / 1_000_000));
             }
-            self.recording.write(Entry::Clock(change.clock));
-            each(Entry::Clock(change.clock));
+            self.tell(Entry::Clock(change.clock), each);
         }
         if let Some(error) = self.recording.flush() {
             self.notes.push(format!("the recording of events ended: {error}"));
@@ -179,33 +177,54 @@ impl Live {
         let probing_ns =
             self.is_settled().then(|| self.running.as_ref()?.libraries.as_ref()?.cpu_ns()).flatten();
         self.load = self.meter.as_mut().map(|meter| meter.load(programs, probing_ns)).unwrap_or_default();
-        let Some(step) = self.guard.as_mut().and_then(|guard| guard.sample(&self.load)) else {
-            return Ok(());
-        };
-        self.notes.push(format!("overhead guard: {step}"));
-        self.set_level(step.level)
+        if let Some(guard) = &mut self.guard
+            && let Some(step) = guard.sample(&self.load)
+        {
+            self.notes.push(format!("overhead guard: {step}"));
+            match self.set_level(step.level, each) {
+                Err(error) if self.running.is_none() => {
+                    self.notes.push(format!("overhead guard: {}: {error}", Level::Off));
+                    self.guard.iter_mut().for_each(Guard::take_back);
+                }
+                done => done?,
+            }
+        }
+        self.due = Instant::now() + TICK;
+        Ok(())
     }
 
-    fn set_level(&mut self, level: Level) -> Result<(), SourceError> {
+    /// Works at another level from now on, at which not the same things are told: nothing that is open is gone on with.
+    fn set_level(&mut self, level: Level, each: &mut dyn FnMut(Entry<'_>)) -> Result<(), SourceError> {
         if level == Level::Off {
+            self.drain(each);
             self.counts = self.counts();
             self.running = None;
-            return Ok(());
+        } else {
+            if self.running.is_none() {
+                self.running = Some(Running::start(&self.options, &self.processes)?);
+                // What it takes to begin is no reason to end again.
+                self.meter = Some(Meter::default());
+            }
+            let Some(Running { tracer, .. }) = &mut self.running else { return Ok(()) };
+            let snap = if level == Level::Full { self.options.tracer.snap } else { Snap::new(0, 0) };
+            let one_of = if level == Level::Sampled { SAMPLE } else { 1 };
+            tracer.set_default(snap, one_of)?;
+            self.drain(each);
         }
-        if self.running.is_none() {
-            self.running = Some(Running::start(&self.options, &self.processes)?);
-        }
-        let Some(Running { tracer, .. }) = &mut self.running else { return Ok(()) };
-        let snap = if level == Level::Full { self.options.tracer.snap } else { Snap::new(0, 0) };
-        let one_of = if level == Level::Sampled { SAMPLE } else { 1 };
-        Ok(tracer.set_default(snap, one_of)?)
+        self.tell(Entry::Gap, each);
+        Ok(())
+    }
+
+    fn tell(&mut self, entry: Entry<'_>, each: &mut dyn FnMut(Entry<'_>)) {
+        self.recording.write(entry);
+        each(entry);
     }
 
     /// Hands on what is in the ring.
-    fn drain(&mut self, each: &mut dyn FnMut(Entry<'_>)) -> Noticed {
+    fn drain(&mut self, each: &mut dyn FnMut(Entry<'_>)) {
         let Self { running, processes, recording, options, counts, .. } = self;
+        let Some(Running { tracer, libraries, .. }) = running else { return };
         let mut noticed = Noticed::default();
-        let Some(Running { tracer, .. }) = running else { return noticed };
         let mut hand_on = |entry: Entry<'_>| {
             recording.write(entry);
             each(entry);
@@ -223,7 +242,9 @@ impl Live {
             }
             hand_on(Entry::Event(event));
         });
-        noticed
+        if let Some(libraries) = libraries {
+            libraries.look(noticed);
+        }
     }
 }
 
@@ -234,8 +255,7 @@ impl EventSource for Live {
         each: &mut dyn FnMut(Entry<'_>),
     ) -> Result<Option<u64>, SourceError> {
         if !std::mem::replace(&mut self.clock_told, true) {
-            self.recording.write(Entry::Clock(self.clock.now()));
-            each(Entry::Clock(self.clock.now()));
+            self.tell(Entry::Clock(self.clock.now()), each);
             self.meter = Some(Meter::default());
         }
         match &mut self.running {
@@ -247,11 +267,8 @@ impl EventSource for Live {
         }
         // What happens from here on may be in the ring after what is drained now.
         let now_ns = boot_ns();
-        let noticed = self.drain(each);
-        if let Some(Running { libraries, unread, .. }) = &mut self.running {
-            if let Some(libraries) = libraries {
-                libraries.look(noticed);
-            }
+        self.drain(each);
+        if let Some(Running { unread, .. }) = &mut self.running {
             let until = Instant::now() + READ;
             while Instant::now() < until
                 && let Some(pid) = unread.pop()
@@ -350,31 +367,55 @@ mod tests {
         told
     }
 
-    #[test]
-    fn levels_can_be_left_and_come_back_to() {
+    /// Traces this process; `None` where that is not possible, which CI does not take.
+    fn own_process(limits: Option<Limits>) -> Option<Live> {
         let tracer =
             TracerOptions { left_out: None, only: Some(std::process::id()), ..TracerOptions::default() };
-        let options = LiveOptions { tracer, tls: false, limits: None, own: Vec::new(), record: None };
-        let mut live = match Live::start(options) {
-            Ok(live) => live,
+        match Live::start(LiveOptions { tracer, tls: false, limits, own: Vec::new(), record: None }) {
+            Ok(live) => Some(live),
             Err(error) => {
                 assert!(std::env::var_os("CI").is_none(), "{error}");
                 eprintln!("skipped: {error}");
-                return;
+                None
             }
+        }
+    }
+
+    #[test]
+    fn levels_can_be_left_and_come_back_to() {
+        let Some(mut live) = own_process(None) else { return };
+        let mut gaps = 0;
+        let mut set_level = |live: &mut Live, level| {
+            live.set_level(level, &mut |entry| gaps += u32::from(matches!(entry, Entry::Gap))).unwrap();
         };
         let whole = [(5, b"hello".to_vec())];
         assert_eq!(told(&mut live), whole);
-        live.set_level(Level::NoPayload).unwrap();
+        set_level(&mut live, Level::NoPayload);
         assert_eq!(told(&mut live), [(5, Vec::new())]);
-        live.set_level(Level::Off).unwrap();
+        set_level(&mut live, Level::Off);
         let before = live.counts();
         assert_eq!(told(&mut live), []);
         assert_eq!(live.counts(), before);
-        live.set_level(Level::Sampled).unwrap();
-        live.set_level(Level::Full).unwrap();
+        set_level(&mut live, Level::Sampled);
+        set_level(&mut live, Level::Full);
         assert_eq!(told(&mut live), whole);
         assert!(live.counts().events > before.events, "counts go on over a restart");
+        assert_eq!(gaps, 4, "each time, what was open is told to be over");
+    }
+
+    #[test]
+    fn what_a_restart_costs_does_not_end_the_tracer() {
+        let Some(mut live) = own_process(Some(Limits { cpu_cores: 1000.0, memory_bytes: u64::MAX })) else {
+            return;
+        };
+        told(&mut live);
+        live.set_level(Level::Off, &mut |_| {}).unwrap();
+        let mut starting = Meter::default();
+        live.set_level(Level::Full, &mut |_| {}).unwrap();
+        let cpu_s = |load: Load| load.agent_cores * load.elapsed.as_secs_f64();
+        let taken_s = cpu_s(starting.load(0.0, None));
+        live.tick(&mut |_| {}).unwrap();
+        assert!(cpu_s(live.load()) < taken_s / 2.0, "{:?}, the start took {taken_s} s", live.load());
     }
 
     #[test]
