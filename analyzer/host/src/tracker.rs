@@ -7,7 +7,7 @@ use crate::host::HostConfig;
 use crate::shared::Shared;
 use crate::talk::{Positions, Talk};
 use crate::tls::Tls;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use wirespan_event::header::AF_UNIX;
 use wirespan_event::{Event, Flags, Header, Kind};
 use wirespan_records::{Endpoint, L4Protocol};
@@ -25,8 +25,8 @@ const DATAGRAMS_IDLE_NS: u64 = 60_000_000_000;
 pub(crate) struct Tracker {
     pub shared: Shared,
     streams: Map<u64, Box<Connection>>,
-    /// By socket and peer.
-    datagrams: Map<(u64, Endpoint), Box<Talk>>,
+    /// By socket and peer; in order, so that those of one socket lie together.
+    datagrams: BTreeMap<(u64, Endpoint), Box<Talk>>,
     tls: Tls,
     /// Sockets with events that wait for one before them, and since when.
     holding: VecDeque<(u64, u64)>,
@@ -45,7 +45,7 @@ impl Tracker {
         Self {
             shared: Shared::new(config),
             streams: Map::default(),
-            datagrams: Map::default(),
+            datagrams: BTreeMap::new(),
             tls: Tls::default(),
             holding: VecDeque::new(),
             swept_ns: 0,
@@ -183,7 +183,8 @@ impl Tracker {
             connection.close(&mut self.shared);
             last = Some(connection.talk.last);
         }
-        for (_, mut talk) in self.datagrams.extract_if(|(socket, _), _| *socket == conn) {
+        let flows = (conn, Endpoint::default())..(conn.saturating_add(1), Endpoint::default());
+        for (_, mut talk) in self.datagrams.extract_if(flows, |_, _| true) {
             talk.close(&mut self.shared);
             last = Some(talk.last);
         }
@@ -225,11 +226,9 @@ impl Tracker {
     }
 
     fn sweep(&mut self) {
-        let Self { shared, streams, datagrams, .. } = self;
-        for connection in streams.values_mut() {
-            connection.talk.sweep(shared);
-        }
-        self.tls.sweep(shared);
+        let Self { shared, streams, datagrams, tls, .. } = self;
+        streams.values_mut().for_each(|connection| connection.talk.sweep(shared));
+        tls.sweep(shared, streams);
         let now_ns = shared.now_ns;
         datagrams.retain(|_, talk| {
             talk.sweep(shared);
@@ -242,31 +241,34 @@ impl Tracker {
         });
     }
 
-    /// Forgets the sixteenth of all that was silent for the longest time, when there are too many.
+    /// Keeps to the bounds.
     fn limit(&mut self) {
-        if self.streams.len() + self.datagrams.len() <= self.max_connections
-            && self.tls.len() <= self.max_connections
-        {
+        self.tls.limit(&mut self.shared, &mut self.streams, self.max_connections);
+        if self.streams.len() + self.datagrams.len() > self.max_connections {
+            self.forget_oldest();
+        }
+    }
+
+    /// Forgets the sixteenth of all connections that was silent for the longest time.
+    fn forget_oldest(&mut self) {
+        let Self { shared, streams, datagrams, tls, .. } = self;
+        let times = streams.values().map(|connection| connection.talk.last.time_ns);
+        let mut times: Vec<u64> = times.chain(datagrams.values().map(|talk| talk.last.time_ns)).collect();
+        if times.is_empty() {
             return;
         }
-        self.tls.forget_unbound(&mut self.shared, self.max_connections);
-        let times = self.streams.values().map(|connection| connection.talk.last.time_ns);
-        let mut times: Vec<u64> =
-            times.chain(self.datagrams.values().map(|talk| talk.last.time_ns)).collect();
         let rank = times.len() / 16;
-        let (_, oldest_ns, _) = times.select_nth_unstable(rank);
-        let oldest_ns = *oldest_ns;
-        let Self { shared, streams, datagrams, .. } = self;
+        let (_, &mut oldest_ns, _) = times.select_nth_unstable(rank);
         let old = streams.extract_if(|_, connection| connection.talk.last.time_ns <= oldest_ns);
         let old: Vec<_> = old.map(|(_, connection)| connection).collect();
         for mut connection in old {
             if let Some(session) = connection.session {
-                self.tls.end(shared, streams, session);
+                tls.end(shared, streams, session);
             }
             connection.close(shared);
             shared.stats.evicted_connections += 1;
         }
-        for (_, mut talk) in datagrams.extract_if(|_, talk| talk.last.time_ns <= oldest_ns) {
+        for (_, mut talk) in datagrams.extract_if(.., |_, talk| talk.last.time_ns <= oldest_ns) {
             talk.close(shared);
             shared.stats.evicted_connections += 1;
         }
@@ -279,7 +281,7 @@ impl Tracker {
         for (_, mut connection) in self.streams.drain() {
             connection.close(&mut self.shared);
         }
-        for (_, mut talk) in self.datagrams.drain() {
+        for mut talk in std::mem::take(&mut self.datagrams).into_values() {
             talk.close(&mut self.shared);
         }
         self.shared.finish();

@@ -199,13 +199,8 @@ impl Tls {
 
     /// A session is over.
     pub(crate) fn end(&mut self, shared: &mut Shared, streams: &mut Streams, key: SessionKey) {
-        let Some(mut session) = self.sessions.remove(&key) else { return };
-        release(shared, &mut session, streams);
-        session.close(shared);
-        if let Some(connection) = session.conn.and_then(|conn| streams.get_mut(&conn)) {
-            connection.session = None;
-        } else if session.conn.is_none() {
-            shared.happen(&session.talk.last.clone(), Happening::Close { conn: session.talk.flow.flow_id });
+        if let Some(session) = self.sessions.remove(&key) {
+            end(shared, streams, *session);
         }
     }
 
@@ -221,35 +216,27 @@ impl Tls {
     }
 
     /// Gives up on what does not come.
-    pub(crate) fn sweep(&mut self, shared: &mut Shared) {
+    pub(crate) fn sweep(&mut self, shared: &mut Shared, streams: &mut Streams) {
         let now_ns = shared.now_ns;
-        self.sessions.retain(|_, session| {
-            session.sweep(shared);
-            let is_alive = session.conn.is_some() || session.talk.last.time_ns + IDLE_NS > now_ns;
-            if !is_alive {
-                session.close(shared);
-            }
-            is_alive
-        });
+        self.sessions.values_mut().for_each(|session| session.sweep(shared));
+        let is_idle = |_: &SessionKey, session: &mut Box<Session>| {
+            session.conn.is_none() && session.talk.last.time_ns + IDLE_NS <= now_ns
+        };
+        self.sessions.extract_if(is_idle).for_each(|(_, session)| end(shared, streams, *session));
     }
 
     /// Nothing will follow.
     pub(crate) fn finish(&mut self, shared: &mut Shared, streams: &mut Streams) {
-        let keys: Vec<SessionKey> = self.sessions.keys().copied().collect();
-        keys.into_iter().for_each(|key| self.end(shared, streams, key));
+        self.sessions.drain().for_each(|(_, session)| end(shared, streams, *session));
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// There are too many: those without a socket, whose end is not told by one, go.
-    pub(crate) fn forget_unbound(&mut self, shared: &mut Shared, max: usize) {
+    /// If there are too many, those without a socket go, whose end is not told by one. Of the others there are no more than sockets.
+    pub(crate) fn limit(&mut self, shared: &mut Shared, streams: &mut Streams, max: usize) {
         if self.sessions.len() <= max {
             return;
         }
-        for (_, mut session) in self.sessions.extract_if(|_, session| session.conn.is_none()) {
-            session.close(shared);
+        for (_, session) in self.sessions.extract_if(|_, session| session.conn.is_none()) {
+            end(shared, streams, *session);
             shared.stats.evicted_connections += 1;
         }
     }
@@ -257,6 +244,22 @@ impl Tls {
     /// A thread is no more.
     pub(crate) fn exit(&mut self, tid: u32) {
         self.reads.remove(&tid);
+    }
+}
+
+fn end(shared: &mut Shared, streams: &mut Streams, mut session: Session) {
+    release(shared, &mut session, streams);
+    session.close(shared);
+    match session.conn {
+        Some(conn) => {
+            if let Some(connection) = streams.get_mut(&conn) {
+                connection.session = None;
+            }
+        }
+        None => {
+            let conn = session.talk.flow.flow_id;
+            shared.happen(&session.talk.last, Happening::Close { conn });
+        }
     }
 }
 

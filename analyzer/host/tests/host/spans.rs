@@ -186,6 +186,26 @@ fn datagrams_are_told_apart_by_their_peer() {
 }
 
 #[test]
+fn the_end_of_a_socket_ends_its_own_datagrams() {
+    let mut script = Script::default();
+    let mut resolver = Thread::new(300, 300);
+    let mut sockets = [19, 20, 21].map(|conn| Socket {
+        protocol: 17,
+        ..Socket::tcp(conn, Flags::default(), ([10, 0, 0, 1], conn as u16), ([10, 0, 0, 53], 53))
+    });
+    for socket in &mut sockets {
+        script.send(&mut resolver, socket, QUERY);
+    }
+    script.close(&sockets[1]);
+    for socket in [0, 2] {
+        script.receive(&mut resolver, &mut sockets[socket], ANSWER);
+    }
+    let spans = run(&script.log);
+    let seen: Vec<_> = spans.iter().map(|span| (span.client.port, span.session)).collect();
+    assert_eq!(seen, [(19, Session::Complete), (20, Session::RequestOnly), (21, Session::Complete)]);
+}
+
+#[test]
 fn unix_sockets_have_spans_that_name_both_ends() {
     let mut script = Script::default();
     let (mut nginx, mut redis) = (Thread::new(200, 200), Thread::new(400, 400));

@@ -4,6 +4,7 @@
 use crate::common::*;
 use proptest::prelude::*;
 use wirespan_event::{Flags, Header, Kind};
+use wirespan_host::HostConfig;
 use wirespan_records::{L7Protocol, ObservationPoint, Session, Signal, Span};
 
 const HANDSHAKE: &str = include_str!("../../../l7/tests/fixtures/tls/tls13.hex");
@@ -306,4 +307,18 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn sessions_without_any_socket_are_bounded() {
+    let mut script = Script::default();
+    let mut sessions: Vec<End> = (1..=500)
+        .map(|session| End::new(Thread::new(100, 100), Socket::pair(10)[0].clone(), session, true))
+        .collect();
+    for end in &mut sessions {
+        end.call(&mut script, &get("/"), false, None);
+    }
+    let (spans, host) = run_with(HostConfig { max_connections: 64, ..config() }, &script.log);
+    assert_eq!(spans.len(), 500);
+    assert!(host.stats().evicted_connections > 400, "{:?}", host.stats());
 }
