@@ -214,7 +214,9 @@ impl Connection {
             let Some(first) = held.events.front() else { break };
             let moment = moment(&first.header);
             if self.talk.positions != Positions::Tcp {
-                self.next_event = held.events.iter().map(|event| event.header.conn_event).min();
+                let from = self.next_event.unwrap_or_default();
+                let numbers = held.events.iter().map(|event| event.header.conn_event);
+                self.next_event = numbers.min_by_key(|number| number.wrapping_sub(from));
                 self.talk.lost_unknown(shared, &moment);
                 self.go_on(shared);
                 continue;
@@ -254,10 +256,11 @@ impl Connection {
     fn own_place(&self, header: &Header) -> Place {
         let side = side(header);
         if self.talk.positions != Positions::Tcp {
-            return match self.next_event {
-                Some(next) if header.conn_event > next => Place::Ahead(side),
-                Some(next) if header.conn_event < next => Place::Behind(header.length),
-                _ => Place::Next,
+            let Some(next) = self.next_event else { return Place::Next };
+            return match header.conn_event.wrapping_sub(next).cast_signed() {
+                0 => Place::Next,
+                1.. => Place::Ahead(side),
+                _ => Place::Behind(header.length),
             };
         }
         let Some(next) = self.talk.next(side) else { return Place::Next };

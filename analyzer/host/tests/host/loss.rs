@@ -4,6 +4,7 @@
 use crate::common::*;
 use proptest::prelude::*;
 use std::collections::HashMap;
+use wirespan_event::Flags;
 use wirespan_records::{ObservationPoint, Session};
 
 /// Connections to one server, each with requests that name themselves and have an answer that names them.
@@ -145,4 +146,22 @@ proptest! {
         let (_, host) = run_with(config(), &log);
         prop_assert_eq!(host.stats().events, log.len() as u64);
     }
+}
+
+#[test]
+fn numbers_of_events_begin_anew_also_where_one_is_lost() {
+    let mut script = Script::default();
+    let mut thread = Thread::new(100, 100);
+    let mut client = unix(30, Flags::CLIENT, [7, 8]);
+    for path in ["/lost", "/kept"] {
+        script.send(&mut thread, &mut client, &get(path));
+        script.receive(&mut thread, &mut client, &ok(""));
+    }
+    for (header, _) in &mut script.log {
+        header.conn_event = header.conn_event.wrapping_sub(2);
+    }
+    script.log.remove(1);
+    let spans = run(&script.log);
+    let heard: Vec<_> = spans.iter().filter_map(|span| span.request_resource.as_deref()).collect();
+    assert_eq!(heard, ["/lost", "/kept"]);
 }
