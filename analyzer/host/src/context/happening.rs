@@ -201,3 +201,17 @@ pub enum Happening<'a> {
     /// The process is another program now.
     Exec,
 }
+
+impl Happening<'_> {
+    /// Something is over: of a process that is not known, it tells nothing.
+    pub(crate) fn is_end(&self) -> bool {
+        matches!(
+            self,
+            Self::Over { .. }
+                | Self::Close { .. }
+                | Self::Unseen { open: false, .. }
+                | Self::Held { held: false, .. }
+                | Self::Exit
+        )
+    }
+}

@@ -129,8 +129,14 @@ impl Context {
 
     /// Something happened; times of later calls are not smaller.
     pub fn happen(&mut self, at: &Moment, what: Happening<'_>, decisions: &mut Vec<Decision>) {
-        if self.processes.len() >= self.config.max_processes && !self.processes.contains_key(&at.process) {
-            self.forget_oldest(decisions);
+        if !self.processes.contains_key(&at.process) {
+            // The sockets of a process are closed after its end.
+            if what.is_end() {
+                return;
+            }
+            if self.processes.len() >= self.config.max_processes {
+                self.forget_oldest(decisions);
+            }
         }
         if what == Happening::Exit && at.tid == at.process.tgid {
             self.forget(at.process, decisions);

@@ -244,7 +244,7 @@ impl ProcessState {
                     reach(other);
                 }
             }
-            for (other, _) in &client.after {
+            for other in &client.after {
                 let trusted = self.clients.get(other).is_some_and(|after| {
                     after.evidence.iter().any(|piece| {
                         piece.nodes.as_slice() == [Node::Client(span)] && self.trust_in(after, piece) >= level

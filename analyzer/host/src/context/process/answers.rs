@@ -64,12 +64,11 @@ impl ProcessState {
         let conn = self.servers.get(&span).and_then(|server| self.conns.get_mut(&server.conn));
         let event = (at.tid, at.thread_event);
         self.answers.together |= conn.is_some_and(|conn| conn.responded.replace(event) == Some(event));
-        if at.coroutine == 0 && actor.serves {
-            match self.servers.get(&span) {
-                Some(server) if server.actor == ActorId::of(at) => self.moves.stayed += 1,
-                Some(_) => self.moves.moved += 1,
-                None => {}
-            }
+        if at.coroutine == 0
+            && actor.serves
+            && let Some(server) = self.servers.get(&span)
+        {
+            self.moves.count(server.actor != ActorId::of(at));
         }
         let rule = if class == Class::WokenAnswer { Rule::Handoff } else { Rule::Socket };
         if let ([Node::Client(client)], true) = (nodes.as_slice(), config.rules.allow(rule)) {

@@ -92,7 +92,15 @@ impl ProcessState {
         let forgot = lost_ns.is_some_and(|lost_ns| lost_ns >= actor.turn_began_ns);
         let vague = opened.is_empty() && (forgot || actor.unseen > 0);
         let opener = at.coroutine;
-        self.conns.insert(id, Conn { opened, opener, fresh: true, vague, ..Conn::default() });
+        self.new_conn(id, Conn { opened, opener, fresh: true, vague, ..Conn::default() });
+    }
+
+    /// A connection begins. What was known by its number is over.
+    pub(super) fn new_conn(&mut self, id: u64, conn: Conn) {
+        if let Some(before) = self.conns.insert(id, conn) {
+            self.seen(before.unseen);
+            self.seen(before.held);
+        }
     }
 
     /// The thread looked whether an idle connection is still open: it takes it from a pool, or puts it there.

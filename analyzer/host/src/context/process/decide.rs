@@ -7,43 +7,9 @@ use std::cmp::Reverse;
 impl ProcessState {
     /// Keeps to the bounds: the oldest goes first.
     pub(super) fn bound(&mut self, config: &ContextConfig, decisions: &mut Vec<Decision>) {
-        while self.sent.len() > config.max_requests {
-            let Some(&(_, span)) = self.sent.first() else { break };
-            self.leave_client(span, decisions);
-        }
-        while self.past.len() > config.max_requests / 2 {
-            let Some(span) = self.past.pop_front() else { break };
-            self.forget_client(span);
-        }
-        while self.servers.len() > config.max_requests {
-            let Some((_, span)) = self.left.pop_first().or_else(|| self.since.pop_first()) else { break };
-            let Some(server) = self.servers.remove(&span) else { continue };
-            self.streams.remove(&(server.conn, server.stream));
-            self.open -= usize::from(server.closed_ns.is_none());
-            if let Some(actor) = self.actors.get_mut(&server.actor) {
-                actor.closes(span);
-                actor.unsure = true;
-            }
-        }
-        if self.actors.len() > config.max_actors {
-            let mut times: Vec<u64> = self.actors.values().map(|actor| actor.last_ns).collect();
-            let middle = times.len() / 2;
-            let (_, &mut median, _) = times.select_nth_unstable(middle);
-            self.actors.retain(|_, actor| actor.last_ns > median || !actor.open.is_empty());
-            if self.actors.len() > config.max_actors {
-                self.actors.clear();
-            }
-        }
-        if self.conns.len() > config.max_actors {
-            self.conns.retain(|_, conn| {
-                !conn.asked.is_empty() || !conn.open.is_empty() || conn.unseen.or(conn.held).is_some()
-            });
-            if self.conns.len() > config.max_actors {
-                self.conns.clear();
-                self.unseen = 0;
-                self.actors.values_mut().for_each(|actor| actor.unseen = 0);
-            }
-        }
+        self.bound_requests(config.max_requests, decisions);
+        self.bound_actors(config.max_actors);
+        self.bound_conns(config.max_actors);
         if self.serials.len() > config.max_actors {
             self.serials.clear();
         }
@@ -57,6 +23,59 @@ impl ProcessState {
         if self.made.len() > config.max_requests {
             let oldest = self.groups.saturating_sub(config.max_requests as u64 / 2);
             self.made.retain(|group, _| *group > oldest);
+        }
+    }
+
+    fn bound_requests(&mut self, max: usize, decisions: &mut Vec<Decision>) {
+        while self.sent.len() > max
+            && let Some((_, span)) = self.sent.pop_first()
+        {
+            self.leave_client(span, decisions);
+        }
+        while self.past.len() > max / 2
+            && let Some(span) = self.past.pop_front()
+        {
+            self.forget_client(span);
+        }
+        while self.servers.len() > max
+            && let Some((_, span)) = self.left.pop_first().or_else(|| self.since.pop_first())
+        {
+            self.forget_server(span);
+        }
+        // Most are of requests that were decided on before, by what they were made for.
+        if self.checks.len() > 4 * max {
+            let Self { checks, clients, servers, .. } = self;
+            checks.retain(|Reverse((_, check))| match check {
+                Check::Client(span) => clients.get(span).is_some_and(|client| client.decided.is_none()),
+                Check::Server(span) => servers.contains_key(span),
+            });
+        }
+    }
+
+    fn bound_actors(&mut self, max: usize) {
+        if self.actors.len() <= max {
+            return;
+        }
+        let mut times: Vec<u64> = self.actors.values().map(|actor| actor.last_ns).collect();
+        let middle = times.len() / 2;
+        let (_, &mut median, _) = times.select_nth_unstable(middle);
+        self.actors.retain(|_, actor| actor.last_ns > median || !actor.open.is_empty() || actor.unseen > 0);
+        if self.actors.len() > max {
+            self.actors.clear();
+        }
+    }
+
+    fn bound_conns(&mut self, max: usize) {
+        if self.conns.len() <= max {
+            return;
+        }
+        self.conns.retain(|_, conn| {
+            !conn.asked.is_empty() || !conn.open.is_empty() || conn.unseen.or(conn.held).is_some()
+        });
+        if self.conns.len() > max {
+            self.conns.clear();
+            self.unseen = 0;
+            self.actors.values_mut().for_each(|actor| actor.unseen = 0);
         }
     }
 
@@ -84,9 +103,10 @@ impl ProcessState {
         }
         self.since.remove(&(heard_ns, span));
         let oldest_ns = self.since.first().map_or(u64::MAX, |&(heard_ns, _)| heard_ns);
-        let past: Vec<u64> =
-            self.sent.iter().take_while(|(sent_ns, _)| *sent_ns < oldest_ns).map(|&(_, span)| span).collect();
-        for client in past {
+        while let Some(&(sent_ns, client)) = self.sent.first()
+            && sent_ns < oldest_ns
+        {
+            self.sent.pop_first();
             self.leave_client(client, decisions);
         }
         self.left.insert((closed_ns, span));
@@ -115,11 +135,9 @@ impl ProcessState {
         decisions.push(Decision { client: span, parent });
     }
 
+    /// Nothing that comes now can have been made for the same as this one, which is in [`Self::sent`] no more.
     fn leave_client(&mut self, span: u64, decisions: &mut Vec<Decision>) {
         self.decide(span, decisions);
-        if let Some(client) = self.clients.get(&span) {
-            self.sent.remove(&(client.sent_ns, span));
-        }
         self.past.push_back(span);
     }
 
@@ -128,6 +146,20 @@ impl ProcessState {
         self.streams.remove(&(client.conn, client.stream));
         if let Some(conn) = self.conns.get_mut(&client.conn) {
             conn.asked.retain(|asked| *asked != span);
+        }
+    }
+
+    /// There are too many. Of one that is still open, nobody will know when it is answered.
+    fn forget_server(&mut self, span: u64) {
+        let Some(server) = self.servers.remove(&span) else { return };
+        self.streams.remove(&(server.conn, server.stream));
+        self.open -= usize::from(server.closed_ns.is_none());
+        if let Some(conn) = self.conns.get_mut(&server.conn) {
+            conn.open.retain(|open| *open != span);
+        }
+        if let Some(actor) = self.actors.get_mut(&server.actor) {
+            actor.closes(span);
+            actor.unsure = true;
         }
     }
 

@@ -24,7 +24,8 @@ pub(in super::super) struct Starts {
 
 impl Starts {
     pub(super) fn count(&mut self, by_itself: bool) {
-        *(if by_itself { &mut self.by_itself } else { &mut self.after_bytes }) += 1;
+        let times = if by_itself { &mut self.by_itself } else { &mut self.after_bytes };
+        *times = times.saturating_add(1);
     }
 
     pub(in super::super) fn collected(self) -> bool {
@@ -116,11 +117,16 @@ impl Agreement {
 /// How often requests were answered by the thread that heard them, and how often by another that hears requests too.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in super::super) struct Moves {
-    pub(super) stayed: u32,
-    pub(super) moved: u32,
+    stayed: u32,
+    moved: u32,
 }
 
 impl Moves {
+    pub(super) fn count(&mut self, moved: bool) {
+        let times = if moved { &mut self.moved } else { &mut self.stayed };
+        *times = times.saturating_add(1);
+    }
+
     /// Tasks go from thread to thread, as goroutines do: what a thread did before says little of what it does.
     pub(in super::super) fn often(self) -> bool {
         self.moved > 2 && u64::from(self.moved) * 50 > u64::from(self.stayed)

@@ -18,6 +18,8 @@ mod coroutines;
 mod decide;
 mod habits;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod wake;
 
 use super::actor::{Actor, ActorId, Waking};
@@ -67,7 +69,7 @@ pub(super) struct Client {
     pub heard_ns: Option<u64>,
     pub evidence: Pieces,
     /// Client requests that were made in the context of this one's response.
-    pub after: SmallVec<[(u64, Class); 2]>,
+    pub after: SmallVec<[u64; 2]>,
     /// If not empty, it is one of these: they carry the same id.
     pub within: SmallVec<[u64; 2]>,
     /// The thread was at what its timers are for, and at nothing else.
@@ -168,7 +170,7 @@ impl ProcessState {
             Happening::Look { conn } => self.look(config, at, conn),
             Happening::Accept { conn } => {
                 self.actor(at).acts(at);
-                self.conns.insert(conn, Conn::default());
+                self.new_conn(conn, Conn::default());
             }
             Happening::Gap { conn } => self.gap(at, conn),
             Happening::Unseen { conn, open } => self.unseen(at, conn, open),
@@ -423,14 +425,17 @@ impl ProcessState {
         if let [Node::Client(other)] = piece.nodes.as_slice()
             && let Some(other) = self.clients.get_mut(other)
         {
-            other.after.push((span, piece.class));
+            other.after.push(span);
         }
         for node in &piece.nodes {
-            if let Some(server) = self.root(*node, 0).and_then(|server| self.servers.get_mut(&server))
-                && server.clients.last() != Some(&span)
-            {
-                server.clients.push(span);
+            let server = self.root(*node, 0).and_then(|server| self.servers.get_mut(&server));
+            let Some(server) = server.filter(|server| server.clients.last() != Some(&span)) else { continue };
+            if server.clients.len() == server.clients.capacity() {
+                // A request that is open for long, as a stream is, has ever more.
+                let waits = |client: &u64| self.clients.get(client).is_some_and(|c| c.decided.is_none());
+                server.clients.retain(waits);
             }
+            server.clients.push(span);
         }
         if let Some(client) = self.clients.get_mut(&span) {
             client.evidence.push(piece);

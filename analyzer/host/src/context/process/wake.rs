@@ -36,6 +36,11 @@ pub(super) struct Places {
 }
 
 impl Places {
+    fn count(&mut self, timed: bool) {
+        let times = if timed { &mut self.timed } else { &mut self.untimed };
+        *times = times.saturating_add(1);
+    }
+
     /// Many wait without a limit: those that look again after some time do not wait for an answer but for a lock, as the monitors
     /// of Java do.
     fn often_untimed(self) -> bool {
@@ -155,10 +160,8 @@ impl ProcessState {
             let nodes = Nodes::from_iter([Node::Server(server)]);
             let (class, rule) = (Class::WakesWaiting, Rule::Handoff);
             self.connect(*span, Evidence { nodes, class, rule, position: 0, group: 0, futex });
-            if timed {
-                self.places.timed += 1;
-            } else {
-                self.places.untimed += 1;
+            self.places.count(timed);
+            if !timed {
                 self.actor(at).finishes();
             }
         } else {

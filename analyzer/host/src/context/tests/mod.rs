@@ -10,9 +10,9 @@ use super::*;
 
 /// Builds what happens in one process, in the order of time.
 pub(super) struct Script {
-    context: Context,
+    pub(super) context: Context,
     decisions: Vec<Decision>,
-    now_ns: u64,
+    pub(super) now_ns: u64,
     events: u32,
 }
 
@@ -24,8 +24,16 @@ impl Script {
     }
 
     pub(super) fn with(rules: Rules) -> Self {
-        let context = Context::new(ContextConfig { rules, ..ContextConfig::default() });
-        Self { context, decisions: Vec::new(), now_ns: 1_000_000, events: 0 }
+        Self::of(ContextConfig { rules, ..ContextConfig::default() })
+    }
+
+    pub(super) fn of(config: ContextConfig) -> Self {
+        Self { context: Context::new(config), decisions: Vec::new(), now_ns: 1_000_000, events: 0 }
+    }
+
+    /// What is known of the process.
+    pub(super) fn process(&self) -> Option<&ProcessState> {
+        self.context.processes.values().next()
     }
 
     /// A thread, its turn and how long the wait before it was to last.

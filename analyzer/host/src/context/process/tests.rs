@@ -1,0 +1,86 @@
+//! Whatever a process does, and for how long, what is remembered of it is bounded.
+
+use super::*;
+use crate::context::Rules;
+use crate::context::tests::Script;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+fn script(max_requests: usize) -> Script {
+    Script::of(ContextConfig { rules: Rules::BLIND, max_requests, ..ContextConfig::default() })
+}
+
+fn process(script: &Script) -> &ProcessState {
+    script.process().unwrap()
+}
+
+/// Thread `tid` asks, and hears.
+fn ask(script: &mut Script, tid: u32, span: u64) {
+    let at = script.at(tid, 0, Wait::Unknown);
+    script.ask(at, span, 900);
+    let at = script.at(tid, 0, Wait::Unknown);
+    script.hear(at, span, 900);
+}
+
+#[test]
+fn a_process_that_ended_is_not_remembered_for_what_is_closed_after_it() {
+    let mut script = script(16);
+    let at = script.at(1, 0, Wait::Unknown);
+    script.serve(at, 10, 10);
+    let at = script.at(1, 0, Wait::Unknown);
+    script.happen(at, Happening::Exit);
+    for what in [Happening::Over { span: 10 }, Happening::Close { conn: 10 }, Happening::Exit] {
+        script.happen(at, what);
+    }
+    assert!(script.process().is_none());
+}
+
+#[test]
+fn a_request_that_is_open_for_days_remembers_few_of_those_that_were_made_for_it() {
+    let mut script = script(4096);
+    let at = script.at(1, 0, Wait::Unknown);
+    script.serve(at, 1, 10);
+    for span in 2..2000 {
+        ask(&mut script, 1, span);
+        script.now_ns += SECOND_NS;
+    }
+    let clients = process(&script).servers[&1].clients.len();
+    assert!((1..=128).contains(&clients), "{clients}");
+    assert!(script.parents().iter().all(|(_, parent)| *parent == Some(1)));
+}
+
+#[test]
+fn many_requests_at_once_leave_few_checks() {
+    let mut script = script(16);
+    let at = script.at(2, 0, Wait::Unknown);
+    script.serve(at, 1, 10);
+    for span in 2..2000 {
+        ask(&mut script, 1, span);
+    }
+    let checks = process(&script).checks.len();
+    assert!(checks <= 4 * 16 + 1, "{checks}");
+    assert_eq!(script.parents().len(), 1998);
+}
+
+#[test]
+fn a_request_that_is_forgotten_does_not_stay_open_on_its_connection() {
+    let mut script = script(4);
+    for (tid, span) in (1..).zip(10..20) {
+        let at = script.at(tid, 0, Wait::Unknown);
+        script.serve(at, span, span);
+    }
+    let at = script.at(1, 0, Wait::Unknown);
+    script.answer(at, 10, 10);
+    assert!(process(&script).conns[&10].open.is_empty());
+}
+
+#[test]
+fn a_connection_with_a_number_that_was_known_begins_anew() {
+    let mut script = script(16);
+    let at = script.at(1, 0, Wait::Unknown);
+    script.happen(at, Happening::Unseen { conn: 10, open: true });
+    for what in [Happening::Accept { conn: 10 }, Happening::Connect { conn: 10 }] {
+        script.happen(at, what);
+    }
+    assert_eq!(process(&script).unseen, 0);
+}
