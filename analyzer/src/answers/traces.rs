@@ -29,9 +29,20 @@ struct Found {
     rows: BTreeMap<String, SpanRow>,
     /// Rows of which only the id is known yet.
     lone: BTreeSet<u64>,
-    /// Ids that were looked for already.
+    /// Ids whose rows were looked for already.
     sought: BTreeSet<u64>,
-    cut: bool,
+    /// Ids of parents whose keys were looked for already.
+    followed: BTreeSet<u64>,
+    /// What is not among them, if anything.
+    left_out: Option<String>,
+}
+
+/// Keys with those that they are merged with.
+struct Merged {
+    keys: BTreeSet<u64>,
+    merges: Vec<traces::MergeRow>,
+    /// False when there are more than a trace may have.
+    whole: bool,
 }
 
 impl Answers {
@@ -79,7 +90,7 @@ impl Answers {
         if keys.is_empty() {
             return Ok(Traces { traces: Vec::new() });
         }
-        let (keys, merges) = self.merged(keys).await?;
+        let Merged { keys, merges, .. } = self.merged(keys).await?;
         let mut rows = traces::summary_rows(self.binary(&traces::summaries_query(&keys)).await?.as_ref())?;
         let roots: BTreeSet<u64> = rows.iter().filter_map(traces::SummaryRow::lone_root).collect();
         if !roots.is_empty() {
@@ -101,8 +112,11 @@ impl Answers {
             let (merged, rows) = tokio::try_join!(self.merged(new.clone()), self.stored(&asked))?;
             found.add(rows);
             found.keys.extend(&new);
-            let more: BTreeSet<u64> = merged.0.difference(&found.keys).copied().collect();
-            if !more.is_empty() && !found.cut {
+            if !merged.whole {
+                found.leave_out(format!("spans of more than {MAX_KEYS} traces that are joined in this one"));
+            }
+            let more: BTreeSet<u64> = merged.keys.difference(&found.keys).copied().collect();
+            if !more.is_empty() && found.is_whole() {
                 found.add(self.stored(&traces::rows_query(&more)).await?);
                 found.keys.extend(&more);
                 new.extend(more);
@@ -116,25 +130,31 @@ impl Answers {
                 found.add(self.stored(&traces::lone_rows_query(&lone)).await?);
             }
             new = found.wire_keys();
-            let parents = found.missing_parents();
+            let mut parents = found.missing_parents();
+            if parents.len() > MAX_KEYS {
+                parents = parents.into_iter().take(MAX_KEYS).collect();
+                found.leave_out(format!(
+                    "callers beyond the first {MAX_KEYS} that are not in the trace itself"
+                ));
+            }
             if !parents.is_empty() {
-                found.sought.extend(&parents);
+                found.followed.extend(&parents);
                 let rows: Vec<traces::KeyRow> = self.rows(&traces::keys_query(&parents)).await?;
                 new.extend(rows.iter().map(|row| row.trace_key));
             }
             new.retain(|key| !found.keys.contains(key));
-            if new.is_empty() || found.cut {
-                break;
+            if new.is_empty() || !found.is_whole() {
+                return Ok(found);
             }
         }
+        found.leave_out(format!(
+            "spans that more than {MAX_ROUNDS} other traces lead to, one after the other"
+        ));
         Ok(found)
     }
 
     /// The keys and those that they are merged with, and how.
-    async fn merged(
-        &self,
-        keys: BTreeSet<u64>,
-    ) -> Result<(BTreeSet<u64>, Vec<traces::MergeRow>), AnswerError> {
+    async fn merged(&self, keys: BTreeSet<u64>) -> Result<Merged, AnswerError> {
         let (mut all, mut step, mut merges) = (keys.clone(), keys, Vec::new());
         for _ in 0..MAX_STEPS {
             if step.is_empty() || all.len() > MAX_KEYS {
@@ -144,7 +164,7 @@ impl Answers {
             step = rows.iter().map(|row| row.other).filter(|other| all.insert(*other)).collect();
             merges.extend(rows);
         }
-        Ok((all, merges))
+        Ok(Merged { keys: all, merges, whole: step.is_empty() })
     }
 
     async fn binary(&self, query: &Query) -> Result<impl AsRef<[u8]>, AnswerError> {
@@ -159,21 +179,31 @@ impl Answers {
         // A trace has one name whichever of its keys it was asked for by: a trace id's goes first.
         let keys = || found.rows.values().filter_map(|row| u64::from_str_radix(&row.trace_key, 16).ok());
         let key = keys().filter(|key| is_wire_key(*key)).min().or_else(|| keys().min()).unwrap_or_default();
-        let left_out = found.cut.then(|| format!("spans beyond the first {MAX_SPANS}"));
         let rows = spans::named(found.rows.into_values().collect(), &self.names());
-        assemble(rows, key, left_out)
+        assemble(rows, key, found.left_out)
     }
 }
 
 impl Found {
     fn add(&mut self, rows: Vec<Stored>) {
-        self.cut |= rows.len() > MAX_SPANS;
+        if rows.len() > MAX_SPANS {
+            self.leave_out(format!("spans beyond the first {MAX_SPANS}"));
+        }
         for row in rows {
             match row {
                 Stored::Row(row) => drop(self.rows.insert(row.id.clone(), *row)),
                 Stored::Id(id) => drop(self.lone.insert(id)),
             }
         }
+    }
+
+    /// Something is left out, which the trace will say.
+    fn leave_out(&mut self, what: String) {
+        self.left_out.get_or_insert(what);
+    }
+
+    fn is_whole(&self) -> bool {
+        self.left_out.is_none()
     }
 
     /// This id is not among the rows, and was not looked for.
@@ -187,7 +217,7 @@ impl Found {
 
     fn missing_parents(&self) -> BTreeSet<u64> {
         let parents = self.rows.values().filter_map(|row| row.parent.as_ref()?.span.parse().ok());
-        parents.filter(|&id| self.lacks(id)).take(MAX_KEYS).collect()
+        parents.filter(|&id| self.lacks(id) && !self.followed.contains(&id)).collect()
     }
 }
 
