@@ -1,7 +1,7 @@
 //! One trace for the terminal: a line for each request with its place in time, one for its way, and the sum.
 
 use crate::table::{duration, plain};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use wirespan_stitch::{Trace, TraceSpan};
 
@@ -126,11 +126,26 @@ impl fmt::Display for Flame<'_> {
             let percent = us as f64 * 100.0 / sum as f64;
             writeln!(f, "  {name:<20} {:>9} {percent:>5.1} %  {}", duration(us), "█".repeat(cells))?;
         }
+        for (clock, shift_us) in clocks(trace) {
+            let way = if shift_us < 0 { "ahead" } else { "behind" };
+            let by = duration(shift_us.unsigned_abs());
+            writeln!(f, "the clock of {} was {by} {way}; its times are corrected", plain(&clock))?;
+        }
         if let Some(sentence) = &trace.truncated {
             writeln!(f, "{}", plain(sentence))?;
         }
         Ok(())
     }
+}
+
+/// The clocks that were corrected, of hosts and of sites of taps, with what was added, us.
+fn clocks(trace: &Trace) -> BTreeMap<String, i64> {
+    let corrected = trace.spans.iter().filter(|span| span.clock_shift_us != 0);
+    let clock = |span: &TraceSpan| match &span.row.tap_site {
+        Some(site) if !site.is_empty() => format!("site {site}"),
+        _ => format!("host {}", span.row.agent_id),
+    };
+    corrected.map(|span| (clock(span), span.clock_shift_us)).collect()
 }
 
 /// What was asked, how it ended, and who answered.
@@ -234,6 +249,7 @@ mod tests {
         let asking = child("1", Rule::Turn, span("2", ("c-p", "nginx"), (1000, 3000), 1));
         let mut answering = child("2", Rule::Path, span("3", ("s-p", "python3"), (1100, 2900), 1));
         answering.self_us = 1800;
+        (answering.row.agent_id, answering.clock_shift_us) = (2, -4960);
         let hop = Hop { from: "2".into(), to: "3".into(), latency_us: Some(200), ..Hop::default() };
         let trace = Trace {
             trace_id: "00f0".into(),
@@ -258,6 +274,7 @@ trace 00f0: 2 requests, seen 3 times, 4.0 ms
 where the time went:
   network                 1.0 ms  25.0 %  ██████████
   server processes        3.0 ms  75.0 %  ██████████████████████████████
+the clock of host 2 was 5.0 ms ahead; its times are corrected
 ";
         assert_eq!(shown, expected);
     }
