@@ -124,8 +124,8 @@ impl Ends {
     }
 }
 
-/// Says where packets were seen, where the path proves it: on the host of one of its processes, or at a gateway before or after
-/// NAT. `path` is in order.
+/// Says where packets were seen, where the path proves it: on the host of one of its processes, at a gateway before or after
+/// NAT, or at the hypervisor of one side. `path` is in order.
 pub(super) fn refine(path: &[usize], nodes: &mut [Node]) {
     let ends = Ends::of(path, nodes);
     let agent = |point, nodes: &[Node]| {
@@ -156,6 +156,38 @@ pub(super) fn refine(path: &[usize], nodes: &mut [Node]) {
             _ if gateway && ends.zone(node) == 0 => ClientGateway,
             _ if gateway && ends.zone(node) == 2 => ServerGateway,
             _ => node.point,
+        };
+    }
+    name_hypervisors(path, nodes, &ends);
+}
+
+/// Says on which hypervisor taps of that kind are.
+fn name_hypervisors(path: &[usize], nodes: &mut [Node], ends: &Ends) {
+    let is_hypervisor = |n: &Node| n.point == Rest && n.row.tap_kind.as_deref() == Some("hypervisor");
+    // Taps of mirrors in order, with the side of NAT and whether it is a hypervisor's.
+    let taps: Vec<(u16, u8, bool)> = path
+        .iter()
+        .filter_map(|&index| nodes.get(index))
+        .filter(|n| !n.is_process())
+        .filter_map(|n| Some((n.row.tap_id?, ends.zone(n), is_hypervisor(n))))
+        .collect();
+    for &index in path {
+        let Some(node) = nodes.get_mut(index).filter(|n| is_hypervisor(n)) else { continue };
+        let (Some(tap), zone) = (node.row.tap_id, ends.zone(node)) else { continue };
+        let mut of_side = taps.iter().filter(|(_, at, hypervisor)| *at == zone && *hypervisor);
+        let first = of_side.next().is_some_and(|(first, ..)| *first == tap);
+        let last = of_side.next_back().map_or(first, |(last, ..)| *last == tap);
+        let begins_with = taps.first().is_some_and(|(first, ..)| *first == tap);
+        let ends_with = taps.last().is_some_and(|(last, ..)| *last == tap);
+        node.point = match (ends.differ().then_some(zone), first, last) {
+            (Some(0), true, _) | (None, true, false) => ClientHypervisor,
+            (Some(2), _, true) | (None, false, true) => ServerHypervisor,
+            (Some(0), ..) => ClientGatewayHypervisor,
+            (Some(2), ..) => ServerGatewayHypervisor,
+            // One alone: what else packets pass is on its one side only.
+            (None, true, true) if begins_with && !ends_with => ClientHypervisor,
+            (None, true, true) if ends_with && !begins_with => ServerHypervisor,
+            _ => Rest,
         };
     }
 }

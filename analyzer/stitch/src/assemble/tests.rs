@@ -185,6 +185,55 @@ fn nat_splits_a_path_into_sides_and_gateways_are_told_apart() {
 }
 
 #[test]
+fn hypervisors_are_told_apart_by_what_lies_between_them() {
+    let exchange = Exchange {
+        client: endpoint(1, 1, 9),
+        server: endpoint(2, 2, 80),
+        from_us: 0,
+        to_us: 1000,
+        seq: 9,
+        path: "/",
+    };
+    let behind = Exchange { server: endpoint(3, 3, 8080), ..exchange };
+    let tap = |tap, kind: &str, span: &Span| SpanRow {
+        tap_id: Some(tap),
+        tap_kind: Some(kind.into()),
+        ..row(span, 3)
+    };
+    let points = |server: Exchange, taps: Vec<SpanRow>| {
+        let processes = [
+            row(&exchange.process(1, ClientProcess, 0, &process(1, "a"), 0), 1),
+            row(&server.process(90, ServerProcess, 400, &process(2, "b"), 0), 2),
+        ];
+        let answer = assemble(processes.into_iter().chain(taps).collect(), 1, None);
+        let spans = answer.spans.iter().filter(|s| s.row.tap_id.is_some());
+        spans.map(|s| s.row.observation_point.as_str()).collect::<Vec<_>>().join(" ")
+    };
+    let seen = |id, kind: &str| tap(id as u16, kind, &exchange.seen(id, Rest, id * 10));
+    let (hypervisor, port) = ("hypervisor", "physical-port");
+    assert_eq!(
+        points(exchange, vec![seen(2, hypervisor), seen(3, port), seen(4, hypervisor)]),
+        "c-hv rest s-hv"
+    );
+    assert_eq!(points(exchange, vec![seen(2, hypervisor), seen(3, port)]), "c-hv rest");
+    assert_eq!(points(exchange, vec![seen(2, port), seen(3, hypervisor)]), "rest s-hv");
+    assert_eq!(points(exchange, vec![seen(2, hypervisor)]), "rest", "it may be either's");
+    let around = vec![seen(2, port), seen(3, hypervisor), seen(4, port)];
+    assert_eq!(points(exchange, around), "rest rest rest");
+
+    let beyond = |id, kind: &str| tap(id as u16, kind, &behind.seen(id, Rest, id * 10));
+    let nat = vec![
+        seen(2, hypervisor),
+        seen(3, hypervisor),
+        seen(4, "nfv-gateway"),
+        beyond(5, "nfv-gateway"),
+        beyond(6, hypervisor),
+        beyond(7, hypervisor),
+    ];
+    assert_eq!(points(behind, nat), "c-hv c-gw-hv c-gw s-gw s-gw-hv s-hv");
+}
+
+#[test]
 fn wrong_parents_make_no_loop() {
     let span = |id: u64, parent: u64| {
         let exchange = Exchange {
