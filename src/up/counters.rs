@@ -22,8 +22,11 @@ pub struct Counters {
     gap_bytes: Counter,
     overload_level: Counter,
     overload_raised: Counter,
+    overload_lowered: Counter,
     payload_shed: Counter,
     shunted: Counter,
+    shunt_woken: Counter,
+    shunt_refused: Counter,
     shunt_packets: Counter,
     shunt_bytes: Counter,
 }
@@ -74,6 +77,7 @@ impl Counters {
                 "0 all, 1 payload of unknown protocols is left out, 2 all payload, 3 most new flows too.",
             ),
             overload_raised: counter("wirespan_overload_raised_total", "Times that more was left out."),
+            overload_lowered: counter("wirespan_overload_lowered_total", "Times that less was left out."),
             payload_shed: counter(
                 "wirespan_payload_shed_packets_total",
                 "Packets whose payload was left out for lack of time.",
@@ -81,6 +85,14 @@ impl Counters {
             shunted: counter(
                 "wirespan_flows_shunted_total",
                 "Times that a flow was kept back by the source.",
+            ),
+            shunt_woken: counter(
+                "wirespan_flows_woken_total",
+                "Times that a flow which the source kept back was handed on again for one of its packets.",
+            ),
+            shunt_refused: counter(
+                "wirespan_flows_not_shunted_total",
+                "Times that the source had no room to keep a flow back.",
             ),
             shunt_packets: counter(
                 "wirespan_shunt_packets_total",
@@ -112,8 +124,11 @@ impl Counters {
         self.gap_bytes.set(worker.l7.gap_bytes);
         self.overload_level.set(worker.overload.level as u64);
         self.overload_raised.set(worker.overload.raised);
+        self.overload_lowered.set(worker.overload.lowered);
         self.payload_shed.set(worker.flow.payload_shed);
         self.shunted.set(worker.flow.shunt.shunted);
+        self.shunt_woken.set(worker.flow.shunt.woken);
+        self.shunt_refused.set(worker.flow.shunt.refused);
         self.shunt_packets.set(worker.flow.shunt.packets);
         self.shunt_bytes.set(worker.flow.shunt.bytes);
     }
