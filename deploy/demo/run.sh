@@ -21,7 +21,7 @@ free_port() {
 
 expected="HTTP MySQL Redis DNS TLS"
 # Programs that one trace goes through.
-chain="nginx python3 node goods mariadbd"
+chain="nginx python3 node goods redis-server mariadbd"
 # With ONCE=1, how long to wait until all of them were seen.
 patience_s=60
 
