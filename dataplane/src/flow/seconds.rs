@@ -31,6 +31,11 @@ impl Seconds {
         self.active.capacity() * size_of::<Active>()
     }
 
+    /// The current second, since the epoch.
+    pub(super) fn second(&self) -> u32 {
+        self.second
+    }
+
     /// Packets of `second` follow. True when that is another one than before, whose flows are to be handed on first.
     #[inline]
     pub(super) fn is_over(&self, second: u32) -> bool {

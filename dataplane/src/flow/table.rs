@@ -237,7 +237,7 @@ impl FlowTable {
 
     /// The end of the input: every flow is handed on as it is.
     pub fn finish(&mut self, sink: &mut dyn RecordSink) {
-        self.end_second(0, sink);
+        self.end_second(self.seconds.second(), sink);
         for number in 0..self.flows.places() {
             if self.flows[number].is_live() {
                 self.remove(number, Leaves::StillAlive, sink);

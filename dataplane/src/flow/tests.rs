@@ -307,6 +307,8 @@ proptest! {
         prop_assert_eq!(stats.live, 0);
         prop_assert_eq!(flows.iter().filter(|f| f.is_new).count() as u64, stats.flows);
         prop_assert_eq!(ticks.iter().filter(|t| t.is_new).count() as u64, stats.flows);
+        let last_second = ((T0 + at_ms * MS) / 1_000_000_000) as u32;
+        prop_assert!(ticks.iter().all(|t| (last_second - (at_ms / 1_000) as u32 - 1..=last_second).contains(&t.second)));
         prop_assert_eq!(connection.table.reassembly_bytes(), 0);
     }
 }
