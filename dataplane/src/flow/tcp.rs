@@ -187,11 +187,16 @@ impl Tcp {
         let (syn, fin, rst) =
             (tcp.flags & flags::SYN != 0, tcp.flags & flags::FIN != 0, tcp.flags & flags::RST != 0);
         let ack = tcp.flags & flags::ACK != 0;
+        // The byte that a keep-alive may carry is none of the stream's.
+        let keep_alive = self.is_keep_alive(packet, side);
+        let data_len = if keep_alive { 0 } else { packet.l4_len };
         if syn {
             self.synchronise(packet, side, ack, counts);
         }
         if !rst {
-            self.count_sequence(packet, side, counts, holes);
+            if !keep_alive {
+                self.count_sequence(packet, side, counts, holes);
+            }
             if tcp.window == 0 && !syn && !fin && self.phase != Phase::SynSent {
                 counts.event(Event::ZeroWindow(side));
             }
@@ -199,17 +204,25 @@ impl Tcp {
         if fin {
             counts.event(Event::Fin);
         }
-        if !syn && ack && !self.handshake_done() {
+        if !syn && ack && side == client && !self.handshake_done() {
             self.complete_handshake(packet, side, counts);
         }
         if !syn && !rst {
-            self.measure(packet, side == client, counts);
+            self.measure(packet, data_len, side == client, counts);
         }
         self.advance(packet, side);
         let marks = &mut self.marks[side as usize];
         marks.set(Marks::SENT_ANY, true);
-        marks.set(Marks::SENT_DATA, packet.l4_len > 0);
+        marks.set(Marks::SENT_DATA, data_len > 0);
         marks.set(Marks::SENT_FIN, fin);
+    }
+
+    /// It only asks for an acknowledgment of the last byte sent, with or without repeating it, RFC 9293 section 3.8.4.
+    #[inline]
+    fn is_keep_alive(&self, packet: &Packet<'_>, side: Side) -> bool {
+        packet.l4_wire <= 1
+            && packet.tcp.flags & (flags::SYN | flags::FIN) == 0
+            && self.next(side) == Some(packet.tcp.seq.wrapping_add(1))
     }
 
     #[inline(never)]
@@ -253,10 +266,6 @@ impl Tcp {
         if segment.len == 0 && next.is_some() {
             return;
         }
-        // A keep-alive repeats the last byte on purpose, RFC 9293 section 3.8.4.
-        if packet.l4_wire <= 1 && phantom == 0 && next == Some(tcp.seq.wrapping_add(1)) {
-            return;
-        }
         match sequence::observe(&mut next, segment, self.round_trip_ns(), holes) {
             SegmentKind::Retransmission => counts.event(Event::Retransmission(side)),
             SegmentKind::OutOfOrder => counts.event(Event::OutOfOrder(side)),
@@ -279,7 +288,7 @@ impl Tcp {
         handshake.filter(|&ns| ns > 0).unwrap_or(DEFAULT_ROUND_TRIP_NS)
     }
 
-    /// The client's first ACK of the SYN-ACK ends the handshake.
+    /// The client's first ACK of the SYN-ACK ends the handshake. With TCP Fast Open the server may send data before, RFC 7413.
     #[inline(never)]
     fn complete_handshake(&mut self, packet: &Packet<'_>, side: Side, counts: &mut Counts) {
         let answered = self.isn(side.other());
@@ -295,22 +304,22 @@ impl Tcp {
     }
 
     #[inline]
-    fn measure(&mut self, packet: &Packet<'_>, from_client: bool, counts: &mut Counts) {
+    fn measure(&mut self, packet: &Packet<'_>, data_len: u32, from_client: bool, counts: &mut Counts) {
         let now = packet.ts_ns;
-        let end = packet.tcp.seq.wrapping_add(packet.l4_len);
+        let end = packet.tcp.seq.wrapping_add(data_len);
         if from_client {
-            if packet.l4_len > 1 {
+            if data_len > 1 {
                 let count = |us| counts.response(Response::ClientIdle, us);
                 sample(self.idle_since.take(), now, u64::from(u32::MAX), count);
             }
-            if packet.l4_len > 0 {
+            if data_len > 0 {
                 self.request = Moment::at(now);
                 self.both.set(Marks::UNACKED, true);
                 self.unacked_end = end;
             }
             return;
         }
-        if packet.l4_len > 0 {
+        if data_len > 0 {
             let count = |us| counts.response(Response::Application, us);
             sample(self.request.take(), now, ART_MAX_US, count);
             self.both.unset(Marks::UNACKED);
@@ -348,8 +357,7 @@ impl Tcp {
             }
             // One direction of it is not seen, and this one shows that the handshake was completed.
             Phase::SynSent if !syn && ack && !self.sent_any(other) => Phase::Established,
-            Phase::SynReceived if packet.l4_len > 0 && !syn && !self.sent_any(other) => Phase::Established,
-            Phase::SynReceived if !syn && self.handshake_done() => Phase::Established,
+            Phase::SynReceived if !syn && (self.handshake_done() || packet.l4_len > 0) => Phase::Established,
             phase => phase,
         };
     }
@@ -359,9 +367,9 @@ impl Tcp {
     pub(crate) fn datagram(&mut self, ts_ns: u64, from_client: bool, which: Response, counts: &mut Counts) {
         if from_client {
             self.request = Moment::at(ts_ns);
-        } else if !self.request.is_none() {
-            let us = self.request.take().until(ts_ns).unwrap_or(0) / 1000;
-            counts.response(which, u32::try_from(us).unwrap_or(u32::MAX));
+        } else {
+            let max_us = if matches!(which, Response::System) { SRT_MAX_US } else { ART_MAX_US };
+            sample(self.request.take(), ts_ns, max_us, |us| counts.response(which, us));
         }
     }
 

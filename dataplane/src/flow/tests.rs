@@ -137,6 +137,49 @@ fn repeated_and_late_segments_are_told_apart() {
 }
 
 #[test]
+fn a_keep_alive_is_no_request() {
+    let mut connection = Connection::new();
+    connection.handshake();
+    connection.client(10, flags::ACK, 101, 501, b"poll").server(11, flags::ACK, 501, 105, b"");
+    // While the request is worked on, both sides ask whether the other is there, as Windows does: with the last byte again.
+    connection.client(5_000, flags::ACK, 104, 501, b"l").server(5_001, flags::ACK, 501, 105, b"");
+    connection.server(6_000, flags::ACK, 500, 105, b"x").client(6_001, flags::ACK, 105, 501, b"");
+    connection.server(8_010, flags::ACK, 501, 105, b"answer");
+    connection.table.finish(&mut connection.records);
+    let m = connection.records.flows[0].metrics;
+    assert_eq!((m.art.count, m.art.max_us), (1, 8_000_000));
+    assert_eq!((m.srt.count, m.srt.max_us), (1, 1_000));
+    assert_eq!((m.retrans.tx, m.retrans.rx, m.cit.count), (0, 0, 1));
+}
+
+#[test]
+fn data_before_the_handshake_is_complete_does_not_complete_it() {
+    let mut connection = Connection::new();
+    // TCP Fast Open: request and response are on their way before the client's ACK.
+    connection.client(0, flags::SYN, 100, 0, b"hello");
+    connection.server(2, flags::SYN | flags::ACK, 500, 106, b"").server(3, flags::ACK, 501, 106, b"world");
+    connection.client(10, flags::ACK, 106, 506, b"");
+    connection.table.finish(&mut connection.records);
+    let m = connection.records.flows[0].metrics;
+    assert_eq!((m.rtt_server.max_us, m.rtt_client.max_us, m.rtt.max_us), (2_000, 8_000, 10_000));
+}
+
+#[test]
+fn what_comes_long_after_a_datagram_is_no_answer_to_it() {
+    for l4 in [L4Protocol::Udp, L4Protocol::Icmp] {
+        let mut connection = Connection::new();
+        for (there_ms, back_ms) in [(0, 3), (1_000, 40_000), (41_000, 40_999)] {
+            connection.send(there_ms, Packet { l4, icmp_type: 8, ..tcp(1, 2, 7, 7) });
+            connection.send(back_ms, Packet { l4, icmp_type: 0, ..tcp(2, 1, 7, 7) });
+        }
+        connection.table.finish(&mut connection.records);
+        let FlowMetrics { art, srt, .. } = connection.records.flows[0].metrics;
+        let latency = if l4 == L4Protocol::Udp { art } else { srt };
+        assert_eq!((latency.count, latency.max_us), (1, 3_000), "{l4:?}");
+    }
+}
+
+#[test]
 fn a_hole_that_the_receiver_asked_for_is_filled_by_a_retransmission() {
     let mut connection = Connection::new();
     connection.handshake();
