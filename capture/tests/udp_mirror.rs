@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "only tests run this")]
 
+mod support;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use support::as_nobody;
 use wirespan_capture::udp_mirror::{Config, Encapsulation, UdpMirror};
-use wirespan_capture::{CaptureError, LinkType, PacketSource, spread};
+use wirespan_capture::{CaptureError, LinkType, Note, PacketSource, spread};
 
 const TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -119,6 +122,20 @@ fn what_the_kernel_drops_is_counted() {
     assert_eq!(stats.received, received);
     assert_eq!(stats.received + stats.kernel_drops, sent as u64);
     assert!(stats.kernel_drops > 0);
+}
+
+#[test]
+fn what_an_administrator_may_change_is_said_once() {
+    let limit: usize =
+        std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse().unwrap();
+    let address = free_port("127.0.0.1");
+    let mut mirror = as_nobody(|| UdpMirror::open(&config(&[(address, Encapsulation::Vxlan)])).unwrap());
+    let said = mirror.notes();
+    assert!(
+        matches!(said[..], [Note::SmallReceiveBuffer { bytes, .. }] if bytes == limit) || limit >= 64 << 20,
+        "{said:?}"
+    );
+    assert_eq!(mirror.notes(), []);
 }
 
 #[test]

@@ -79,6 +79,7 @@ pub struct UdpMirror {
     lent: Vec<Descriptor>,
     received: u64,
     cut: u64,
+    notes: Vec<Note>,
 }
 
 impl UdpMirror {
@@ -93,6 +94,7 @@ impl UdpMirror {
         let polled = |socket: &Socket| libc::pollfd { fd: socket.fd(), events: libc::POLLIN, revents: 0 };
         Ok(Self {
             polled: sockets.iter().map(polled).collect(),
+            notes: sockets.iter().filter_map(Socket::note).collect(),
             sockets,
             messages: Messages::new(BATCH_FRAMES),
             memory: Arc::new(memory.0),
@@ -184,7 +186,7 @@ impl PacketSource for UdpMirror {
     }
 
     fn notes(&mut self) -> Vec<Note> {
-        self.sockets.iter().filter_map(Socket::note).collect()
+        std::mem::take(&mut self.notes)
     }
 }
 
