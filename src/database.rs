@@ -42,6 +42,12 @@ impl Database {
         Ok(database)
     }
 
+    /// The addresses that the store is talked to at; none where its name is not known.
+    pub async fn addresses(&self) -> Vec<SocketAddr> {
+        let found = tokio::net::lookup_host(host_and_port(self.client.url())).await;
+        found.map(Iterator::collect).unwrap_or_default()
+    }
+
     /// Stops the embedded engine and waits until it is gone.
     pub async fn stop(self) {
         if let Some(child) = self.child {
@@ -66,6 +72,13 @@ fn ensure_reachable(listen: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
+/// Of a URL `http://host[:port]`.
+fn host_and_port(url: &str) -> String {
+    let host = url.trim_start_matches("http://");
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port { host.to_owned() } else { format!("{host}:80") }
+}
+
 /// The command line of the store process.
 fn command(data: PathBuf, listen: SocketAddr, libchdb: Option<PathBuf>) -> anyhow::Result<Vec<OsString>> {
     let program = std::env::current_exe().context("cannot find the wirespan program to start its store")?;
@@ -75,4 +88,18 @@ fn command(data: PathBuf, listen: SocketAddr, libchdb: Option<PathBuf>) -> anyho
         command.extend(["--libchdb".into(), library.into()]);
     }
     Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_without_a_port_has_that_of_http() {
+        let of = |url| host_and_port(url);
+        assert_eq!(of("http://db:8123"), "db:8123");
+        assert_eq!(of("http://db.example"), "db.example:80");
+        assert_eq!(of("http://[::1]:8123"), "[::1]:8123");
+        assert_eq!(of("http://[fd00::1]"), "[fd00::1]:80");
+    }
 }

@@ -4,9 +4,10 @@ use crate::decode::{DecodeConfig, Decoder};
 use crate::filter::Filter;
 use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink, ShuntPolicy};
 use crate::overload::{Overload, OverloadConfig, OverloadStats};
-use crate::packet::Packet;
+use crate::packet::{Addresses, Packet};
 use crate::pending::Pending;
 use smallvec::SmallVec;
+use std::net::IpAddr;
 use wirespan_frame::{Batch, Filter as Wanted, Mark, Shunt, prefetch};
 use wirespan_l7::Engine;
 use wirespan_records::{DropReason, Drops, Endpoint};
@@ -51,19 +52,34 @@ pub struct WorkerConfig {
     pub shunt: Option<ShuntPolicy>,
 }
 
-fn is_ignored(ignored: &[Endpoint], packet: &Packet<'_>) -> bool {
-    !ignored.is_empty()
-        && ignored.iter().any(|end| {
-            let from = || end.port == packet.src_port && end.ip == packet.addresses.src_ip();
-            let to = || end.port == packet.dst_port && end.ip == packet.addresses.dst_ip();
-            from() || to()
-        })
+/// Endpoints whose packets are not looked at.
+struct Ignored {
+    endpoints: Vec<Endpoint>,
+    /// Theirs, each once: most packets have another.
+    ports: Vec<u16>,
+}
+
+impl Ignored {
+    fn new(endpoints: Vec<Endpoint>) -> Self {
+        let mut ports: Vec<u16> = endpoints.iter().map(|end| end.port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        Self { endpoints, ports }
+    }
+
+    fn contains(&self, packet: &Packet<'_>) -> bool {
+        let is_one = |port, ip: fn(&Addresses) -> IpAddr| {
+            self.ports.contains(&port)
+                && self.endpoints.contains(&Endpoint { ip: ip(&packet.addresses), port })
+        };
+        is_one(packet.src_port, Addresses::src_ip) || is_one(packet.dst_port, Addresses::dst_ip)
+    }
 }
 
 /// Why a packet is not looked at, if it is not.
 #[inline]
-fn left_out(ignored: &[Endpoint], filter: Option<&Filter>, packet: &Packet<'_>) -> Option<DropReason> {
-    if is_ignored(ignored, packet) {
+fn left_out(ignored: &Ignored, filter: Option<&Filter>, packet: &Packet<'_>) -> Option<DropReason> {
+    if ignored.contains(packet) {
         return Some(DropReason::OwnTraffic);
     }
     filter?.rejects(packet)
@@ -96,7 +112,7 @@ pub struct Worker {
     flows: FlowTable,
     overload: Overload,
     shunt: Option<ShuntPolicy>,
-    ignored: Vec<Endpoint>,
+    ignored: Ignored,
     sample: Option<(f64, u64)>,
     /// Present when not everything is wanted.
     filter: Option<Filter>,
@@ -111,7 +127,7 @@ impl Worker {
             flows: FlowTable::new(config.flow, Engine::new(config.l7)),
             overload: Overload::new(config.overload),
             shunt: config.shunt,
-            ignored: config.ignored,
+            ignored: Ignored::new(config.ignored),
             sample: config.sample,
             filter: None,
             stats: WorkerStats::default(),
@@ -229,9 +245,10 @@ mod tests {
     #[test]
     fn own_connections_are_ignored_in_both_directions() {
         let store = Endpoint { ip: [0, 0, 0, 2].into(), port: 8123 };
-        let ignores = |packet| is_ignored(&[store], &packet);
+        let ignored = Ignored::new(vec![store]);
+        let ignores = |packet| ignored.contains(&packet);
         assert!(ignores(tcp(1, 2, 40_000, 8123)) && ignores(tcp(2, 1, 8123, 40_000)));
         assert!(!ignores(tcp(1, 2, 40_000, 80)) && !ignores(tcp(1, 3, 40_000, 8123)));
-        assert!(!is_ignored(&[], &tcp(1, 2, 40_000, 8123)));
+        assert!(!Ignored::new(Vec::new()).contains(&tcp(1, 2, 40_000, 8123)));
     }
 }

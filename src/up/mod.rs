@@ -163,10 +163,8 @@ async fn watch(
     let ingest = Ingest::start(writer, &IngestOptions::default(), &registry)?;
     let stop = Arc::new(AtomicBool::new(false));
     let local = local_addresses();
-    let own = own_endpoints(&[
-        Some(server.address()),
-        database.client.url().trim_start_matches("http://").parse().ok(),
-    ]);
+    let ours = database.addresses().await.into_iter().chain([server.address()]);
+    let own: Vec<Endpoint> = ours.flat_map(|address| endpoints_of(address, &local)).collect();
     // Before capture begins: where it must be had and cannot, nothing starts.
     let traced = tokio::task::block_in_place(|| args.tracer.open(args.sources.mode(), &own))?;
     let Sources { workers, names: interfaces, nics, .. } = sources;
@@ -237,9 +235,14 @@ fn part(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "give a number from 0 to 1, such as 0.1".to_owned())
 }
 
-/// The page's and the store's sockets: watching the own connections would make records of records.
-fn own_endpoints(addresses: &[Option<SocketAddr>]) -> Vec<Endpoint> {
-    addresses.iter().flatten().map(|address| Endpoint { ip: address.ip(), port: address.port() }).collect()
+/// Where something that listens on `address` is reached: watching the own connections would make records of records.
+fn endpoints_of(address: SocketAddr, local: &[IpAddr]) -> Vec<Endpoint> {
+    let all = |ip: &IpAddr| address.is_ipv6() || ip.is_ipv4();
+    let ips = match address.ip() {
+        ip if ip.is_unspecified() => local.iter().copied().filter(all).collect(),
+        ip => vec![ip],
+    };
+    ips.into_iter().map(|ip| Endpoint { ip, port: address.port() }).collect()
 }
 
 fn worker_config(args: &UpArgs, index: u16, local: &[IpAddr], own: &[Endpoint]) -> WorkerConfig {
@@ -256,4 +259,21 @@ fn worker_config(args: &UpArgs, index: u16, local: &[IpAddr], own: &[Endpoint]) 
 fn host_config(args: &UpArgs) -> HostConfig {
     let l7 = Config { obfuscate: !args.show_values, ..args.analysis.worker_config(0).l7 };
     HostConfig { l7, ..HostConfig::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_listens_on_all_addresses_is_reached_at_each_of_the_host() {
+        let local: [IpAddr; 2] = [[10, 0, 0, 1].into(), "fd00::1".parse().unwrap()];
+        let of = |address: &str| {
+            let ends = endpoints_of(address.parse().unwrap(), &local);
+            ends.iter().map(|end| SocketAddr::new(end.ip, end.port).to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("127.0.0.1:7700"), ["127.0.0.1:7700"]);
+        assert_eq!(of("0.0.0.0:7700"), ["10.0.0.1:7700"]);
+        assert_eq!(of("[::]:7700"), ["10.0.0.1:7700", "[fd00::1]:7700"]);
+    }
 }
