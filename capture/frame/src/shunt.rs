@@ -52,13 +52,13 @@ pub struct ShuntCounters {
     pub last_ns: u64,
     /// TCP sequence number of the first packet.
     pub first_seq: u32,
-    /// One past the highest TCP sequence number.
+    /// One past the highest TCP sequence number; means nothing without flags.
     pub next_seq: u32,
     /// TCP acknowledgment number of the last packet.
     pub last_ack: u32,
     /// Packets with a window of zero.
     pub zero_windows: u32,
-    /// All TCP flags seen.
+    /// All TCP flags seen; none where headers are not seen, as by rules of a NIC.
     pub tcp_flags: u8,
 }
 

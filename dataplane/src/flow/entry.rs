@@ -225,7 +225,8 @@ impl Entry {
                 if packet.tcp.window == 0 {
                     self.counts.event(Event::ZeroWindow(side));
                 }
-                self.tcp.passed_by(side, packet.tcp.seq.wrapping_add(packet.l4_wire), packet.l4_len > 0);
+                let next = packet.tcp.seq.wrapping_add(packet.l4_wire);
+                self.tcp.passed_by(side, Some(next), packet.l4_len > 0);
                 return;
             }
             let mut extra = ExtraOf { place: &mut self.extra, extras: &mut parts.extras, side };
@@ -274,7 +275,8 @@ impl Entry {
             self.last_ms = now.ms.saturating_sub(age_ms) as u32;
         }
         if self.key.l4() == L4Protocol::Tcp {
-            self.tcp.passed_by(side, counted.next_seq, counted.l4_bytes > 0);
+            let next = (counted.tcp_flags != 0).then_some(counted.next_seq);
+            self.tcp.passed_by(side, next, counted.l4_bytes > 0);
             if let Some(holes) = (ExtraOf { place: &mut self.extra, extras: &mut parts.extras, side }).holes()
             {
                 holes.clear();

@@ -373,10 +373,15 @@ impl Tcp {
         }
     }
 
-    /// Packets of a side went by that were not looked at one by one; `next` is one past the highest sequence number.
-    pub(crate) fn passed_by(&mut self, side: Side, next: u32, sent_data: bool) {
-        if self.next(side).is_none_or(|known| before(known, next)) {
-            self.set_next(side, Some(next));
+    /// Packets of a side went by that were not looked at one by one; `next` is one past the highest sequence number, where
+    /// that is known.
+    pub(crate) fn passed_by(&mut self, side: Side, next: Option<u32>, sent_data: bool) {
+        match next {
+            Some(next) if self.next(side).is_none_or(|known| before(known, next)) => {
+                self.set_next(side, Some(next));
+            }
+            Some(_) => {}
+            None => self.marks[side as usize].unset(Marks::HAS_NEXT),
         }
         let marks = &mut self.marks[side as usize];
         marks.set(Marks::SENT_ANY, true);
