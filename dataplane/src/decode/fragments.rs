@@ -11,7 +11,7 @@
 //! timeout away from its first fragment, in either direction.
 
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
-use wirespan_headers::Fragment;
+use wirespan_headers::{Addresses, Fragment};
 use wirespan_records::{DropReason, TunnelKind};
 
 /// Longest payload that an IP datagram can be put together to.
@@ -43,9 +43,7 @@ impl Default for FragmentLimits {
 /// Where datagrams with the same identification are different ones nonetheless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
-    pub src: u128,
-    pub dst: u128,
-    pub v6: bool,
+    pub addresses: Addresses,
     /// Tap and VLAN.
     pub scope: u64,
     pub tunnel: Option<(TunnelKind, u32)>,
@@ -144,7 +142,7 @@ impl Reassembly {
         if data.is_empty() || end > MAX_LEN || (fragment.more && !data.len().is_multiple_of(8)) {
             return Outcome::Absent(DropReason::Malformed);
         }
-        let key = (place, fragment.id, Some(fragment.protocol).filter(|_| !place.v6));
+        let key = (place, fragment.id, Some(fragment.protocol).filter(|_| !place.addresses.v6));
         self.expire(&key, now_ns);
 
         let datagram = match self.datagrams.entry(key) {
@@ -314,7 +312,8 @@ mod tests {
             fragments in prop::collection::vec((0u32..8, 0usize..40, 1usize..9, any::<bool>(), 0u64..40), 1..200),
         ) {
             let limits = FragmentLimits { datagrams_max: 5, bytes_max: 4000, timeout_ns: 30 };
-            let place = Place { src: 1, dst: 2, v6: true, scope: 0, tunnel: None };
+            let addresses = Addresses { src: 1, dst: 2, v6: true };
+            let place = Place { addresses, scope: 0, tunnel: None };
             let mut reassembly = Reassembly::new(limits);
             let (mut waiting, mut lost) = (0, 0);
             for (id, offset, units, more, now_ns) in fragments {

@@ -90,9 +90,7 @@ impl<'a> Visit<'a> for Decoding<'a, '_> {
             std::mem::take(&mut self.datagrams).split_first_mut().ok_or(DropReason::TooDeep)?;
         self.datagrams = unused;
         let place = Place {
-            src: addresses.src,
-            dst: addresses.dst,
-            v6: addresses.v6,
+            addresses,
             scope: u64::from(tap) << 16 | vlan.map_or(0, |vlan| u64::from(vlan) + 1),
             tunnel: self.told.tunnel.map(|tunnel| (tunnel.kind, tunnel.id)),
         };

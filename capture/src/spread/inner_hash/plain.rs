@@ -1,7 +1,6 @@
 //! The frames that most are, in one go: IPv4 over Ethernet, whole, without options and tags, with TCP or UDP.
 
 use wirespan_frame::LinkType;
-
 use wirespan_headers::rest::be16;
 use wirespan_headers::tunnels::on_default_port;
 use wirespan_headers::{Addresses, ethertype, protocol};
