@@ -27,7 +27,7 @@ const HAND_ON_RECORDS: usize = 1024;
 /// What `wirespan replay` is asked for.
 #[derive(clap::Args)]
 pub struct ReplayArgs {
-    /// Capture files, pcap or pcapng, gzip too, `-` is standard input; and event logs of `wirespan up --record-events`
+    /// Capture files or pipes, pcap or pcapng, gzip too, `-` is standard input; and event logs of `wirespan up --record-events`
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -89,11 +89,10 @@ struct Totals {
 /// Runs the command.
 pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let started = Instant::now();
-    // What cannot be opened or written is told before hours of work. Standard input can be opened only once.
-    let (logs, captures): (Vec<_>, Vec<_>) =
-        args.files.iter().cloned().partition(|file| LogFile::recognises(file));
-    let (streams, files): (Vec<_>, Vec<_>) = captures.iter().partition(|file| file.as_os_str() == "-");
-    for file in files {
+    let is_log = |file: &PathBuf| !is_stream(file) && LogFile::recognises(file);
+    let (logs, captures): (Vec<_>, Vec<_>) = args.files.iter().cloned().partition(is_log);
+    // What cannot be opened or written is told before hours of work.
+    for file in captures.iter().filter(|file| !is_stream(file)) {
         PcapFile::open(file)?;
     }
     for log in &logs {
@@ -127,6 +126,11 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let mut output = output.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     output.stats(&totals, started.elapsed())?;
     output.finish().context("cannot write the output")
+}
+
+/// What is read can be read once: standard input, a pipe such as `<(ssh host tcpdump -w -)`.
+fn is_stream(file: &Path) -> bool {
+    file.as_os_str() == "-" || file.metadata().is_ok_and(|about| !about.is_file() && !about.is_dir())
 }
 
 /// The Parquet files that are asked for.

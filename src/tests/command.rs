@@ -70,6 +70,12 @@ fn standard_input_is_a_capture_too() {
     assert!(!spans.is_empty());
     assert_eq!(objects(&replay(&["-"], piped())), spans);
     assert_eq!(objects(&replay(&["-", "--workers", "2"], piped())).len(), spans.len());
+    let through_a_pipe = Command::new("sh")
+        .args(["-c", "cat \"$1\" | \"$0\" replay --format jsonl /dev/stdin", env!("CARGO_BIN_EXE_wirespan")])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert_eq!(objects(&through_a_pipe), spans);
     for more_than_once in [&["-", "-"][..], &["-", "-", "--workers", "2"]] {
         let refused = replay(more_than_once, piped());
         assert!(!refused.status.success() && text(&refused.stderr).contains("read once"));
