@@ -35,7 +35,8 @@ fn analyse_spread(file: &Path, workers: usize, config: &WorkerConfig) -> (Record
                 (records, worker.stats())
             })
         };
-        let threads: Vec<_> = spread::files(&[file.to_owned()], workers).into_iter().map(start).collect();
+        let threads: Vec<_> =
+            spread::files(&[file.to_owned()], &[], workers).into_iter().map(start).collect();
         let (mut all, mut stats) = (Records::default(), Vec::new());
         for thread in threads {
             let (records, part) = thread.join().unwrap();

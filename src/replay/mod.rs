@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use output::{Emit, Output};
 use recorder::Recorder;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -98,7 +99,8 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     for log in &logs {
         LogFile::open(log)?;
     }
-    ensure!(streams.len() <= 1, "standard input can be read once; save it to a file first");
+    let inputs = captures.iter().filter(|file| file.as_os_str() == "-").count();
+    ensure!(inputs <= 1, "standard input can be read once; save it to a file first");
     let taps = args.analysis.taps()?;
     let parquet = args.format == Format::Parquet;
     let exports = if parquet { exports(&args)? } else { Vec::new() };
@@ -159,9 +161,9 @@ fn analyse_all(
         return Ok(Totals::default());
     }
     if args.workers == 1 {
-        return analysis(0).all(captures);
+        return analysis(0).all(captures, taps);
     }
-    let ends = spread::files(captures, args.workers as usize);
+    let ends = spread::files(captures, &interfaces(captures, taps), args.workers as usize);
     let cpus = placement::cpu_each(ends.len()).unwrap_or_default();
     std::thread::scope(|scope| {
         let cpus = &cpus;
@@ -187,9 +189,11 @@ fn analyse_all(
     })
 }
 
-/// The name that taps know the frames of a file by.
-fn interface_of(file: &Path) -> String {
-    file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+/// The names that taps know frames by, by number: those of the files, then those of interfaces in them that taps ask for.
+fn interfaces(captures: &[PathBuf], taps: &Taps) -> Vec<String> {
+    let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let asked: BTreeSet<&str> = taps.interfaces().collect();
+    captures.iter().map(name).chain(asked.into_iter().map(str::to_owned)).collect()
 }
 
 /// One worker, and where its records go.
@@ -214,17 +218,18 @@ impl<'a> Analysis<'a> {
         config.flow.ticks = recorder.is_some();
         config.l7.obfuscate = args.obfuscate;
         config.decode.mirror.taps = taps.clone();
-        config.decode.mirror.interfaces = captures.iter().map(|file| interface_of(file)).collect();
+        config.decode.mirror.interfaces = interfaces(captures, taps);
         let printed = printed(args);
         let sink = Sink::new(recorder, printed);
         Self { worker: Worker::new(config), sink, output, printed, recorder }
     }
 
     /// All frames of all files, straight from the files.
-    fn all(mut self, files: &[PathBuf]) -> anyhow::Result<Totals> {
+    fn all(mut self, files: &[PathBuf], taps: &Taps) -> anyhow::Result<Totals> {
         let mut source = SourceStats::default();
+        let names = interfaces(files, taps).into();
         for (place, file) in files.iter().enumerate() {
-            let mut frames = PcapFile::open(file)?.nth_of(place, files.len());
+            let mut frames = PcapFile::open(file)?.nth_of(place, &names);
             while let Some(batch) = frames.next_batch()? {
                 self.batch(batch)?;
             }

@@ -82,6 +82,47 @@ fn standard_input_is_a_capture_too() {
     }
 }
 
+/// A pcap file of this machine's byte order, with nanoseconds, as pcapng: with its packets on the last of these interfaces, in microseconds.
+fn as_pcapng(pcap: &[u8], interfaces: &[&str]) -> Vec<u8> {
+    fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+        let len = (body.len().next_multiple_of(4) + 12) as u32;
+        let padding = vec![0; len as usize - 12 - body.len()];
+        [&kind.to_ne_bytes()[..], &len.to_ne_bytes(), body, &padding, &len.to_ne_bytes()].concat()
+    }
+    let section = [&0x1a2b_3c4d_u32.to_ne_bytes()[..], &1_u32.to_ne_bytes(), &[0xff; 8]].concat();
+    let mut file = block(0x0a0d_0d0a, &section);
+    for name in interfaces {
+        let option = [2_u16, name.len() as u16].map(u16::to_ne_bytes).concat();
+        file.extend(block(1, &[&1_u32.to_ne_bytes()[..], &[0; 4], &option, name.as_bytes()].concat()));
+    }
+    let mut rest = &pcap[24..];
+    while let Some((header, tail)) = rest.split_first_chunk::<16>() {
+        let field = |at: usize| u32::from_ne_bytes(*header[at..].first_chunk().unwrap());
+        let us = u64::from(field(0)) * 1_000_000 + u64::from(field(4) / 1_000);
+        let (data, tail) = tail.split_at(field(8) as usize);
+        let fields = [interfaces.len() as u32 - 1, (us >> 32) as u32, us as u32, field(8), field(12)];
+        file.extend(block(6, &[&fields.map(u32::to_ne_bytes).concat(), data].concat()));
+        rest = tail;
+    }
+    file
+}
+
+#[test]
+fn taps_know_the_interfaces_of_a_pcapng_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("two.pcapng");
+    std::fs::write(&file, as_pcapng(&std::fs::read(fixture()).unwrap(), &["eth0", "eth1"])).unwrap();
+    let taps = directory.path().join("taps.yaml");
+    std::fs::write(&taps, "taps:\n- {name: a, kind: nic, match: {interface: eth0}}\n- {name: b, kind: nic, match: {interface: eth1}}\n")
+        .unwrap();
+    for workers in ["1", "2"] {
+        let [taps, file] = [&taps, &file].map(|path| path.to_str().unwrap());
+        let spans =
+            objects(&wirespan(&["replay", "--format", "jsonl", "--taps", taps, "--workers", workers, file]));
+        assert!(!spans.is_empty() && spans.iter().all(|span| span["tap"] == "b"));
+    }
+}
+
 /// The same traffic from two taps: a file for each.
 #[test]
 fn taps_name_where_records_come_from() {

@@ -54,7 +54,8 @@ impl Capture {
     }
 
     /// Describes the records in the window until the batch is full or the window's end cuts one.
-    pub fn read(&self, window: &mut Window, descriptors: &mut Vec<Descriptor>, ports: Ports) -> Step {
+    pub fn read(&self, window: &mut Window, descriptors: &mut Vec<Descriptor>, ports: &Ports) -> Step {
+        let port = ports.get(0, []);
         let first = window.position();
         let mut rest = window.unread();
         let unread = rest.len();
@@ -78,7 +79,7 @@ impl Capture {
                 wire_len: super::plausible_wire_len(wire_len, len),
                 ts_ns: u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * self.fraction_ns,
                 link: self.link,
-                port: ports.first,
+                port,
                 hints: Hints::default(),
             });
             rest = tail;

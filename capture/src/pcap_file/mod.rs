@@ -44,24 +44,27 @@ fn plausible_wire_len(wire_len: u32, len: u32) -> u32 {
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// What a file's interfaces are called by in descriptors: the first one `first`, each further one `step` more.
-#[derive(Clone, Copy)]
-struct Ports {
-    first: u16,
-    step: u16,
+/// What a file's interfaces are called by in descriptors. Numbers that would be too large are the largest.
+#[derive(Default)]
+enum Ports {
+    /// Their places in the file.
+    #[default]
+    Counted,
+    /// The place of an interface's name in a list, and `other` where it has none of these.
+    Listed { names: Arc<[String]>, other: usize },
 }
 
 impl Ports {
-    /// Interfaces whose number would be too large share the largest.
-    fn nth(self, interface: usize) -> u16 {
-        let interface = u16::try_from(interface).unwrap_or(u16::MAX);
-        self.first.saturating_add(interface.saturating_mul(self.step))
-    }
-}
-
-impl Default for Ports {
-    fn default() -> Self {
-        Self { first: 0, step: 1 }
+    /// That of the interface at a place of the file, which goes by these names.
+    fn get<'a>(&self, interface: usize, names: impl IntoIterator<Item = &'a [u8]>) -> u16 {
+        let number = match self {
+            Self::Counted => interface,
+            Self::Listed { names: listed, other } => {
+                let place = |name: &[u8]| listed.iter().position(|listed| listed.as_bytes() == name);
+                names.into_iter().find_map(place).unwrap_or(*other)
+            }
+        };
+        u16::try_from(number).unwrap_or(u16::MAX)
     }
 }
 
@@ -142,12 +145,11 @@ impl PcapFile {
         Ok(capture)
     }
 
-    /// As one of several files: the first interface of each has the file's place among them for its number, and no further
-    /// interface has such a number.
+    /// As one of several files: frames have for their number the place of their interface's name in `names`, or of its
+    /// description (pcapng); those of other interfaces have the file's own, `place`.
     #[must_use]
-    pub fn nth_of(mut self, place: usize, files: usize) -> Self {
-        let number = |number| u16::try_from(number).unwrap_or(u16::MAX);
-        self.ports = Ports { first: number(place), step: number(files) };
+    pub fn nth_of(mut self, place: usize, names: &Arc<[String]>) -> Self {
+        self.ports = Ports::Listed { names: Arc::clone(names), other: place };
         self
     }
 
@@ -200,8 +202,10 @@ impl PcapFile {
         into.clear();
         while into.is_empty() {
             let step = match &mut self.format {
-                Format::Classic(capture) => capture.read(&mut self.window, into, self.ports),
-                Format::Ng(capture) => capture.read(&mut self.window, into, self.ports, &mut self.unreadable),
+                Format::Classic(capture) => capture.read(&mut self.window, into, &self.ports),
+                Format::Ng(capture) => {
+                    capture.read(&mut self.window, into, &self.ports, &mut self.unreadable)
+                }
                 Format::Ended => return None,
             };
             match step {

@@ -25,6 +25,8 @@ const BLOCK_BYTES_MAX: usize = FRAME_BYTES_MAX as usize + 64 * 1024;
 const INTERFACES_MAX: usize = u16::MAX as usize;
 
 const OPTION_END: u16 = 0;
+const OPTION_NAME: u16 = 2;
+const OPTION_DESCRIPTION: u16 = 3;
 const OPTION_TSRESOL: u16 = 9;
 const OPTION_TSOFFSET: u16 = 14;
 
@@ -49,6 +51,15 @@ struct Interface {
     port: u16,
 }
 
+/// What an interface description says beside its fields.
+#[derive(Default)]
+struct Options<'a> {
+    /// Such as `eth0`.
+    name: Option<&'a [u8]>,
+    description: Option<&'a [u8]>,
+    clock: Clock,
+}
+
 /// A packet block as it is taken apart.
 struct Packet<'a> {
     interface: u32,
@@ -69,7 +80,7 @@ impl Capture {
         &mut self,
         window: &mut Window,
         descriptors: &mut Vec<Descriptor>,
-        ports: Ports,
+        ports: &Ports,
         unreadable: &mut UnreadableCounts,
     ) -> Step {
         let first = window.position();
@@ -131,7 +142,7 @@ impl Capture {
         kind: u32,
         body: &[u8],
         offset: usize,
-        ports: Ports,
+        ports: &Ports,
     ) -> Result<Option<Descriptor>, Unreadable> {
         let packet = match kind {
             ENHANCED_PACKET => self.enhanced_packet(body),
@@ -194,7 +205,7 @@ impl Capture {
         Ok(())
     }
 
-    fn add_interface(&mut self, body: &[u8], ports: Ports) -> Result<(), Unreadable> {
+    fn add_interface(&mut self, body: &[u8], ports: &Ports) -> Result<(), Unreadable> {
         let link = body.first_chunk().map(|number| link_type::from_number(self.order.u16(*number)));
         let (Some(link), Some([_, snap_len])) = (link, self.order.u32s(body)) else {
             return Err(Unreadable::MalformedBlock);
@@ -202,36 +213,38 @@ impl Capture {
         if self.interfaces.len() >= INTERFACES_MAX {
             return Err(Unreadable::MalformedBlock);
         }
-        let port = ports.nth(self.first_port + self.interfaces.len());
-        let clock = self.clock(body.get(8..).unwrap_or_default());
+        let Options { clock, name, description } = self.options(body.get(8..).unwrap_or_default());
+        let port = ports.get(self.first_port + self.interfaces.len(), name.into_iter().chain(description));
         self.interfaces.push(Interface { link, snap_len, clock, port });
         Ok(())
     }
 
-    /// What an interface's options say of its time stamps.
-    fn clock(&self, mut options: &[u8]) -> Clock {
-        let mut clock = Clock::default();
+    /// Section 4.2: what follows the fields of an interface description.
+    fn options<'a>(&self, mut options: &'a [u8]) -> Options<'a> {
+        let mut told = Options::default();
         while let Some(([c0, c1, l0, l1], rest)) = options.split_first_chunk() {
             let code = self.order.u16([*c0, *c1]);
             let len = usize::from(self.order.u16([*l0, *l1]));
             let Some(value) = rest.get(..len) else { break };
             match code {
                 OPTION_END => break,
+                OPTION_NAME => told.name = Some(value),
+                OPTION_DESCRIPTION => told.description = Some(value),
                 OPTION_TSRESOL => {
                     if let Some(resolution) = value.first() {
-                        clock.resolution = TickLength::from_option(*resolution);
+                        told.clock.resolution = TickLength::from_option(*resolution);
                     }
                 }
                 OPTION_TSOFFSET => {
                     if let Some(seconds) = value.first_chunk() {
-                        clock.offset_seconds = self.order.i64(*seconds);
+                        told.clock.offset_seconds = self.order.i64(*seconds);
                     }
                 }
                 _ => {}
             }
             options = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
         }
-        clock
+        told
     }
 }
 

@@ -208,22 +208,24 @@ fn pcapng_in_both_byte_orders_with_interfaces_and_sections() {
 }
 
 #[test]
-fn interfaces_of_several_files_have_numbers_of_their_own() {
-    let mut blocks = Blocks::section(false);
-    blocks.interface(1, 0, &[]);
-    blocks.interface(1, 0, &[]);
-    blocks.packet(0, 1, 1, b"x");
-    blocks.packet(1, 1, 1, b"y");
-    let ports = |bytes: &[u8], place, files| {
-        let mut file =
-            PcapFile::from_reader(io::Cursor::new(bytes.to_vec()), "test").unwrap().nth_of(place, files);
-        let batch = file.next_batch().unwrap().unwrap();
-        batch.frames().map(|frame| frame.port).collect::<Vec<_>>()
-    };
-    assert_eq!(ports(&blocks.bytes, 0, 1), [0, 1]);
-    assert_eq!(ports(&blocks.bytes, 0, 3), [0, 3]);
-    assert_eq!(ports(&blocks.bytes, 2, 3), [2, 5]);
-    assert_eq!(ports(&blocks.bytes, 70_000, 80_000), [u16::MAX; 2]);
+fn interfaces_of_several_files_are_known_by_their_names() {
+    for big in [false, true] {
+        let mut blocks = Blocks::section(big);
+        blocks.interface(1, 0, &[]);
+        blocks.interface(1, 0, &[(9, &[9]), (2, b"eth1")]);
+        blocks.interface(1, 0, &[(2, b"NPF_{4A5B}"), (3, b"core uplink")]);
+        (0..3).for_each(|interface| blocks.packet(interface, 1, 1, b"x"));
+        let ports = |place, names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            let file = PcapFile::from_reader(io::Cursor::new(blocks.bytes.clone()), "test").unwrap();
+            let mut file = file.nth_of(place, &names);
+            let batch = file.next_batch().unwrap().unwrap();
+            batch.frames().map(|frame| frame.port).collect::<Vec<_>>()
+        };
+        assert_eq!(ports(0, &["a.pcapng"]), [0, 0, 0]);
+        assert_eq!(ports(1, &["a.pcapng", "b.pcapng", "core uplink", "eth1"]), [1, 3, 2]);
+        assert_eq!(ports(70_000, &[]), [u16::MAX; 3]);
+    }
 }
 
 #[test]

@@ -47,6 +47,8 @@ struct Shared {
 /// The files and what is on the way to the workers.
 struct Reading {
     paths: Vec<PathBuf>,
+    /// Of interfaces, by number.
+    names: Arc<[String]>,
     /// The place of the next one in `paths`.
     next: usize,
     file: Option<PcapFile>,
@@ -68,12 +70,13 @@ pub struct FileEnd {
 /// Spreads the frames of capture files, read in this order, over `workers` workers. `-` is standard input.
 ///
 /// Each file is opened when its turn comes; the worker that cannot open it returns the error, and the others end. Between
-/// the frames of a worker are the times of the others' ([`Batch::marks`]). A frame's port is its file's place in `paths`, see
-/// [`PcapFile::nth_of`].
-pub fn files(paths: &[PathBuf], workers: usize) -> Vec<FileEnd> {
+/// the frames of a worker are the times of the others' ([`Batch::marks`]). A frame's port is its file's place in `paths`, or
+/// that of its interface's name in `names`, see [`PcapFile::nth_of`].
+pub fn files(paths: &[PathBuf], names: &[String], workers: usize) -> Vec<FileEnd> {
     let workers = workers.max(1);
     let reading = Reading {
         paths: paths.to_vec(),
+        names: names.into(),
         next: 0,
         file: None,
         buffers: BUFFERS_BESIDE + workers * BUFFERS_EACH,
@@ -135,7 +138,7 @@ impl Reading {
                     Some(path) => {
                         let place = self.next;
                         self.next += 1;
-                        let mut file = PcapFile::open(path)?.nth_of(place, self.paths.len());
+                        let mut file = PcapFile::open(path)?.nth_of(place, &self.names);
                         file.share_buffers(self.buffers, CHUNK_BYTES);
                         self.file.insert(file)
                     }

@@ -43,7 +43,7 @@ fn write(path: &Path, packets: impl Iterator<Item = Vec<u8>>) {
 
 /// What each worker saw, and all times that it heard of, by its own frames and by others'.
 fn spread(files: &[&Path], workers: usize) -> (Vec<Vec<Seen>>, Vec<Vec<u64>>, SourceStats) {
-    let ends = super::files(&files.iter().map(|path| path.to_path_buf()).collect::<Vec<_>>(), workers);
+    let ends = super::files(&files.iter().map(|path| path.to_path_buf()).collect::<Vec<_>>(), &[], workers);
     let result = Mutex::new((vec![Vec::new(); workers], vec![Vec::new(); workers], SourceStats::default()));
     std::thread::scope(|scope| {
         for (index, mut end) in ends.into_iter().enumerate() {
@@ -149,7 +149,7 @@ fn fragments_without_a_first_are_not_kept_for_ever() {
 
 #[test]
 fn a_file_that_cannot_be_opened_is_an_error_once_and_the_end_for_the_others() {
-    let mut ends = files(&["/nonexistent/capture.pcap".into()], 2);
+    let mut ends = files(&["/nonexistent/capture.pcap".into()], &[], 2);
     assert!(matches!(ends[1].next_batch(), Err(CaptureError::OpenFile { .. })));
     assert!(ends[0].next_batch().unwrap().is_none() && ends[1].next_batch().unwrap().is_none());
 }
@@ -159,7 +159,7 @@ fn a_worker_that_is_gone_does_not_hold_up_the_others() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("many");
     write(&path, (0..100_000).map(|number| packet((number % 50) as u16 + 1, number, 0, 0)));
-    let mut ends = files(&[path], 2);
+    let mut ends = files(&[path], &[], 2);
     let first = ends[0].next_batch().unwrap().unwrap().len();
     assert!(first > 0);
     drop(ends.remove(0));
@@ -182,5 +182,5 @@ fn one_worker_sees_what_the_file_has() {
     };
     let whole = lengths(&mut PcapFile::open(&path).unwrap());
     assert!(whole.len() > 1_000);
-    assert_eq!(lengths(&mut files(&[path], 1).remove(0)), whole);
+    assert_eq!(lengths(&mut files(&[path], &[], 1).remove(0)), whole);
 }

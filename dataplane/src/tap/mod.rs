@@ -14,7 +14,7 @@
 //!     site: fra1
 //!     dedup: true
 //!     match:                        # all that are given must hold
-//!       interface: eth2             # the capture interface; in replay, the name of the file
+//!       interface: eth2             # the capture interface; in replay, one of a pcapng file, by name or description, or the file's name
 //!       vlan: [100-199, 300]        # outermost tag; a number, a range or a list of them
 //!       vxlan: 5001                 # or geneve, erspan_session, gre_key: id of the outermost tunnel
 //!       outer_source: 10.9.0.0/16   # who sent that tunnel's packet
@@ -101,6 +101,11 @@ impl TapKind {
 }
 
 impl Taps {
+    /// The interfaces that taps ask for.
+    pub fn interfaces(&self) -> impl Iterator<Item = &str> {
+        self.taps.iter().filter_map(|tap| tap.conditions.interface.as_deref())
+    }
+
     /// The tap with this id.
     pub fn get(&self, id: u16) -> Option<&Tap> {
         self.taps.iter().find(|tap| tap.id == id)
