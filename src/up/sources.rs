@@ -315,8 +315,7 @@ impl SourceArgs {
     #[cfg(feature = "dpdk")]
     fn dpdk(&self, device: &str, port: u16, sources: &mut Sources) -> anyhow::Result<()> {
         use wirespan_dpdk::{Dpdk, EalOptions, PortOptions};
-        let further = self.eal.split_whitespace().map(str::to_owned).collect();
-        let eal = EalOptions { further, ..EalOptions::default() };
+        let eal = EalOptions::of_command_line(&self.eal);
         let options = PortOptions {
             queues: self.workers,
             port,

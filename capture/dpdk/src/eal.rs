@@ -34,6 +34,14 @@ pub struct EalOptions {
 }
 
 impl EalOptions {
+    /// The options of a command line. Without huge pages others change too, so that option is known.
+    pub fn of_command_line(words: &str) -> Self {
+        let is_no_huge = |word: &&str| *word == "--no-huge";
+        let (no_huge, further): (Vec<_>, Vec<_>) = words.split_whitespace().partition(is_no_huge);
+        let further = further.into_iter().map(str::to_owned).collect();
+        Self { no_huge: !no_huge.is_empty(), further, ..Self::default() }
+    }
+
     fn arguments(&self, allowed_cpus: &str) -> Vec<String> {
         let mut arguments = vec!["wirespan".to_owned()];
         let mut add = |argument: String| arguments.push(argument);

@@ -14,7 +14,7 @@ use wirespan_capture::pcap_file::{PcapFile, Resolution, Writer};
 use wirespan_capture::{LinkType, PacketSource, SourceStats};
 use wirespan_dpdk::port::Timestamps;
 use wirespan_dpdk::transmit::open_to_send;
-use wirespan_dpdk::{Dpdk, DpdkError, DpdkSource, Eal, PortOptions};
+use wirespan_dpdk::{Dpdk, DpdkError, DpdkSource, Eal, EalOptions, PortOptions};
 
 const SHOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dataplane/tests/fixtures/shop.pcap");
 
@@ -51,6 +51,19 @@ fn a_capture_is_read_as_our_own_reader_reads_it() {
         assert!(source.extended_stats().contains(&("rx_good_packets".to_owned(), count)));
         let long = expected.iter().filter(|(_, data)| data.len() > 2048).count();
         assert_eq!(source.copied(), long as u64, "only what one buffer does not hold is copied");
+    });
+}
+
+#[test]
+fn a_command_line_starts_it_too() {
+    in_own_process("a_command_line_starts_it_too", || {
+        let words = format!("--no-huge  --no-pci --vdev=net_pcap0,rx_pcap={SHOP}");
+        let [source] =
+            &mut Dpdk::start(&EalOptions::of_command_line(&words), &port("net_pcap0")).unwrap()[..]
+        else {
+            panic!("one queue")
+        };
+        assert!(read_all(source).len() > 100);
     });
 }
 
