@@ -179,12 +179,12 @@ impl Requests {
         if name != "CLIENT" || !is(1, b"REPLY") {
             return before == Wanted::All;
         }
-        self.replies = if is(2, b"OFF") {
-            Wanted::None
-        } else if is(2, b"SKIP") {
-            Wanted::SkipNext
-        } else {
-            Wanted::All
+        self.replies = match before {
+            _ if is(2, b"OFF") => Wanted::None,
+            // Where none are wanted, SKIP changes nothing.
+            Wanted::None if is(2, b"SKIP") => Wanted::None,
+            _ if is(2, b"SKIP") => Wanted::SkipNext,
+            _ => Wanted::All,
         };
         self.replies == Wanted::All
     }

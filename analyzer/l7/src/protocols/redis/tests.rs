@@ -72,6 +72,29 @@ fn reads_recorded_conversations() {
 }
 
 #[test]
+fn client_reply_says_which_commands_are_answered() {
+    let reply = |mode: &'static [u8]| (C, command(&[b"CLIENT", b"REPLY", mode]));
+    let set = |key: &'static [u8]| (C, command(&[b"SET", key, b"1"]));
+    let spans = run(&[
+        reply(b"OFF"),
+        set(b"a"),
+        // Changes nothing while all replies are off.
+        reply(b"SKIP"),
+        set(b"b"),
+        set(b"c"),
+        reply(b"ON"),
+        (S, b"+OK\r\n".to_vec()),
+        reply(b"SKIP"),
+        set(b"d"),
+        (C, command(&[b"GET", b"d"])),
+        (S, b"$1\r\n1\r\n".to_vec()),
+    ]);
+    let answered = spans.iter().filter(|span| span.session == Session::Complete);
+    let answered: Vec<_> = answered.map(|span| span.request_resource.as_deref().unwrap()).collect();
+    assert_eq!((spans.len(), answered), (9, vec!["CLIENT REPLY ON", "GET d"]));
+}
+
+#[test]
 fn counts_the_bytes_of_each_message_of_a_pipeline() {
     let spans = run(&[
         (C, &b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nvalue\r\n*2\r\n$3\r\nget\r\n$1\r\nk\r\n"[..]),
