@@ -4,10 +4,11 @@ use super::command::Command;
 use super::login::{self, Login, capability};
 use super::statements::Statement;
 use super::values::{Layout, Values};
-use super::wire::{HEADER, Header, Reader, text};
+use super::wire::{HEADER, Header, Reader};
 use super::{MySql, Phase, probe};
 use crate::obfuscate;
 use crate::parser::{Cx, Message, Step};
+use crate::text::text;
 
 /// The type of the request that a login is.
 const LOGIN: &str = "LOGIN";

@@ -1,7 +1,8 @@
 //! The connection phase: the server's greeting and the client's answer.
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html>
 
-use super::wire::{Reader, text};
+use super::wire::Reader;
+use crate::text::text;
 
 /// Capabilities that matter here.
 pub(super) mod capability {

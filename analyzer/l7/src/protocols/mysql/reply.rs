@@ -2,8 +2,9 @@
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_response_packets.html>
 
 use super::command::Command;
-use super::wire::{MAX_PACKET, Reader, text};
+use super::wire::{MAX_PACKET, Reader};
 use crate::parser::Message;
+use crate::text::text;
 use wirespan_records::ResponseStatus;
 
 /// Flags of the server status.

@@ -1,7 +1,8 @@
 //! Values in the binary protocol: bound parameters of COM_STMT_EXECUTE and query attributes of COM_QUERY.
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_stmt_execute.html>
 
-use super::wire::{Reader, text};
+use super::wire::Reader;
+use crate::text::text;
 use std::fmt::Write;
 
 /// Values that are read of one command.

@@ -87,12 +87,3 @@ impl<'a> Reader<'a> {
         Some(text)
     }
 }
-
-/// Bytes as text of at most `max` bytes.
-pub(super) fn text(bytes: &[u8], max: usize) -> String {
-    let mut text = String::from_utf8_lossy(bytes.get(..max).unwrap_or(bytes)).into_owned();
-    if text.len() > max {
-        text.truncate(text.floor_char_boundary(max));
-    }
-    text
-}
