@@ -1,13 +1,14 @@
 //! Asks a running wirespan over its HTTP API, for the commands that show answers in the terminal.
 
 use anyhow::{Context, bail};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// Where the API is.
 #[derive(clap::Args, Clone)]
 pub struct ServerArgs {
-    /// Address of a running `wirespan up` or server
+    /// Address of a running `wirespan up`
     #[arg(long, value_name = "URL", env = "WIRESPAN_SERVER", default_value = "http://127.0.0.1:7700")]
     server: String,
 }
@@ -62,5 +63,23 @@ impl Api {
             Some(sentence) => bail!("{sentence}"),
             None => bail!("{} answered {status}", self.base),
         }
+    }
+}
+
+/// All but the unreserved characters of RFC 3986, 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A value as part of a URL.
+pub fn escape(value: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(value, RESERVED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_gives_is_escaped() {
+        assert_eq!(escape("a-b/ü?").to_string(), "a-b%2F%C3%BC%3F");
     }
 }

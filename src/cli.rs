@@ -3,9 +3,9 @@
 use crate::{probe, query, replay, store, top, trace, up};
 use clap::{Parser, Subcommand};
 
-/// Packet analytics: turns packets into request spans, TCP and RED metrics and a service map.
+/// Packets and system calls in; request spans, traces, TCP and RED metrics and a service map out.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

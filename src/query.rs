@@ -10,7 +10,8 @@ use std::io::{Write, stdout};
 /// What `wirespan query` is asked for.
 #[derive(clap::Args)]
 pub struct QueryArgs {
-    /// ClickHouse SQL over the tables l7_log, flow_log, app_metrics_1s/1m and net_metrics_1s/1m
+    /// ClickHouse SQL over the tables l7_log, trace_log, flow_log, app_metrics_1s/1m, net_metrics_1s/1m, path_metrics_1s/1m and
+    /// agent_stats
     sql: String,
 
     /// How to print

@@ -1,6 +1,6 @@
 //! `wirespan top`: rate, errors and duration of every service, live in the terminal.
 
-use crate::api::{Api, ServerArgs};
+use crate::api::{Api, ServerArgs, escape};
 use crate::table::{Table, duration};
 use serde::Deserialize;
 use std::io::{IsTerminal, Write, stdout};
@@ -47,7 +47,7 @@ struct Service {
 /// Runs the command.
 pub fn run(args: &TopArgs) -> anyhow::Result<()> {
     let api = Api::new(&args.server);
-    let path = format!("/api/services?last={}", args.last);
+    let path = format!("/api/services?last={}", escape(&args.last));
     let live = !args.once && stdout().is_terminal();
     loop {
         let answer: Answer = api.get(&path)?;

@@ -4,9 +4,10 @@ use super::Totals;
 use clap::ValueEnum;
 use serde_json::json;
 use std::io::{self, BufWriter, Stdout, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 use wirespan_dataplane::Taps;
-use wirespan_records::{Flow, L7Protocol, Span};
+use wirespan_records::{Endpoint, Flow, L7Protocol, Span};
 
 /// What can be printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,8 +45,7 @@ impl Output {
             return self.record(span, span.tap);
         }
         self.head()?;
-        let client = format!("{}:{}", span.client.ip, span.client.port);
-        let server = format!("{}:{}", span.server.ip, span.server.port);
+        let (client, server) = (address(span.client), address(span.server));
         let what = [&span.request_type, &span.request_domain, &span.request_resource];
         let what: Vec<&str> = what.into_iter().flatten().map(String::as_str).collect();
         writeln!(
@@ -66,8 +66,7 @@ impl Output {
         }
         self.head()?;
         let m = &flow.metrics;
-        let client = format!("{}:{}", flow.client.ip, flow.client.port);
-        let server = format!("{}:{}", flow.server.ip, flow.server.port);
+        let (client, server) = (address(flow.client), address(flow.server));
         writeln!(
             self.out,
             "{} {:<6} {client:>21} -> {server:<21} {:<20} {:>7} packets {:>10} bytes  rtt {:>6} us  retransmissions {}",
@@ -157,6 +156,11 @@ impl Output {
         }
         Ok(())
     }
+}
+
+/// As it is written in URLs: an IPv6 address in brackets.
+fn address(end: Endpoint) -> String {
+    SocketAddr::new(end.ip, end.port).to_string()
 }
 
 /// Time of day with microseconds.

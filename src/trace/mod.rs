@@ -2,12 +2,14 @@
 
 mod flame;
 
-use crate::api::{Api, ServerArgs};
+use crate::api::{Api, ServerArgs, escape};
 use crate::table::{Table, duration};
-use anyhow::bail;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+use anyhow::{Context, bail};
 use serde::Deserialize;
+use std::io::{Write, stdout};
 use wirespan_stitch::{Trace, TraceSummary};
+
+const UNWRITTEN: &str = "cannot write the output";
 
 /// What `wirespan trace` is asked for.
 #[derive(clap::Args)]
@@ -60,8 +62,7 @@ pub fn run(args: &TraceArgs) -> anyhow::Result<()> {
     if trace.spans.is_empty() {
         bail!("there is no such trace; `wirespan trace` lists recent ones");
     }
-    print!("{}", flame::Flame::new(&trace));
-    Ok(())
+    write!(stdout(), "{}", flame::Flame::new(&trace)).context(UNWRITTEN)
 }
 
 fn list_path(args: &TraceArgs) -> String {
@@ -73,14 +74,6 @@ fn list_path(args: &TraceArgs) -> String {
         path.push_str(&format!("&min_duration_us={}", u64::from(ms) * 1000));
     }
     path
-}
-
-/// All but the unreserved characters of RFC 3986, 2.3.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// A value as part of a URL.
-fn escape(value: &str) -> PercentEncode<'_> {
-    utf8_percent_encode(value, RESERVED)
 }
 
 fn list(args: &TraceArgs, traces: &[TraceSummary]) -> anyhow::Result<()> {
@@ -104,17 +97,5 @@ fn list(args: &TraceArgs, traces: &[TraceSummary]) -> anyhow::Result<()> {
             trace.errors.to_string(),
         ]);
     }
-    print!("{table}");
-    println!("`wirespan trace ID` shows one");
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_escaped() {
-        assert_eq!(escape("a-b/ü?").to_string(), "a-b%2F%C3%BC%3F");
-    }
+    writeln!(stdout(), "{table}`wirespan trace ID` shows one").context(UNWRITTEN)
 }

@@ -121,6 +121,9 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
     let taps = args.analysis.taps()?;
     let filter = LiveFilter::load(args.filter.as_deref())?;
     let names = Names::load(&args.hosts)?;
+    if names.skipped_lines() > 0 {
+        eprintln!("wirespan: {} lines of hosts files give no address a name", names.skipped_lines());
+    }
     let wanted = Wanted {
         filter: args.filter.is_some().then(|| filter.now()),
         sample: args.sample,
@@ -215,8 +218,7 @@ async fn watch(
     }
     let report = ingest.stop(STORE_PATIENCE).await;
     server.stop().await;
-    let lost = report.dropped() + report.writer.rows_waiting;
-    eprintln!("wirespan stored {} rows and lost {lost}", report.writer.rows_stored);
+    eprintln!("wirespan stored {} rows and lost {}", report.writer.rows_stored, report.dropped());
     results.into_iter().collect()
 }
 

@@ -62,7 +62,8 @@ pub struct Descriptor {
     pub ts_ns: u64,
     /// What the first byte is.
     pub link: LinkType,
-    /// Number of the interface (a capture file: its place among the blocks; several: the file's place; live: the source's number).
+    /// Number of the interface (a capture file: its place among the blocks; several: that of the file or of a name; live: the
+    /// source's number).
     pub port: u16,
     /// What the NIC or kernel already knows.
     pub hints: Hints,
