@@ -1,4 +1,8 @@
 //! What becomes of a packet; how flows begin, are looked at and end.
+//!
+//! - `shunted`: what is different where the source keeps frames back
+
+mod shunted;
 
 use super::clock::Clock;
 use super::close::{self, Leaves};
@@ -10,7 +14,7 @@ use super::parts::{ExtraOf, Parts};
 use super::payload::L7;
 use super::reassembly::Limits;
 use super::seconds::Seconds;
-use super::shunt::{Now, Shunts};
+use super::shunt::Shunts;
 use super::slab::{NONE, Slab};
 use super::timers::{Link, Links, TimerWheel};
 use super::{FlowConfig, FlowMemory, FlowStats, RecordSink, ShedPayload, Shedding, ShuntPolicy};
@@ -246,10 +250,8 @@ impl FlowTable {
     }
 
     fn end_second(&mut self, next: u32, sink: &mut dyn RecordSink) {
-        if self.shunts.is_some() {
-            for number in self.shunts.as_ref().map(Shunts::flows).unwrap_or_default() {
-                self.read_shunt(number);
-            }
+        for number in self.shunts.as_ref().map(Shunts::flows).unwrap_or_default() {
+            self.read_shunt(number);
         }
         self.seconds.end(next, &mut self.flows, &mut self.parts, sink);
     }
@@ -342,59 +344,6 @@ impl FlowTable {
         }
         if self.config.report_interval_ms.is_some() && self.flows[number].is_report_due(now_ms) {
             self.report(number, sink);
-        }
-    }
-
-    /// A packet of a table whose source can keep frames back.
-    #[inline(never)]
-    fn update_with_shunt(&mut self, number: u32, packet: &Packet<'_>, side: Side, sink: &mut dyn RecordSink) {
-        let controls =
-            packet.l4 == L4Protocol::Tcp && packet.tcp.flags & (flags::SYN | flags::FIN | flags::RST) != 0;
-        if controls {
-            self.wake(number);
-        }
-        self.update(number, packet, side, sink);
-        let Self { shunts: Some(shunts), flows, parts, seconds, .. } = self else { return };
-        let entry = &mut flows[number];
-        if !controls
-            && entry.facts.has(Facts::UNPARSED)
-            && !entry.facts.has(Facts::NOT_SHUNTED)
-            && entry.is_shuntable()
-            && seconds.bytes_of(entry, parts) >= shunts.policy().bytes_min
-        {
-            shunts.begin(number, entry, packet);
-        }
-    }
-
-    fn now(&self) -> Now {
-        Now { ms: self.clock.now_ms(), packet_ns: self.clock.packet_ns() }
-    }
-
-    /// Adds to a shunted flow what its source counted.
-    fn read_shunt(&mut self, number: u32) {
-        let now = self.now();
-        let Self { shunts: Some(shunts), flows, parts, seconds, config, .. } = self else { return };
-        let entry = &mut flows[number];
-        if config.ticks {
-            seconds.activate(number, entry, parts);
-        }
-        shunts.read(number, entry, now, parts);
-    }
-
-    /// A shunted flow ends to be one, because of a packet that the source let through or because it is over.
-    fn wake(&mut self, number: u32) {
-        self.end_shunt(number, true);
-    }
-
-    fn end_shunt(&mut self, number: u32, woken: bool) {
-        let now = self.now();
-        let Self { shunts: Some(shunts), flows, parts, seconds, config, .. } = self else { return };
-        let entry = &mut flows[number];
-        if entry.facts.has(Facts::SHUNTED) {
-            if config.ticks {
-                seconds.activate(number, entry, parts);
-            }
-            shunts.end(number, entry, woken, now, parts);
         }
     }
 
