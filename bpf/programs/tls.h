@@ -103,24 +103,12 @@ static __always_inline void apply_tls_policy(struct tls_session *session, struct
 	session->mute = policy.mute != 0;
 }
 
-/* Copies up to `want` bytes behind the event's header, where there is room for `room`, a power of two less one; returns how many. */
-static __always_inline __u32 copy_plain(struct event *event, __u64 address, __u32 want, __u32 room)
-{
-	if (want > room)
-		want = room;
-	OPAQUE(want);
-	want &= room;
-	if (want == 0 || bpf_probe_read_user(payload_of(event), want, (void *)address))
-		return 0;
-	return want;
-}
-
-static __always_inline void tell_plain(struct event *event, struct tls_call *call, __u32 moved, __u32 want, __u32 room,
-				       struct thread *thread, struct tls_session *session, struct conn *conn)
+/* The event of a call that moved bytes, but for the bytes. */
+static __always_inline void begin_plain(struct event *event, struct tls_call *call, __u32 moved, struct thread *thread,
+					struct tls_session *session, struct conn *conn)
 {
 	bool ingress = call->what & TLS_READ;
 	__u8 direction = ingress ? DIRECTION_IN : DIRECTION_OUT;
-	__u32 got;
 
 	begin_event(event, EVENT_DATA, call->source, thread);
 	if (conn) {
@@ -135,6 +123,7 @@ static __always_inline void tell_plain(struct event *event, struct tls_call *cal
 		if (session->direction)
 			event->flags |= FLAG_FIRST_IN_DIRECTION;
 		session->direction = direction;
+		session->used = 0;
 	}
 	event->enter_ns = call->enter_ns;
 	/* Its thread may not have run for a while; what answers what was sent comes behind. */
@@ -146,18 +135,33 @@ static __always_inline void tell_plain(struct event *event, struct tls_call *cal
 		event->other_tid = event->conn_event - call->events;
 	event->length = moved;
 	event->iov_count = 1;
-	got = copy_plain(event, call->buffer, want, room);
-	if (got == 0) {
-		if (want != 0)
+}
+
+/* Puts an event into the ring, with `want` bytes at `address` behind it, for which there is `room`, a power of two less one; returns
+ * how many bytes came along. */
+static __always_inline __u32 submit_plain(const struct event *header, __u64 address, __u32 want, __u32 room)
+{
+	/* One byte less than the room, so that a mask bounds what is copied. */
+	struct event *event = reserve(sizeof(*event) + room + 1);
+	__u32 got = want > room ? room : want;
+
+	if (!event)
+		return 0;
+	*event = *header;
+	OPAQUE(got);
+	got &= room;
+	if (got == 0 || bpf_probe_read_user(payload_of(event), got, (void *)address)) {
+		if (got)
 			COUNT(unreadable, 1);
+		got = 0;
 		event->flags |= FLAG_NO_DATA;
 	}
-	if (got < moved)
+	if (got < event->length)
 		event->flags |= FLAG_TRUNCATED;
-	session->used += got;
 	event->captured = got;
 	event->size = sizeof(*event) + got;
 	submit(event);
+	return got;
 }
 
 /* How many of the bytes that a call moved are wanted. */
@@ -171,15 +175,14 @@ static __always_inline __u32 wanted_plain(struct tls_session *session, struct tl
 	return wanted(session->snap, session->budget, session->used, session->frames, moved);
 }
 
-/* Tells of a call that moved bytes. */
-static __noinline int tell_tls(struct tls_call *call, __u32 moved, __u64 coroutine)
+/* Tells of a call that moved bytes. The event's header is put together before there is room for it, of one size or another, so that
+ * the verifier looks at that once. */
+static __noinline int tell_tls(struct thread *thread, struct tls_call *call, __u32 moved, __u64 coroutine)
 {
-	struct thread *thread = this_thread();
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32, want;
-	__u8 direction = call->what & TLS_READ ? DIRECTION_IN : DIRECTION_OUT;
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, want, got;
 	struct tls_session *session = tls_session(call->tls, tgid);
 	struct conn *conn = NULL;
-	struct event *event;
+	struct event event;
 
 	if (!thread || !session)
 		return 0;
@@ -201,29 +204,17 @@ static __noinline int tell_tls(struct tls_call *call, __u32 moved, __u64 corouti
 		COUNT(muted, 1);
 		return 0;
 	}
-	if (session->direction != direction)
-		session->used = 0;
-	want = wanted_plain(session, call, moved);
-	/* One byte less than the room, so that a mask bounds what is copied. */
-	if (want < 256) {
-		event = reserve_for(thread, CLASS_256);
-		if (event)
-			tell_plain(event, call, moved, want, 255, thread, session, conn);
-	} else if (want < 1024) {
-		event = reserve_for(thread, CLASS_1K);
-		if (event)
-			tell_plain(event, call, moved, want, 1023, thread, session, conn);
-	} else if (want < 4096 || !session->frames) {
-		event = reserve_for(thread, CLASS_4K);
-		if (event)
-			tell_plain(event, call, moved, want, 4095, thread, session, conn);
-	} else {
-		event = reserve_for(thread, CLASS_16K);
-		if (event)
-			tell_plain(event, call, moved, want, 16383, thread, session, conn);
-	}
-	if (!event)
-		session->events++;
+	begin_plain(&event, call, moved, thread, session, conn);
+	want = THROUGH(thread->want, wanted_plain(session, call, moved));
+	if (want < 256)
+		got = submit_plain(&event, call->buffer, want, 255);
+	else if (want < 1024)
+		got = submit_plain(&event, call->buffer, want, 1023);
+	else if (want < 4096 || !session->frames)
+		got = submit_plain(&event, call->buffer, want, 4095);
+	else
+		got = submit_plain(&event, call->buffer, want, 16383);
+	session->used += got;
 	return 0;
 }
 
@@ -268,7 +259,7 @@ static __always_inline int tls_return(struct pt_regs *regs, __u64 pop)
 		moved = out;
 	}
 	if (moved > 0)
-		tell_tls(&call, moved, 0);
+		tell_tls(this_thread(), &call, moved, 0);
 	return 0;
 }
 

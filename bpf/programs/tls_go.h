@@ -106,7 +106,7 @@ static __always_inline int go_end(struct pt_regs *regs, __u32 depth, __s64 moved
 	call = *known;
 	bpf_map_delete_elem(&tls_calls, &key);
 	if (moved > 0)
-		tell_tls(&call, moved, key.who);
+		tell_tls(this_thread(), &call, moved, key.who);
 	return 0;
 }
 

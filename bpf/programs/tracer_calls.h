@@ -125,26 +125,23 @@ static __always_inline void put_seq(struct event *event, struct thread *thread, 
 }
 
 /* Copies as much of a message as is wanted of its connection; returns how many bytes. */
-static __always_inline __u32 copy_message(struct conn *conn, struct thread *thread, struct scratch *scratch,
-					  const struct message *message)
+static __always_inline __u32 copy_message(struct conn *conn, struct thread *thread, struct scratch *scratch)
 {
+	const struct message *message = &scratch->message;
 	__u32 want = wanted(conn->snap, conn->budget, conn->used, conn->frames, message->length), got;
 
+	want = THROUGH(scratch->want, want);
 	if (want > CAPTURE_MAX)
 		want = CAPTURE_MAX;
 	if (!message->buffer || thread->flags & CALL_DISCARD)
 		return 0;
-	if (message->is_iov) {
-		scratch->message.buffer = message->buffer;
-		scratch->message.count = message->count;
-		scratch->message.from = message->from;
+	if (message->is_iov)
 		got = copy_iov(want);
-	} else {
+	else
 		got = copy_bytes(scratch->payload, message->buffer + message->from, want);
-	}
 	if (got == 0 && want != 0)
 		COUNT(unreadable, 1);
-	return got;
+	return THROUGH(scratch->got, got);
 }
 
 /* A part of a message was told of that filled its event: more of it is wanted in another. */
@@ -154,10 +151,11 @@ static __always_inline bool goes_on(struct conn *conn, struct thread *thread, __
 	       conn->used < FRAMES_BUDGET;
 }
 
-/* Tells of one message, as far as one event holds what is wanted of it; returns how many bytes are left to tell of. Reads what is
- * volatile first, copies the payload last. */
-static __always_inline __u32 tell(struct task_struct *task, struct thread *thread, struct scratch *scratch, struct message *message)
+/* Tells of the message in the scratch, as far as one event holds what is wanted of it; returns how many bytes are left to tell of.
+ * Reads what is volatile first, copies the payload last. */
+static __always_inline __u32 tell(struct task_struct *task, struct thread *thread, struct scratch *scratch)
 {
+	struct message *message = &scratch->message;
 	bool ingress = thread->flags & CALL_INGRESS;
 	__u8 direction = ingress ? DIRECTION_IN : DIRECTION_OUT;
 	__u32 tgid = TASK(task, tgid), got;
@@ -220,12 +218,12 @@ static __always_inline __u32 tell(struct task_struct *task, struct thread *threa
 	if (ingress)
 		thread->read_conn = conn->id;
 
-	got = copy_message(conn, thread, scratch, message);
+	got = copy_message(conn, thread, scratch);
 	/* What begins as frames do is copied anew, as far as is wanted of them. */
 	if (!conn->frames && begins_frames(scratch->payload, got)) {
 		conn->frames = 1;
 		if (got < message->length)
-			got = copy_message(conn, thread, scratch, message);
+			got = copy_message(conn, thread, scratch);
 	}
 	conn->used += got;
 	event->captured = got;
@@ -249,12 +247,8 @@ __noinline int tell_message(__u32 tid)
 {
 	struct thread *thread = find_thread(tid);
 	struct scratch *scratch = scratch_of_cpu();
-	struct message message;
 
-	if (!thread || !scratch)
-		return 0;
-	message = scratch->message;
-	return tell(this_task(), thread, scratch, &message);
+	return thread && scratch ? tell(this_task(), thread, scratch) : 0;
 }
 
 /* Messages of datagram sockets, as a rule; those of a stream are counted from its first byte. */
@@ -289,7 +283,7 @@ static __always_inline void tell_mmsg(struct thread *thread, struct scratch *scr
 static __always_inline void tell_data(struct task_struct *task, struct thread *thread, __u32 tid, long result)
 {
 	struct scratch *scratch = scratch_of_cpu();
-	struct message message = {.length = result, .moved = result};
+	struct message *message;
 	__u32 left;
 
 	if (result <= 0 || !scratch)
@@ -298,26 +292,28 @@ static __always_inline void tell_data(struct task_struct *task, struct thread *t
 		tell_mmsg(thread, scratch, tid, result);
 		return;
 	}
+	message = &scratch->message;
+	__builtin_memset(message, 0, sizeof(*message));
+	message->length = message->moved = result;
 	if (thread->call == CALL_RECVMSG || thread->call == CALL_SENDMSG) {
 		struct user_msghdr header = {};
 
 		if (bpf_probe_read_user(&header, sizeof(header), (void *)thread->buffer))
 			COUNT(unreadable, 1);
-		message.buffer = header.iov;
-		message.count = header.iov_count;
-		message.name = header.name;
-		message.is_iov = true;
+		message->buffer = header.iov;
+		message->count = header.iov_count;
+		message->name = header.name;
+		message->is_iov = true;
 	} else if (thread->call != CALL_SENDFILE && thread->call != CALL_SPLICE) {
-		message.buffer = thread->buffer;
-		message.count = thread->count;
-		message.name = thread->name;
-		message.is_iov = thread->call == CALL_READV || thread->call == CALL_WRITEV;
+		message->buffer = thread->buffer;
+		message->count = thread->count;
+		message->name = thread->name;
+		message->is_iov = thread->call == CALL_READV || thread->call == CALL_WRITEV;
 	}
-	left = tell(task, thread, scratch, &message);
+	left = tell(task, thread, scratch);
 	for (int i = 0; i < FRAMES_PARTS && left; i++) {
-		message.before = message.from = message.moved - left;
-		message.length = left;
-		scratch->message = message;
+		message->before = message->from = message->moved - left;
+		message->length = left;
 		left = tell_message(tid);
 	}
 }

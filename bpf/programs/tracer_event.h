@@ -30,13 +30,14 @@ static __always_inline bool is_left_out(__u32 tgid)
 
 static __always_inline __u64 process_start_ns(struct task_struct *task)
 {
-	return HAS_TASK_BTF ? task->group_leader->start_boottime : BPF_CORE_READ(task, group_leader, start_boottime);
+	return HAS_TASK_BTF ? UNTRUSTED(task)->group_leader->start_boottime : BPF_CORE_READ(task, group_leader, start_boottime);
 }
 
 /* Id of the cgroup v2, as bpf_get_current_cgroup_id says. */
 static __always_inline __u64 cgroup_of(struct task_struct *task)
 {
-	return HAS_TASK_BTF ? task->cgroups->dfl_cgrp->kn->id : BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+	return HAS_TASK_BTF ? UNTRUSTED(task)->cgroups->dfl_cgrp->kn->id :
+			      BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
 }
 
 /* Those of neighbours, which run on other CPUs, are apart in memory. */

@@ -93,7 +93,7 @@ struct thread {
 	/* The socket that the bytes came from which the thread is at, and the HTTP/2 stream of them; 0 when that is not known. */
 	__u64 read_conn;
 	__u32 stream;
-	__u32 unused;
+	__u32 want; /* of what a TLS library moved: see THROUGH */
 };
 
 #define CALL_INGRESS 1
@@ -266,6 +266,9 @@ struct scratch {
 	struct message message;
 	__u32 at;   /* bytes in payload */
 	__u32 skip; /* bytes of buffers before them */
+	__u32 part; /* of them, bytes of one buffer */
+	__u32 want; /* bytes that are wanted of the message */
+	__u32 got;  /* bytes of it in payload */
 	struct event event;
 	__u8 payload[2 * CAPTURE_MAX];
 	struct iovec iov[IOV_MAX];

@@ -8,6 +8,14 @@
 /* Keeps the compiler from undoing a bound that the verifier has to see. */
 #define OPAQUE(x) asm volatile("" : "+r"(x))
 
+/* The same value by way of memory, where the verifier does not follow: what comes behind is looked at once, not for each way that
+ * led to the value. */
+#define THROUGH(place, value)                                                                                                  \
+	({                                                                                                                     \
+		*(volatile typeof(place) *)&(place) = (value);                                                                 \
+		*(volatile typeof(place) *)&(place);                                                                           \
+	})
+
 /* The first bytes of the preface of HTTP/2: "PRI ". */
 #define HTTP2_PREFACE bpf_htonl(0x50524920)
 /* So much of what is sent on such a connection before the other end answers. */
@@ -24,6 +32,9 @@
 #define FRAME_WINDOW_UPDATE 8
 /* Of HEADERS: END_STREAM, END_HEADERS, PADDED, PRIORITY. */
 #define FRAME_HEADERS_FLAGS 0x2d
+
+/* Of IOV_MAX buffers, so many are looked at in one go. */
+#define IOV_AT_ONCE 16
 
 #define DIRECTION_IN 1
 #define DIRECTION_OUT 2
@@ -120,13 +131,43 @@ static __always_inline struct scratch *scratch_of_cpu(void)
 	return bpf_map_lookup_elem(&scratches, &zero);
 }
 
-/* The first `len` bytes of the message in the scratch, which is in several buffers. A global function, so that the verifier looks at its loop once.
- * How far it got is kept in memory, where the verifier does not follow it: each round looks alike, whatever the one before did. */
+/* Copies IOV_AT_ONCE buffers of the message in the scratch, of which `len` bytes are wanted; false when there is no more to copy. A
+ * global function, so that the verifier looks at its loop once. How far it got is kept in memory, where the verifier does not
+ * follow it: each round looks alike, whatever the one before did. */
+__noinline int copy_buffers(__u32 first, __u32 len)
+{
+	struct scratch *scratch = scratch_of_cpu();
+
+	if (!scratch || first > IOV_MAX - IOV_AT_ONCE)
+		return false;
+	for (int i = 0; i < IOV_AT_ONCE; i++) {
+		__u64 part = scratch->iov[first + i].len, base = scratch->iov[first + i].base;
+		__u32 skip = *(volatile __u32 *)&scratch->skip, at = *(volatile __u32 *)&scratch->at;
+
+		if (first + i >= scratch->message.count || at >= len || at >= CAPTURE_MAX)
+			return false;
+		if (part <= skip) {
+			*(volatile __u32 *)&scratch->skip = skip - part;
+			continue;
+		}
+		*(volatile __u32 *)&scratch->skip = 0;
+		base += skip;
+		part -= skip;
+		if (part > len - at)
+			part = len - at;
+		part = THROUGH(scratch->part, part);
+		if (part > CAPTURE_MAX || bpf_probe_read_user(scratch->payload + at, part, (void *)base))
+			return false;
+		*(volatile __u32 *)&scratch->at = at + part;
+	}
+	return true;
+}
+
+/* The first `len` bytes of the message in the scratch, which is in several buffers. A global function for the same reason. */
 __noinline __u32 copy_iov(__u32 len)
 {
 	struct scratch *scratch = scratch_of_cpu();
 	__u64 count;
-	__u32 at;
 
 	if (!scratch || len == 0)
 		return 0;
@@ -138,29 +179,11 @@ __noinline __u32 copy_iov(__u32 len)
 	OPAQUE(count);
 	if (count > IOV_MAX || bpf_probe_read_user(scratch->iov, count * sizeof(struct iovec), (void *)scratch->message.buffer))
 		return 0;
-	for (int i = 0; i < IOV_MAX; i++) {
-		__u64 part = scratch->iov[i].len, base = scratch->iov[i].base;
-		__u32 skip = *(volatile __u32 *)&scratch->skip;
-
-		at = *(volatile __u32 *)&scratch->at;
-		if (i >= count || at >= len || at >= CAPTURE_MAX)
+	for (int first = 0; first < IOV_MAX; first += IOV_AT_ONCE) {
+		if (!copy_buffers(first, len))
 			break;
-		if (part <= skip) {
-			*(volatile __u32 *)&scratch->skip = skip - part;
-			continue;
-		}
-		*(volatile __u32 *)&scratch->skip = 0;
-		base += skip;
-		part -= skip;
-		if (part > len - at)
-			part = len - at;
-		OPAQUE(part);
-		if (part > CAPTURE_MAX || bpf_probe_read_user(scratch->payload + at, part, (void *)base))
-			break;
-		*(volatile __u32 *)&scratch->at = at + part;
 	}
-	at = *(volatile __u32 *)&scratch->at;
-	return at > CAPTURE_MAX ? CAPTURE_MAX : at;
+	return *(volatile __u32 *)&scratch->at;
 }
 
 #endif

@@ -16,6 +16,10 @@ static __always_inline struct task_struct *this_task(void)
 /* A field of it. */
 #define TASK(task, field) (HAS_TASK_BTF ? (task)->field : BPF_CORE_READ(task, field))
 
+/* For what pointers in a task lead to. Whether one may be trusted, the verifier looks up in all the kernel's types, for
+ * milliseconds each time; it does not ask that of what is cast. */
+#define UNTRUSTED(task) (settings.casts ? CAST(task_struct, task) : (task))
+
 /* The file behind a descriptor of the current process, or NULL. */
 static __always_inline struct file *file_of(struct task_struct *task, int fd)
 {
