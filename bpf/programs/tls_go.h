@@ -134,21 +134,26 @@ static __always_inline bool add_word(struct pt_regs *regs, __u64 *registers, __u
 	return true;
 }
 
-/* On an instruction behind which nothing changes what the call returns; where that is is in the cookie. */
-SEC("uprobe")
-int go_tls_known(struct pt_regs *regs)
+/* What a call returns, at an instruction behind which nothing changes that; where it is is in the probe's cookie. */
+static __always_inline bool go_result(struct pt_regs *regs, __u64 cookie, __u64 *result)
 {
 	__u64 registers[] = {regs->ax, regs->cx, regs->dx, regs->bx, regs->sp, regs->bp, regs->si, regs->di,
 			     regs->r8, regs->r9, regs->r10, regs->r11, regs->r12, regs->r13, regs->r14, regs->r15};
-	__u64 cookie, sum = 0;
+
+	*result = 0;
+	return add_word(regs, registers, cookie >> 32, cookie >> 16, result) &&
+	       add_word(regs, registers, cookie >> 56, cookie >> 40, result);
+}
+
+SEC("uprobe")
+int go_tls_known(struct pt_regs *regs)
+{
+	__u64 cookie, moved;
 
 	if (!HAS_COOKIE)
 		return 0;
 	cookie = bpf_get_attach_cookie(regs);
-	if (!add_word(regs, registers, cookie >> 32, cookie >> 16, &sum) ||
-	    !add_word(regs, registers, cookie >> 56, cookie >> 40, &sum))
-		return 0;
-	return go_end(regs, (__u16)cookie, sum);
+	return go_result(regs, cookie, &moved) ? go_end(regs, (__u16)cookie, moved) : 0;
 }
 
 /* (*tls.Conn).Close() */
@@ -255,22 +260,39 @@ int go_newproc(struct pt_regs *regs)
 	return 0;
 }
 
-SEC("uprobe")
-int go_newproc_return(struct pt_regs *regs)
+/* The goroutine is made; `g` is its structure. */
+static __always_inline int go_born(__u64 g)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
 	struct go_birth *birth = bpf_map_lookup_elem(&go_births, &tid);
-	struct go_program *program = go_program(regs, tgid);
+	/* Who saw the beginning knows the program. */
+	struct go_program *program = bpf_map_lookup_elem(&go_programs, &tgid);
 	__u64 child;
 
 	if (!birth || !program)
 		return 0;
-	child = goid_of(program, regs->ax);
+	child = goid_of(program, g);
 	if (child)
 		tell_handoff(EVENT_FORK, birth->parent, child, birth->place);
 	bpf_map_delete_elem(&go_births, &tid);
 	return 0;
+}
+
+/* On its return instruction. */
+SEC("uprobe")
+int go_newproc_return(struct pt_regs *regs)
+{
+	return go_born(regs->ax);
+}
+
+/* Before that, where its result is known. */
+SEC("uprobe")
+int go_newproc_known(struct pt_regs *regs)
+{
+	__u64 g;
+
+	return HAS_COOKIE && go_result(regs, bpf_get_attach_cookie(regs), &g) ? go_born(g) : 0;
 }
 
 /* The current context of Python was copied, for another task. */

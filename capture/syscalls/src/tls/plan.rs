@@ -10,7 +10,7 @@ use super::elf::{ElfError, Function, Image, ReadAt};
 use super::entry;
 use super::go;
 use super::python::{self, Python};
-use super::results::{self, Known, Place};
+use super::results::{self, Known, Place, Work};
 use super::returns::{self, ReturnsError};
 
 /// A TLS implementation whose calls are probed.
@@ -132,17 +132,18 @@ const GNUTLS: [Call; 3] = [
     ("gnutls_record_send", "gnutls_send", true),
     ("gnutls_deinit", "gnutls_deinit", false),
 ];
-const GO_TLS: [Call; 3] = [
-    ("crypto/tls.(*Conn).Read", "go_tls_read", true),
-    ("crypto/tls.(*Conn).Write", "go_tls_write", true),
-    ("crypto/tls.(*Conn).Close", "go_tls_close", false),
+/// Functions of Go, and the programs at their entries.
+const GO_TLS: [(&str, &str); 3] = [
+    ("crypto/tls.(*Conn).Read", "go_tls_read"),
+    ("crypto/tls.(*Conn).Write", "go_tls_write"),
+    ("crypto/tls.(*Conn).Close", "go_tls_close"),
 ];
 /// Which goroutine works for which. That they are made is told once, and comes first.
-const GO_WORK: [Call; 4] = [
-    ("runtime.newproc1", "go_newproc", true),
-    ("net/http.(*persistConn).roundTrip", "go_round_trip", false),
-    ("net/http.persistConnWriter.Write", "go_request_write", false),
-    ("net/http.persistConnWriter.ReadFrom", "go_request_write", false),
+const GO_WORK: [(&str, &str); 4] = [
+    ("runtime.newproc1", "go_newproc"),
+    ("net/http.(*persistConn).roundTrip", "go_round_trip"),
+    ("net/http.persistConnWriter.Write", "go_request_write"),
+    ("net/http.persistConnWriter.ReadFrom", "go_request_write"),
 ];
 
 /// What the loop of Node.js is at: what is run, and the program.
@@ -166,10 +167,23 @@ const NODE: [(&str, &str, &str); 5] = [
     ),
 ];
 
-/// Functions that calls of [`GO_TLS`] leave their work to, when they are not part of those.
-const GO_WORKERS: [(&str, &[&str]); 2] = [
-    ("crypto/tls.(*Conn).Read", &["bytes.(*Reader).Read", "runtime.memmove"]),
-    ("crypto/tls.(*Conn).Write", &["crypto/tls.(*Conn).writeRecordLocked"]),
+/// Those whose ends matter: what does their work, where it is not part of them; the programs where their results are known, and
+/// on their return instructions.
+const GO_ENDS: [(&str, Work<'_>, &str, &str); 3] = [
+    (
+        "crypto/tls.(*Conn).Read",
+        Work::Of(&["bytes.(*Reader).Read", "runtime.memmove"]),
+        "go_tls_known",
+        "go_tls_return",
+    ),
+    (
+        "crypto/tls.(*Conn).Write",
+        Work::Of(&["crypto/tls.(*Conn).writeRecordLocked"]),
+        "go_tls_known",
+        "go_tls_return",
+    ),
+    // It gives the goroutine its number before it calls what traces that there is one.
+    ("runtime.newproc1", Work::Calls, "go_newproc_known", "go_newproc_return"),
 ];
 
 /// Two functions that may leave their work to a third, which is then probed for both; and the program for each register that
@@ -208,6 +222,7 @@ fn kept(program: &str) -> &'static [Register] {
         "node_frame" => &[RSI, RDX],
         "node_chunk" => &[RDX, R9],
         "node_stream" => &[RSI, RCX, R8],
+        "go_newproc" => &[RBX, RCX],
         program if program.starts_with("go_") => &[RSP, RAX, RBX, R14],
         _ => &[RSP, RDI, RSI],
     }
@@ -250,7 +265,7 @@ fn go_plan(image: &Image<'_>, version: String, kernel: Kernel) -> Result<Plan, E
         plan.missing.push("goroutine numbers of system calls: linked with C, and stripped".to_owned());
     }
     plan.go = Some(GoProgram { version, g, goid: go::goid_offset(numbers), self_at: None });
-    let names: Vec<_> = GO_WORK.iter().chain(&GO_TLS).map(|(name, ..)| *name).collect();
+    let names: Vec<_> = GO_WORK.iter().chain(&GO_TLS).map(|(name, _)| *name).collect();
     let found = match go::functions(image, &names) {
         Ok(found) => found,
         Err(error) => {
@@ -258,10 +273,9 @@ fn go_plan(image: &Image<'_>, version: String, kernel: Kernel) -> Result<Plan, E
             return Ok(plan);
         }
     };
-    for (&(name, program, has_end), function) in GO_WORK.iter().chain(&GO_TLS).zip(found) {
+    for (&(name, program), function) in GO_WORK.iter().chain(&GO_TLS).zip(found) {
         let Some(function) = function else { continue };
-        let ends = if has_end { go_ends(image, name, function, kernel) } else { Ok(Vec::new()) };
-        match ends {
+        match go_ends(image, name, function, kernel) {
             Ok(mut ends) => {
                 if ends.iter().any(|end| end.result.is_some()) {
                     plan.ends = Ends::Results;
@@ -283,25 +297,26 @@ fn cheap(image: &Image<'_>, address: u64, program: &str) -> Result<u64, ElfError
     Ok(entry::cheap(image, address, kept(program))?.unwrap_or(address))
 }
 
-/// The probes at the ends of a function of Go.
+/// The probes at the ends of a function of Go, if they matter.
 fn go_ends(
     image: &Image<'_>,
     name: &str,
     function: Function,
     kernel: Kernel,
 ) -> Result<Vec<Probe>, ReturnsError> {
-    let workers = GO_WORKERS.iter().find(|(other, _)| *other == name).filter(|_| kernel.cookies);
+    let Some(&(_, work, at_known, at_return)) = GO_ENDS.iter().find(|(other, ..)| *other == name) else {
+        return Ok(Vec::new());
+    };
     // What is wrong with a file is said when its returns are looked for.
-    let known = workers.and_then(|(_, workers)| results::known(image, function, workers).ok().flatten());
+    let known = kernel.cookies.then(|| results::known(image, function, work).ok().flatten()).flatten();
     let probe = |known: &Known| {
         let result = Some(known.result()?);
-        probes(image, "go_tls_known", &[known.address]).next().map(|probe| Probe { result, ..probe })
+        probes(image, at_known, &[known.address]).next().map(|probe| Probe { result, ..probe })
     };
     if let Some(found) = known.and_then(|known| known.iter().map(probe).collect()) {
         return Ok(found);
     }
-    let program = if name == "runtime.newproc1" { "go_newproc_return" } else { "go_tls_return" };
-    Ok(probes(image, program, &returns::all(image, function)?).collect())
+    Ok(probes(image, at_return, &returns::all(image, function)?).collect())
 }
 
 impl Known {

@@ -46,15 +46,23 @@ pub struct Known {
     pub words: Vec<Place>,
 }
 
+/// What does the work of a function: behind its last call, the buffer is filled, or sent, or what was made is complete.
+#[derive(Clone, Copy, Debug)]
+pub enum Work<'a> {
+    /// Functions of these names.
+    Of(&'a [&'a str]),
+    /// All that it calls.
+    Calls,
+}
+
 /// Where probes see the results of all calls of `function` that are not 0; `None` when it cannot be seen, or does not do the work so.
-/// The functions named in `work` do the work: behind the last call of one, the buffer is filled, or sent.
 ///
 /// # Errors
 /// [`ReturnsError`]
 pub fn known(
     image: &Image<'_>,
     function: Function,
-    work: &[&str],
+    work: Work<'_>,
 ) -> Result<Option<Vec<Known>>, ReturnsError> {
     let code = returns::code_of(image, function)?;
     let called = Decoder::with_ip(64, &code, function.address, DecoderOptions::NONE);
@@ -119,7 +127,7 @@ struct Body {
 
 impl Body {
     /// `None` where it is not seen what follows on what, or where the stack pointer is.
-    fn read(code: &[u8], start: u64, names: &BTreeMap<u64, String>, work: &[&str]) -> Option<Self> {
+    fn read(code: &[u8], start: u64, names: &BTreeMap<u64, String>, work: Work<'_>) -> Option<Self> {
         let instructions: Vec<Instruction> =
             Decoder::with_ip(64, code, start, DecoderOptions::NONE).iter().take(MAX_STEPS + 1).collect();
         if instructions.len() > MAX_STEPS || instructions.iter().any(Instruction::is_invalid) {
@@ -131,9 +139,11 @@ impl Body {
             let target = || number(instruction.near_branch_target());
             let callee = called_by(instruction).and_then(|address| names.get(&address));
             let behind = number(instruction.next_ip());
+            let never_returns = callee.is_some_and(|name| go::never_returns(name));
+            let is_call = matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
             let next = match instruction.flow_control() {
                 FlowControl::Next | FlowControl::IndirectCall => behind.into_iter().collect(),
-                FlowControl::Call if callee.is_some_and(|name| go::never_returns(name)) => Vec::new(),
+                FlowControl::Call if never_returns => Vec::new(),
                 FlowControl::Call => behind.into_iter().collect(),
                 FlowControl::ConditionalBranch => vec![behind?, target()?],
                 FlowControl::UnconditionalBranch => vec![target()?],
@@ -144,7 +154,10 @@ impl Body {
             steps.push(Step {
                 instruction: *instruction,
                 is_emulated: is_emulated(code.get(offset..)?),
-                is_work: callee.is_some_and(|name| work.contains(&name.as_str())),
+                is_work: match work {
+                    Work::Of(names) => callee.is_some_and(|name| names.contains(&name.as_str())),
+                    Work::Calls => is_call && !never_returns,
+                },
                 next,
                 depth: None,
             });

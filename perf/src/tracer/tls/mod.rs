@@ -21,11 +21,17 @@ const FOUND_WITHIN: Duration = Duration::from_secs(5);
 /// Runs this part of the suite.
 pub fn run(time: Duration, output: &mut Output) -> anyhow::Result<()> {
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
-    costs(openssl()?, &["SSL_write", "SSL_read", "SSL_write_ex", "SSL_read_ex"], time, output)?;
-    costs(go(directory.path())?, &["Go's tls.Conn.Write", "Go's tls.Conn.Read"], time, output)
+    let openssl_calls = ["SSL_write", "SSL_read", "SSL_write_ex", "SSL_read_ex"].map(of_512_bytes);
+    costs(openssl()?, &openssl_calls, time, output)?;
+    let [write, read] = ["Go's tls.Conn.Write", "Go's tls.Conn.Read"].map(of_512_bytes);
+    costs(go(directory.path())?, &[write, read, "Go's go statement".to_owned()], time, output)
 }
 
-fn costs(mut peer: Peer, calls: &[&str], time: Duration, output: &mut Output) -> anyhow::Result<()> {
+fn of_512_bytes(call: &str) -> String {
+    format!("{call}, 512 B")
+}
+
+fn costs(mut peer: Peer, calls: &[String], time: Duration, output: &mut Output) -> anyhow::Result<()> {
     let mut off = vec![f64::INFINITY; calls.len()];
     let mut on = off.clone();
     for _ in 0..ROUNDS {
@@ -37,9 +43,8 @@ fn costs(mut peer: Peer, calls: &[&str], time: Duration, output: &mut Output) ->
         ensure!(stats.events > 0, "no event came of {}", calls.join(", "));
     }
     for ((call, off), on) in calls.iter().zip(off).zip(on) {
-        let name = format!("{call}, 512 B");
-        output.push(Measurement::new(BENCH, &name, on, "ns/call", off))?;
-        output.push(Measurement::limit(BENCH, &format!("{name}, added"), on - off, "ns/call"))?;
+        output.push(Measurement::new(BENCH, call, on, "ns/call", off))?;
+        output.push(Measurement::limit(BENCH, &format!("{call}, added"), on - off, "ns/call"))?;
     }
     Ok(())
 }

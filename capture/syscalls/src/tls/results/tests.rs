@@ -5,9 +5,13 @@ const BASE: u64 = 0x1000;
 /// The places known in a function at [`BASE`]: their addresses from there, depths and words. What is 0x100 behind it does the work,
 /// what is 0x300 behind it never returns.
 fn known_in(code: &[u8]) -> Option<Vec<(u64, i64, Vec<Place>)>> {
+    known_behind(code, Work::Of(&["work"]))
+}
+
+fn known_behind(code: &[u8], work: Work<'_>) -> Option<Vec<(u64, i64, Vec<Place>)>> {
     let names = [(0x100, "work"), (0x200, "other"), (0x300, "runtime.panicIndex")];
     let names = names.into_iter().map(|(at, name)| (BASE + at, name.to_owned())).collect();
-    let known = Body::read(code, BASE, &names, &["work"])?.known()?;
+    let known = Body::read(code, BASE, &names, work)?.known()?;
     Some(known.into_iter().map(|known| (known.address - BASE, known.depth, known.words)).collect())
 }
 
@@ -49,6 +53,17 @@ fn the_work_is_waited_for() {
                  \x48\x85\xc9\x74\x05\x48\x39\xf2\x77\x16\x48\x89\x0c\x24\x44\x0f\x11\x7c\x24\x08\xff\xd2\x48\x8b\x04\x24\
                  \x48\x83\xc4\x10\x5d\xc3\xe8\xc2\x02\x00\x00\xcc";
     assert_eq!(known_in(code), Some(vec![(0x1c, 0x18, register(Register::RCX))]));
+}
+
+/// As `newproc1` ends.
+#[test]
+fn all_calls_may_be_the_work() {
+    // sub rsp, 0x18; call work; mov [rsp+8], rax; cmp rbx, rcx; je on; call rdx; on: mov rax, [rsp+8]; cmp edx, 1; jne out;
+    // mov [r14+16], rbx; out: add rsp, 0x18; ret
+    let code = b"\x48\x83\xec\x18\xe8\xf7\x00\x00\x00\x48\x89\x44\x24\x08\x48\x39\xcb\x74\x02\xff\xd2\x48\x8b\x44\x24\x08\
+                 \x83\xfa\x01\x75\x04\x49\x89\x5e\x10\x48\x83\xc4\x18\xc3";
+    assert_eq!(known_in(code), Some(vec![(0x11, 0x18, vec![Place::Stack(8)])]));
+    assert_eq!(known_behind(code, Work::Calls), Some(vec![(0x1d, 0x18, register(Register::RAX))]));
 }
 
 #[test]
