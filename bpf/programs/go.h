@@ -21,6 +21,42 @@ struct {
 	__uint(max_entries, 16384);
 } go_programs SEC(".maps");
 
+struct coroutine_key {
+	__u64 coroutine;
+	__u32 tgid;
+	__u32 unused;
+};
+
+/* The socket call of a goroutine that ended last and moved bytes. */
+struct coroutine_call {
+	__u64 conn;
+	__u64 sk;
+	__u64 ns; /* the time of its event */
+};
+
+/* A goroutine may go on after a system call on another thread, which then does not know of the call. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct coroutine_key);
+	__type(value, struct coroutine_call);
+	__uint(max_entries, 8192);
+} coroutine_calls SEC(".maps");
+
+/* Not 0 once that is of use: a call of crypto/tls was seen. */
+__u32 coroutine_calls_wanted;
+
+static __always_inline void remember_coroutine_call(__u64 coroutine, __u32 tgid, __u64 conn, __u64 sk, __u64 ns)
+{
+	struct coroutine_key key = {.coroutine = coroutine, .tgid = tgid};
+	struct coroutine_call call = {.conn = conn, .sk = sk, .ns = ns};
+	struct coroutine_call *known = bpf_map_lookup_elem(&coroutine_calls, &key);
+
+	if (known)
+		*known = call;
+	else
+		bpf_map_update_elem(&coroutine_calls, &key, &call, BPF_ANY);
+}
+
 /* More goroutines than a process makes; a larger number is something else. */
 #define GOID_MAX (1ULL << 48)
 

@@ -175,6 +175,16 @@ static __always_inline __u32 wanted_plain(struct tls_session *session, struct tl
 	return wanted(session->snap, session->budget, session->used, session->frames, moved);
 }
 
+/* A socket call within a call is on the session's socket. */
+static __always_inline void bind_session(struct tls_session *session, struct tls_call *call, __u64 conn, __u64 sk, __u64 ns)
+{
+	if (session->conn != conn)
+		session->policy = 0;
+	session->conn = conn;
+	session->sk = sk;
+	call->last_ns = ns;
+}
+
 /* Tells of a call that moved bytes. The event's header is put together before there is room for it, of one size or another, so that
  * the verifier looks at that once. */
 static __noinline int tell_tls(struct thread *thread, struct tls_call *call, __u32 moved, __u64 coroutine)
@@ -186,13 +196,14 @@ static __noinline int tell_tls(struct thread *thread, struct tls_call *call, __u
 
 	if (!thread || !session)
 		return 0;
-	/* A socket call within this one is on the session's socket. */
 	if (thread->last_conn && thread->last_ns >= call->enter_ns && thread->last_coroutine == coroutine) {
-		if (session->conn != thread->last_conn)
-			session->policy = 0;
-		session->conn = thread->last_conn;
-		session->sk = thread->last_sk;
-		call->last_ns = thread->last_ns;
+		bind_session(session, call, thread->last_conn, thread->last_sk, thread->last_ns);
+	} else if (coroutine) {
+		struct coroutine_key key = {.coroutine = coroutine, .tgid = tgid};
+		struct coroutine_call *last = bpf_map_lookup_elem(&coroutine_calls, &key);
+
+		if (last && last->ns >= call->enter_ns)
+			bind_session(session, call, last->conn, last->sk, last->ns);
 	}
 	if (session->conn) {
 		conn = find_conn(session->sk);

@@ -63,6 +63,8 @@ static __always_inline int go_enter(struct pt_regs *regs, __u8 what)
 
 	if (!go_call(regs, tgid, go_program(regs, tgid), &key))
 		return 0;
+	if (!*(volatile __u32 *)&coroutine_calls_wanted)
+		*(volatile __u32 *)&coroutine_calls_wanted = 1;
 	/* Others may read meanwhile. */
 	if (what == TLS_WRITE) {
 		struct tls_session_key session_key = {.tls = call.tls, .tgid = tgid};
@@ -134,8 +136,9 @@ static __always_inline bool add_word(struct pt_regs *regs, __u64 *registers, __u
 	return true;
 }
 
-/* What a call returns, at an instruction behind which nothing changes that; where it is is in the probe's cookie. */
-static __always_inline bool go_result(struct pt_regs *regs, __u64 cookie, __u64 *result)
+/* What a call returns, at an instruction behind which nothing changes that; where it is is in the probe's cookie. Not inlined: its
+ * stack is not needed any more behind it. */
+static __noinline bool go_result(struct pt_regs *regs, __u64 cookie, __u64 *result)
 {
 	__u64 registers[] = {regs->ax, regs->cx, regs->dx, regs->bx, regs->sp, regs->bp, regs->si, regs->di,
 			     regs->r8, regs->r9, regs->r10, regs->r11, regs->r12, regs->r13, regs->r14, regs->r15};

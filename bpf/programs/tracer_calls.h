@@ -217,6 +217,8 @@ static __always_inline __u32 tell(struct task_struct *task, struct thread *threa
 	thread->last_ingress = ingress;
 	if (ingress)
 		thread->read_conn = conn->id;
+	if (event->coroutine && *(volatile __u32 *)&coroutine_calls_wanted)
+		remember_coroutine_call(event->coroutine, tgid, conn->id, thread->sk, event->exit_ns);
 
 	got = copy_message(conn, thread, scratch);
 	/* What begins as frames do is copied anew, as far as is wanted of them. */

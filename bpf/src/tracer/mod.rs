@@ -146,7 +146,7 @@ impl Tracer {
             object,
         };
         let attachments = attachments(&options.groups);
-        // All are loaded first: the kernel checks some for half a second, in which what others tell is not taken.
+        // All are loaded first: the kernel checks some for a tenth of a second, in which what others tell is not taken.
         let loaded = attachments.map(|(_, program, tracepoint, wanted)| {
             wanted.then(|| tracer.object.load_program(program, tracepoint))
         });
