@@ -257,7 +257,7 @@ __noinline int tell_message(__u32 tid)
 static __always_inline void tell_mmsg(struct thread *thread, struct scratch *scratch, __u32 tid, __u32 messages)
 {
 	struct message *message = &scratch->message;
-	struct user_mmsghdr header;
+	struct user_mmsghdr *header = &scratch->header;
 
 	message->before = 0;
 	message->from = 0;
@@ -265,17 +265,17 @@ static __always_inline void tell_mmsg(struct thread *thread, struct scratch *scr
 	for (__u32 i = 0; i < MESSAGES_MAX; i++) {
 		if (i >= messages)
 			return;
-		if (bpf_probe_read_user(&header, sizeof(header), (void *)(thread->buffer + i * sizeof(header)))) {
+		if (bpf_probe_read_user(header, sizeof(*header), (void *)(thread->buffer + i * sizeof(*header)))) {
 			COUNT(unreadable, 1);
 			return;
 		}
-		message->buffer = header.header.iov;
-		message->count = header.header.iov_count;
-		message->name = header.header.name;
-		message->length = header.length;
-		message->moved = message->before + header.length;
+		message->buffer = header->header.iov;
+		message->count = header->header.iov_count;
+		message->name = header->header.name;
+		message->length = header->length;
+		message->moved = message->before + header->length;
 		tell_message(tid);
-		message->before += header.length;
+		message->before += header->length;
 	}
 	if (messages > MESSAGES_MAX)
 		COUNT(messages_over, messages - MESSAGES_MAX);
@@ -298,13 +298,13 @@ static __always_inline void tell_data(struct task_struct *task, struct thread *t
 	__builtin_memset(message, 0, sizeof(*message));
 	message->length = message->moved = result;
 	if (thread->call == CALL_RECVMSG || thread->call == CALL_SENDMSG) {
-		struct user_msghdr header = {};
+		struct user_msghdr *header = &scratch->header.header;
 
-		if (bpf_probe_read_user(&header, sizeof(header), (void *)thread->buffer))
+		if (bpf_probe_read_user(header, sizeof(*header), (void *)thread->buffer))
 			COUNT(unreadable, 1);
-		message->buffer = header.iov;
-		message->count = header.iov_count;
-		message->name = header.name;
+		message->buffer = header->iov;
+		message->count = header->iov_count;
+		message->name = header->name;
 		message->is_iov = true;
 	} else if (thread->call != CALL_SENDFILE && thread->call != CALL_SPLICE) {
 		message->buffer = thread->buffer;

@@ -74,20 +74,24 @@ static __always_inline bool take_place(struct thread *place, __u32 tid)
 	return true;
 }
 
+/* Not on the stack, which is short. */
+static const struct thread no_thread;
+
 /* Not inlined: it is on nobody's fast path. */
 static __noinline struct thread *new_thread(__u32 tid, __u64 start_ns)
 {
-	struct thread thread = {.tid = tid, .process_start_ns = start_ns};
 	struct thread *made = place_of(tid);
 
 	if (made && take_place(made, tid)) {
 		made->process_start_ns = start_ns;
 		return made;
 	}
-	if (!bpf_map_update_elem(&crowd, &tid, &thread, BPF_NOEXIST))
+	if (!bpf_map_update_elem(&crowd, &tid, &no_thread, BPF_NOEXIST))
 		__sync_fetch_and_add(&crowded, 1);
 	made = bpf_map_lookup_elem(&crowd, &tid);
-	if (!made)
+	if (made)
+		made->process_start_ns = start_ns;
+	else
 		COUNT(threads_full, 1);
 	return made;
 }

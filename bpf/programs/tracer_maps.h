@@ -261,9 +261,11 @@ struct message {
 };
 
 /* Where the end of a system call puts its event together; twice the room, so that offset and length are bounded each by itself.
- * Only for that program, which the kernel does not run twice at once on a CPU. */
+ * Only for that program, which the kernel does not run twice at once on a CPU. What is large is here and not on the stack: before
+ * Linux 6.13, a program and all that it calls have 512 bytes of that. */
 struct scratch {
 	struct message message;
+	struct user_mmsghdr header;
 	__u32 at;   /* bytes in payload */
 	__u32 skip; /* bytes of buffers before them */
 	__u32 part; /* of them, bytes of one buffer */

@@ -68,6 +68,8 @@ pub struct ProgramStats {
     pub run_ns: u64,
     /// Skipped runs.
     pub recursion_misses: u64,
+    /// Instructions that the kernel followed to check it; 0 before Linux 5.16.
+    pub verified: u32,
 }
 
 impl ProgramStats {
@@ -78,6 +80,7 @@ impl ProgramStats {
             runs: info.run_cnt,
             run_ns: info.run_time_ns,
             recursion_misses: info.recursion_misses,
+            verified: info.verified_insns,
         })
     }
 }

@@ -11,4 +11,5 @@ mod process;
 mod tcp;
 mod uprobe;
 mod uring;
+mod verifier;
 mod watch;
