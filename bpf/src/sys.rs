@@ -7,7 +7,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use aya_obj::generated::{
-    BPF_F_UPROBE_MULTI_RETURN, bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_info,
+    BPF_ALU64, BPF_ATOMIC, BPF_DW, BPF_EXIT, BPF_F_UPROBE_MULTI_RETURN, BPF_JMP, BPF_MEM, BPF_MOV, BPF_STX,
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_info, bpf_prog_type,
 };
 
 /// Types that are the same bytes in the kernel and here.
@@ -177,6 +178,39 @@ pub(crate) fn load_program(program: &Program<'_>) -> io::Result<OwnedFd> {
         }
         result => result,
     }
+}
+
+/// Whether the kernel knows atomic operations that give back what was there (Linux 5.12).
+pub(crate) fn has_atomics() -> bool {
+    const EXCHANGE: i32 = 0xe1;
+    let of = |code: u32, to: u8, from: u8, off: i16, imm: i32| bpf_insn {
+        code: code as u8,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(to, from),
+        off,
+        imm,
+    };
+    // r1 = 0; *(r10 - 8) = r1; r1 = exchange(r10 - 8, r1); r0 = 0; return
+    let instructions = [
+        of(BPF_ALU64 | BPF_MOV, 1, 0, 0, 0),
+        of(BPF_STX | BPF_MEM | BPF_DW, 10, 1, -8, 0),
+        of(BPF_STX | BPF_ATOMIC | BPF_DW, 10, 1, -8, EXCHANGE),
+        of(BPF_ALU64 | BPF_MOV, 0, 0, 0, 0),
+        of(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
+    ];
+    let program = Program {
+        name: "atomics",
+        kind: bpf_prog_type::BPF_PROG_TYPE_SOCKET_FILTER as u32,
+        attach_type: 0,
+        instructions: &instructions,
+        license: c"GPL",
+        flags: 0,
+        ifindex: 0,
+        btf: None,
+        functions: &[],
+        function_size: 0,
+    };
+    try_load(&program, &mut []).is_ok()
 }
 
 /// What the verifier says at last, of a program that it rejects. Numbers of what it went through come behind.

@@ -9,6 +9,7 @@ use aya::maps::{Map, MapData};
 use aya::programs::{BtfTracePoint, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_obj::btf::{BtfFeatures, BtfKind};
+use object::{Object as _, ObjectSection, SectionKind};
 
 use super::calls;
 use super::options::TracerOptions;
@@ -44,8 +45,8 @@ fn conn_places(options: &TracerOptions) -> u32 {
 pub(super) struct Object {
     ebpf: Ebpf,
     btf: Btf,
-    /// Number of `bpf_rdonly_cast`, where that is used.
-    cast: Option<u32>,
+    /// The object file as this kernel can take it.
+    code: Vec<u8>,
 }
 
 impl Object {
@@ -56,6 +57,7 @@ impl Object {
             .map_err(|error| BpfError::NoBtf { path: path.to_owned(), reason: crate::error::text(&error) })?;
         sys::raise_memory_limit();
         let cast = btf.id_by_type_name_kind("bpf_rdonly_cast", BtfKind::Func).ok().filter(|_| casts);
+        let code = code_for(cast, sys::has_atomics())?;
         let settings = settings(options, cast.is_some());
         let calls = calls::calls(&options.groups);
         let wakers = calls::wakers();
@@ -69,16 +71,16 @@ impl Object {
             .map_max_entries("crowd", places(options))
             .map_max_entries("conns", options.sockets)
             .map_max_entries("conn_places", conn_places(options))
-            .load(&with_cast(cast))
+            .load(&code)
             .map_err(|error| BpfError::load(&error))?;
-        Ok(Self { ebpf, btf, cast })
+        Ok(Self { ebpf, btf, code })
     }
 
     /// Loads the programs of probes, which use the same maps; none of those may be taken yet. With `links_of_many`, for links that
     /// hold many probes, where the kernel has them (Linux 6.6); aya has none.
     pub fn load_probes(&self, links_of_many: bool) -> Result<Probes> {
         let failed = |error: &(dyn Error + 'static)| BpfError::load(error);
-        let mut object = aya_obj::Object::parse(&with_cast(self.cast)).map_err(|error| failed(&error))?;
+        let mut object = aya_obj::Object::parse(&self.code).map_err(|error| failed(&error))?;
         // What every kernel has that has a ring (5.8).
         let features = BtfFeatures::new(true, true, true, false, false, false, false, false);
         let types = object.fixup_and_sanitize_btf(&features).map_err(|error| failed(&error))?;
@@ -100,6 +102,9 @@ impl Object {
     /// Loads a program of a tracepoint.
     pub fn load_program(&mut self, program: &str, tracepoint: &str) -> Result<()> {
         let Self { ebpf, btf, .. } = self;
+        if btf.id_by_type_name_kind(&format!("btf_trace_{tracepoint}"), BtfKind::Typedef).is_err() {
+            return Err(BpfError::Load { reason: format!("this kernel has no tracepoint {tracepoint}") });
+        }
         let program: &mut BtfTracePoint = program_of(ebpf, program)?.try_into().map_err(failed)?;
         program.load(tracepoint, btf).map_err(failed)
     }
@@ -148,26 +153,43 @@ fn data_of(map: &Map) -> Option<&MapData> {
 /// The number of the helper that the object calls where it means `bpf_rdonly_cast`.
 const RDONLY_CAST: i32 = 0x7fff_0001;
 
-/// The object with calls of the kernel's own function where it calls [`RDONLY_CAST`]; aya resolves no kernel functions.
-fn with_cast(function: Option<u32>) -> Vec<u8> {
-    // Operation, registers, offset, number: a call of a helper, and one of a kernel function.
+/// The object with calls of the kernel's own function, if it has that, where it calls [`RDONLY_CAST`]; aya resolves no kernel functions.
+/// On a kernel without `atomics` that give back what was there (before Linux 5.12), nothing is done in their place: the programs
+/// do not come there then, but the kernel knows no such instruction.
+fn code_for(cast: Option<u32>, atomics: bool) -> Result<Vec<u8>> {
+    // Operation, registers, offset, number: a call of a helper, one of a kernel function, and a jump to where it goes on anyway.
     const CALL: [u8; 4] = [0x85, 0, 0, 0];
     const CALL_KERNEL: [u8; 4] = [0x85, 0x20, 0, 0];
-    let mut object = OBJECT.to_vec();
-    if let Some(function) = function {
-        for instruction in object.as_chunks_mut::<8>().0 {
+    const NOTHING: [u8; 8] = [0x05, 0, 0, 0, 0, 0, 0, 0];
+    // Of 32 and of 64 bits; its number is 0 for an addition that gives nothing back, which all kernels know.
+    const ATOMIC: [u8; 2] = [0xc3, 0xdb];
+    let invalid = |error: object::Error| BpfError::Load { reason: error.to_string() };
+    let mut code = OBJECT.to_vec();
+    let file = object::File::parse(OBJECT).map_err(invalid)?;
+    for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
+        let Some((start, size)) = section.file_range() else { continue };
+        let Some(instructions) = code.get_mut(start as usize..(start + size) as usize) else { continue };
+        for instruction in instructions.as_chunks_mut::<8>().0 {
             if instruction[..4] == CALL && instruction[4..] == RDONLY_CAST.to_ne_bytes() {
-                instruction[..4].copy_from_slice(&CALL_KERNEL);
-                instruction[4..].copy_from_slice(&function.to_ne_bytes());
+                if let Some(function) = cast {
+                    instruction[..4].copy_from_slice(&CALL_KERNEL);
+                    instruction[4..].copy_from_slice(&function.to_ne_bytes());
+                }
+            } else if !atomics && ATOMIC.contains(&instruction[0]) && instruction[4..] != [0; 4] {
+                *instruction = NOTHING;
             }
         }
     }
-    object
+    Ok(code)
 }
 
 fn failed(error: ProgramError) -> BpfError {
     match &error {
         ProgramError::LoadError { io_error, verifier_log } => match sys::verdict(&verifier_log.to_string()) {
+            // A function of eBPF that is newer than the kernel.
+            Some(verdict) if verdict.starts_with("invalid func") => {
+                BpfError::Load { reason: format!("this kernel is too old for it ({verdict})") }
+            }
             Some(verdict) => BpfError::Load { reason: format!("{io_error}: {verdict}") },
             None => BpfError::load(&error),
         },
