@@ -79,6 +79,8 @@ enum Keeper {
     Program,
     /// Counts packets and bytes.
     Nic,
+    /// Cuts frames behind their headers.
+    Cutter,
 }
 
 /// The kernel's side of a shunt.
@@ -87,9 +89,21 @@ struct Kernel {
     /// Whether a flow's frames are kept back, and what was counted.
     flows: HashMap<ShuntKey, (bool, [ShuntCounters; 2])>,
     kept_back: u64,
+    /// Frames that were cut.
+    cut: u64,
 }
 
 impl Kernel {
+    /// Leaves the headers of the frame alone, where its flow is treated so.
+    fn cuts(&mut self, sent: &Sent, frame: &mut Vec<u8>) {
+        let Some((active, _)) = self.flows.get_mut(&sent.key()) else { return };
+        *active &= sent.flags & (FIN | SYN | RST) == 0;
+        if *active {
+            frame.truncate(frame.len() - sent.payload as usize);
+            self.cut += 1;
+        }
+    }
+
     /// Counts the frame, or says that it is to be delivered.
     fn keeps_back(&mut self, sent: &Sent) -> bool {
         let Some((active, counters)) = self.flows.get_mut(&sent.key()) else { return false };
@@ -136,7 +150,8 @@ impl Handle {
 }
 
 impl Shunt for Handle {
-    fn shunt(&mut self, key: &ShuntKey, _: ShuntMode) -> bool {
+    fn shunt(&mut self, key: &ShuntKey, mode: ShuntMode) -> bool {
+        assert_eq!(mode == ShuntMode::Headers, self.1 == Keeper::Cutter);
         let mut kernel = self.0.lock().unwrap();
         if kernel.flows.len() >= 3 {
             return false;
@@ -159,7 +174,8 @@ fn analyse(sent: &[Sent], keeper: Keeper, together: usize, ticks: bool) -> (Reco
     let mut config = WorkerConfig::default();
     (config.flow.l7, config.flow.ticks) = (false, ticks);
     config.flow.report_interval_ms = Some(60_000);
-    config.shunt = Some(ShuntPolicy { bytes_min: 3_000, entries_max: 100 });
+    let mode = if keeper == Keeper::Cutter { ShuntMode::Headers } else { ShuntMode::Count };
+    config.shunt = Some(ShuntPolicy { bytes_min: 3_000, mode, entries_max: 100 });
     let (mut worker, mut records) = (Worker::new(config), Records::default());
     if keeper != Keeper::Nobody {
         worker.set_shunt(Box::new(Handle(Arc::clone(&kernel), keeper)));
@@ -167,14 +183,17 @@ fn analyse(sent: &[Sent], keeper: Keeper, together: usize, ticks: bool) -> (Reco
     for sent in sent.chunks(together) {
         let (mut region, mut descriptors) = (Vec::new(), Vec::new());
         for sent in sent {
-            if kernel.lock().unwrap().keeps_back(sent) {
-                continue;
+            let mut frame = sent.frame();
+            let wire_len = frame.len() as u32;
+            match keeper {
+                Keeper::Cutter => kernel.lock().unwrap().cuts(sent, &mut frame),
+                _ if kernel.lock().unwrap().keeps_back(sent) => continue,
+                _ => {}
             }
-            let frame = sent.frame();
             descriptors.push(Descriptor {
                 offset: region.len(),
                 len: frame.len() as u32,
-                wire_len: frame.len() as u32,
+                wire_len,
                 ts_ns: sent.ts_ns(),
                 link: LinkType::Ethernet,
                 port: 0,
@@ -186,8 +205,9 @@ fn analyse(sent: &[Sent], keeper: Keeper, together: usize, ticks: bool) -> (Reco
         worker.idle(sent.last().unwrap().ts_ns(), &mut records);
     }
     worker.finish(&mut records);
-    let kept_back = kernel.lock().unwrap().kept_back;
-    (records, worker.stats(), kept_back)
+    let kernel = kernel.lock().unwrap();
+    assert!(kernel.flows.is_empty(), "flows that are over are given back");
+    (records, worker.stats(), kernel.kept_back.max(kernel.cut))
 }
 
 /// What must be the same: packets, bytes, flags of each direction, by ports of the client.
@@ -269,6 +289,31 @@ fn a_nic_that_reads_no_headers_leaves_the_sequence_open() {
     let [flow] = &records.flows[..] else { panic!("one flow") };
     assert!(kept_back > 90);
     assert_eq!((flow.metrics.packets.tx, flow.metrics.retrans.tx, flow.metrics.ooo.tx), (102, 0, 0));
+}
+
+#[test]
+fn flows_of_which_headers_come_have_the_same_records() {
+    let data = |n: u32| Sent {
+        at_ms: u64::from(n) * 10,
+        client_port: 40_000,
+        by_server: false,
+        vlan: false,
+        flags: 0x10,
+        // Each tenth comes twice.
+        seq: 100 + (n - n / 10) * 1000,
+        window: 1000,
+        payload: 1000,
+    };
+    let mut sent: Vec<Sent> = (0..1000).map(data).collect();
+    sent.extend([Sent { flags: 0x11, ..data(1000) }, data(1001)]);
+    let (cut, stats, frames) = analyse(&sent, Keeper::Cutter, 1, true);
+    let (plain, plain_stats, _) = analyse(&sent, Keeper::Nobody, 1, true);
+    assert!(frames > 950, "{frames}");
+    assert_eq!((stats.flow.shunt.shunted, stats.flow.shunt.woken, stats.flow.shunt.packets), (1, 1, 0));
+    assert_eq!(stats.packets, plain_stats.packets);
+    assert_eq!(cut.flows, plain.flows);
+    assert_eq!(cut.ticks, plain.ticks);
+    assert!(cut.flows[0].metrics.retrans.tx > 90, "{:?}", cut.flows[0].metrics);
 }
 
 fn any_sent() -> impl Strategy<Value = Sent> {

@@ -23,6 +23,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracer::{TracerArgs, TracerThread};
 use wirespan_analyzer::{Ingest, IngestOptions, Registry, Server, ServerOptions, push_names, push_taps};
+use wirespan_capture::ShuntMode;
 use wirespan_controller::Names;
 use wirespan_dataplane::decode::MirrorConfig;
 use wirespan_dataplane::flow::ShuntPolicy;
@@ -54,6 +55,10 @@ pub struct UpArgs {
     /// delivering their packets
     #[arg(long, value_name = "BYTES")]
     shunt_after: Option<u64>,
+
+    /// Have the headers of such flows delivered, for everything that TCP's numbers tell, and only their payload kept back
+    #[arg(long, requires = "shunt_after")]
+    shunt_headers: bool,
 
     /// Data directory of the embedded store
     #[arg(long, value_name = "DIR", default_value_os_t = store::data_dir())]
@@ -253,7 +258,9 @@ fn worker_config(args: &UpArgs, index: u16, local: &[IpAddr], own: &[Endpoint]) 
     config.flow.report_interval_ms = Some(60_000);
     config.flow.local_addresses = local.to_vec();
     config.ignored = own.to_vec();
-    config.shunt = args.shunt_after.map(|bytes_min| ShuntPolicy { bytes_min, ..ShuntPolicy::default() });
+    let mode = if args.shunt_headers { ShuntMode::Headers } else { ShuntMode::Count };
+    config.shunt =
+        args.shunt_after.map(|bytes_min| ShuntPolicy { bytes_min, mode, ..ShuntPolicy::default() });
     config.l7.obfuscate = !args.show_values;
     config
 }

@@ -249,8 +249,14 @@ impl SourceArgs {
             self.af_packet(interface, port, sources)?;
         }
         // One worker alone sees all of an interface's flows, and the NIC's rules have one owner.
-        if let ([worker], Some(rules)) = (&mut sources.workers[first..], hardware) {
-            worker.shunt = Some(Box::new(HardwareFirst::new(rules, worker.shunt.take())));
+        match (&mut sources.workers[first..], hardware) {
+            ([worker], Some(rules)) => {
+                worker.shunt = Some(Box::new(HardwareFirst::new(rules, worker.shunt.take())));
+            }
+            (_, Some(_)) => sources.notes.push(format!(
+                "{interface}: the NIC keeps no flows back, as several workers share them; it does with --workers 1"
+            )),
+            (_, None) => {}
         }
         Ok(())
     }

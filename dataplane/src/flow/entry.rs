@@ -68,7 +68,7 @@ impl Facts {
     pub(super) const UNPARSED: u8 = 16;
     /// Its source keeps its frames back and counts them.
     pub(super) const SHUNTED: u8 = 32;
-    /// Its source was asked to, and would not.
+    /// Its source is not to be asked to: it would not, or delivers the headers alone.
     pub(super) const NOT_SHUNTED: u8 = 64;
     /// There is a flow in this place.
     const LIVE: u8 = 128;

@@ -15,13 +15,15 @@ use wirespan_records::{FlowMetrics, PerDirection, Tunnel, TunnelKind};
 pub struct ShuntPolicy {
     /// It has so many bytes on the wire, and its payload is not looked at (any more).
     pub bytes_min: u64,
+    /// What the source does with its frames from then on.
+    pub mode: ShuntMode,
     /// Kernel entries at the same time; a flow whose directions come in different tunnels or VLANs has two.
     pub entries_max: usize,
 }
 
 impl Default for ShuntPolicy {
     fn default() -> Self {
-        Self { bytes_min: 10_000_000, entries_max: 65_536 }
+        Self { bytes_min: 10_000_000, mode: ShuntMode::Count, entries_max: 65_536 }
     }
 }
 
@@ -77,13 +79,16 @@ impl Shunts {
         if self.added.contains_key(&key) {
             return;
         }
-        if self.added.len() >= self.policy.entries_max || !self.source.shunt(&key, ShuntMode::Count) {
+        if self.added.len() >= self.policy.entries_max || !self.source.shunt(&key, self.policy.mode) {
             self.stats.refused += 1;
             entry.facts.set(Facts::NOT_SHUNTED);
             return;
         }
         self.stats.shunted += 1;
-        entry.facts.set(Facts::SHUNTED);
+        entry.facts.set(match self.policy.mode {
+            ShuntMode::Count => Facts::SHUNTED,
+            ShuntMode::Headers => Facts::NOT_SHUNTED,
+        });
         self.added.insert(key, Default::default());
         self.keys.entry(number).or_default().push(key);
     }
@@ -107,7 +112,12 @@ impl Shunts {
             self.added.remove(&key);
             self.stats.woken += u64::from(woken);
         }
-        entry.facts.take(Facts::SHUNTED);
+        entry.facts.take(Facts::SHUNTED | Facts::NOT_SHUNTED);
+    }
+
+    /// Whether the source treats the flow's frames otherwise.
+    pub(super) fn has(&self, number: u32) -> bool {
+        self.keys.contains_key(&number)
     }
 
     /// Numbers of the flows that are shunted.

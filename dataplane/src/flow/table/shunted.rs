@@ -59,8 +59,8 @@ impl FlowTable {
     pub(super) fn end_shunt(&mut self, number: u32, woken: bool) {
         let now = self.now();
         let Self { shunts: Some(shunts), flows, parts, seconds, config, .. } = self else { return };
-        let entry = &mut flows[number];
-        if entry.facts.has(Facts::SHUNTED) {
+        if shunts.has(number) {
+            let entry = &mut flows[number];
             if config.ticks {
                 seconds.activate(number, entry, parts);
             }
