@@ -16,6 +16,8 @@ pub(crate) struct Probing {
     /// Times the other side began to speak.
     turns: u8,
     last: Option<Side>,
+    /// It was seen from its beginning on.
+    whole: bool,
     switches: u8,
     /// What was spoken before the stream changed its protocol.
     pub known: Option<Known>,
@@ -30,8 +32,9 @@ const SEGMENTS_PER_PROBE: u16 = 32;
 impl Probing {
     /// Takes note of a segment. Is it worth looking at? In a capture that begins in the middle of a long message, the
     /// next message most likely begins where the other side takes its turn.
-    pub(crate) fn wants(&mut self, side: Side, l4: L4Protocol, max_probes: u8) -> bool {
+    pub(crate) fn wants(&mut self, side: Side, stream_start: bool, l4: L4Protocol, max_probes: u8) -> bool {
         let new_turn = self.last != Some(side);
+        self.whole |= self.last.is_none() && stream_start;
         self.last = Some(side);
         self.turns = self.turns.saturating_add(u8::from(new_turn));
         self.segments = self.segments.saturating_add(1);
@@ -47,6 +50,11 @@ impl Probing {
             }
             _ => self.segments >= max_probes.into(),
         }
+    }
+
+    /// Was it seen from its beginning on? Else what is passed over may be the rest of a message.
+    pub(crate) fn is_whole(self) -> bool {
+        self.whole
     }
 
     /// Begins anew after a change from the protocol `known`; `None` when that happened too often.
@@ -152,12 +160,15 @@ mod tests {
     fn only_turns_are_looked_at_after_the_first_segments() {
         let mut probing = Probing::default();
         for _ in 0..4 {
-            assert!(probing.wants(Side::A, L4Protocol::Tcp, 4));
+            assert!(probing.wants(Side::A, false, L4Protocol::Tcp, 4));
         }
-        assert!(!probing.wants(Side::A, L4Protocol::Tcp, 4));
-        assert!(probing.wants(Side::B, L4Protocol::Tcp, 4));
+        assert!(!probing.wants(Side::A, false, L4Protocol::Tcp, 4));
+        assert!(probing.wants(Side::B, false, L4Protocol::Tcp, 4));
         assert!(!probing.is_exhausted(L4Protocol::Tcp, 4));
-        assert!(probing.wants(Side::A, L4Protocol::Tcp, 4) && probing.wants(Side::B, L4Protocol::Tcp, 4));
+        assert!(
+            probing.wants(Side::A, false, L4Protocol::Tcp, 4)
+                && probing.wants(Side::B, false, L4Protocol::Tcp, 4)
+        );
         assert!(probing.is_exhausted(L4Protocol::Tcp, 4));
     }
 

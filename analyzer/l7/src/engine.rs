@@ -317,8 +317,11 @@ impl Engine {
                 return;
             }
         };
-        if !probing.wants(side, out.flow.l4, self.config.max_probes) && kept.is_none() {
-            stream.0 = State::Probing(probing);
+        let wanted = probing.wants(side, chunk.stream_start, out.flow.l4, self.config.max_probes);
+        let is_exhausted = probing.is_exhausted(out.flow.l4, self.config.max_probes);
+        if !wanted && kept.is_none() {
+            let is_over = is_exhausted && probing.is_whole();
+            stream.0 = if is_over { State::Off(probing.known) } else { State::Probing(probing) };
             return;
         }
         let joined;
@@ -330,7 +333,6 @@ impl Engine {
             None => chunk.data,
         };
         let stream_start = kept.as_ref().map_or(chunk.stream_start, |undecided| undecided.stream_start);
-        let is_exhausted = probing.is_exhausted(out.flow.l4, self.config.max_probes);
         match self.endpoints.find(data, out.flow, side, stream_start) {
             Found::Yes(protocol, client) => {
                 let Some(mut active) = Active::new(protocol, client, probing, &self.config) else { return };

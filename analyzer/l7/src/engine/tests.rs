@@ -30,9 +30,12 @@ impl Bench {
     }
 
     fn data(&mut self, side: Side, data: &[u8]) {
+        self.chunk(side, data, false);
+    }
+
+    fn chunk(&mut self, side: Side, data: &[u8], stream_start: bool) {
         self.ts_ns += 1_000;
-        let chunk =
-            Chunk { data, ts_ns: self.ts_ns, seq: Some(self.seq[side as usize]), stream_start: false };
+        let chunk = Chunk { data, ts_ns: self.ts_ns, seq: Some(self.seq[side as usize]), stream_start };
         self.seq[side as usize] += data.len() as u32;
         let Self { engine, stream, flow, counts, spans, .. } = self;
         engine.data(stream, flow, side, chunk, counts, spans);
@@ -178,6 +181,20 @@ fn unknown_streams_are_given_up() {
         bench.data(if turn % 2 == 0 { Side::A } else { Side::B }, b"\x01\x02\x03\x04");
     }
     assert!(bench.stream.is_off());
+}
+
+#[test]
+fn what_one_side_sends_is_given_up_when_its_beginning_was_unknown_too() {
+    let sent = |from_the_start| {
+        let mut bench = Bench::new(Config::default());
+        for n in 0..1000 {
+            let stream_start = from_the_start && n == 0;
+            bench.chunk(Side::A, &[0xee; 1000], stream_start);
+        }
+        bench.stream.is_off()
+    };
+    assert!(sent(true));
+    assert!(!sent(false), "the next message begins where the other side takes its turn");
 }
 
 #[test]
