@@ -24,6 +24,8 @@ pub(crate) struct Call {
     pub actor: Actor,
     pub turn: u32,
     pub thread_event: u32,
+    /// The caller accepted the connection.
+    pub is_server: bool,
 }
 
 impl Call {
@@ -58,6 +60,8 @@ pub(crate) struct Way {
     placed: VecDeque<Placed>,
     /// A record that was read in part: its head, and how much of its body is left.
     open: Option<(u32, u32)>,
+    /// No record lies between the one that was read last and those that are left.
+    in_step: bool,
 }
 
 impl Way {
@@ -82,6 +86,7 @@ impl Way {
         nested: bool,
     ) {
         let seq = records.and_then(|records| self.record_of(&call, records, overhead, nested));
+        self.in_step = seq.is_some();
         self.put(Placed { pos: call.pos, len: call.len, seq });
     }
 
@@ -92,13 +97,18 @@ impl Way {
         overhead: &mut Option<u32>,
         nested: bool,
     ) -> Option<u32> {
-        let open = self.open.take().filter(|_| !std::mem::take(&mut records.hole));
-        if let Some((seq, left)) = open
-            && let Some(rest) = left.checked_sub(call.len)
-            && rest >= least(*overhead)
+        let is_whole = !(std::mem::take(&mut records.hole) | std::mem::take(&mut records.overflowed));
+        let mut in_step = is_whole && self.in_step;
+        if let Some((seq, left)) = self.open.take()
+            && is_whole
         {
-            self.go_on(seq, rest, overhead);
-            return Some(seq);
+            if let Some(rest) = left.checked_sub(call.len)
+                && rest >= least(*overhead)
+            {
+                self.go_on(seq, rest, overhead);
+                return Some(seq);
+            }
+            in_step = false;
         }
         let is_same_turn = |record: &Record| (record.actor, record.turn) == (call.actor, call.turn);
         let fits = |record: &Record| {
@@ -110,12 +120,21 @@ impl Way {
         // Of what was received within the call, a library that does not read ahead wanted the last.
         let last = recent.iter().rposition(|record| is_within(record) && fits(record));
         let same = |last: usize| recent.get(last).map(|record| record.time_ns);
-        let index = match last {
+        // Who reads part of a record goes on with the rest, and then with the next, which may fit by chance or not at all. A client
+        // finds records without plaintext before the first that it reads: tickets.
+        let holds = |record: &Record| {
+            let is_enough = overhead.is_some_and(|overhead| record.body >= call.len + overhead);
+            nested && is_enough && record.time_ns <= call.exit_ns
+        };
+        let next = (in_step && recent.front().is_some_and(holds)).then_some(0);
+        let first_within = || recent.iter().position(|record| is_within(record) && holds(record));
+        let next = next.or_else(|| call.is_server.then(first_within).flatten());
+        let index = next.or_else(|| match last {
             Some(last) => recent.iter().position(|record| Some(record.time_ns) == same(last) && fits(record)),
             // What came before the first plaintext was the handshake.
             None if overhead.is_none() => recent.iter().rposition(fits),
             None => recent.iter().position(fits),
-        };
+        });
         // Or less was asked for than there is in the record, which is then the last one, if nothing was missed.
         let index = index.or_else(|| {
             let is_longer =
@@ -194,6 +213,7 @@ impl Way {
     /// Calls were lost.
     pub(crate) fn lose(&mut self) {
         self.open = None;
+        self.in_step = false;
         self.expire(u64::MAX);
     }
 
@@ -244,4 +264,72 @@ fn fit(body: u32, plain: u32, overhead: Option<u32>) -> Option<u32> {
 /// The least that encryption adds.
 fn least(overhead: Option<u32>) -> u32 {
     overhead.unwrap_or(16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OVERHEAD: u32 = 17;
+
+    /// Records that one read of the socket had, with so many bytes in them; each head is at a hundred times its number.
+    fn records(plain: &[u32], time_ns: u64, records: &mut Records) {
+        records.recent.extend((1..).zip(plain).map(|(number, plain)| Record {
+            seq: number * 100,
+            body: plain + OVERHEAD,
+            time_ns,
+            actor: Actor::Coroutine(7),
+            turn: 1,
+        }));
+    }
+
+    /// Takes so many bytes each; the first call reads the socket. Gives the records.
+    fn read(way: &mut Way, lens: &[u32], is_server: bool, records: &mut Records) -> Vec<Find> {
+        let mut pos = 1000;
+        let mut found = Vec::new();
+        for (time_ns, &len) in (50..).step_by(10).zip(lens) {
+            let actor = Actor::Coroutine(7);
+            let (enter_ns, exit_ns) = (time_ns - 5, time_ns + 4);
+            let call =
+                Call { pos, len, enter_ns, exit_ns, tid: 9, actor, turn: 1, thread_event: 3, is_server };
+            way.received(call, Some(records), &mut Some(OVERHEAD), true);
+            found.push(way.find(pos));
+            pos += len;
+        }
+        found
+    }
+
+    /// As Go reads frames of HTTP/2: a head of nine bytes, then the rest.
+    #[test]
+    fn parts_of_records_are_read_in_order_whatever_else_fits() {
+        let expected = [100, 100, 200, 300, 300].map(Find::Record);
+        let (mut way, mut there) = (Way::default(), Records::default());
+        records(&[55, 9, 31], 50, &mut there);
+        assert_eq!(read(&mut way, &[9, 46, 9, 9, 22], true, &mut there), expected);
+        // A client is in step behind the first.
+        let (mut way, mut there) = (Way::default(), Records::default());
+        records(&[55], 50, &mut there);
+        assert_eq!(read(&mut way, &[55], false, &mut there), expected[..1]);
+        records(&[55, 9, 31], 50, &mut there);
+        assert_eq!(read(&mut way, &[9, 46, 9, 9, 22], false, &mut there), expected);
+        assert!(there.recent.is_empty());
+    }
+
+    #[test]
+    fn tickets_before_the_first_bytes_are_passed_over() {
+        let (mut way, mut there) = (Way::default(), Records::default());
+        records(&[130, 261, 33, 22], 50, &mut there);
+        assert_eq!(read(&mut way, &[33, 22], false, &mut there), [300, 400].map(Find::Record));
+    }
+
+    #[test]
+    fn behind_a_hole_nothing_is_in_order() {
+        let (mut way, mut there) = (Way::default(), Records::default());
+        records(&[55, 40, 9], 50, &mut there);
+        assert_eq!(read(&mut way, &[55], true, &mut there), [Find::Record(100)]);
+        there.hole = true;
+        // They were received before the call.
+        there.recent.iter_mut().for_each(|record| record.time_ns = 1);
+        assert_eq!(read(&mut way, &[9], true, &mut there), [Find::Record(300)]);
+    }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Records {
     pub recent: VecDeque<Record>,
     /// Bytes were lost before the oldest of them.
     pub hole: bool,
+    /// There were too many to remember the oldest.
+    pub overflowed: bool,
     /// Heads were not copied behind the newest.
     pub cut: bool,
     /// Which event of which thread was the newest.
@@ -118,6 +120,7 @@ impl Records {
         }
         if self.recent.len() >= MAX_RECORDS {
             self.recent.pop_front();
+            self.overflowed = true;
         }
         self.recent.push_back(record);
     }

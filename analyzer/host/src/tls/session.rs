@@ -8,7 +8,7 @@ use crate::facts::{Fact, moment};
 use crate::shared::Shared;
 use crate::talk::{HERE, Made, Positions, THERE, Talk};
 use std::collections::VecDeque;
-use wirespan_event::Header;
+use wirespan_event::{Flags, Header};
 use wirespan_l7::Side;
 use wirespan_records::{Endpoint, L4Protocol};
 
@@ -222,5 +222,6 @@ impl Numbers {
 fn call(header: &Header, pos: u32) -> Call {
     let Header { length: len, enter_ns, exit_ns, tid, turn, thread_event, .. } = *header;
     let actor = Actor::new(tid, header.coroutine);
-    Call { pos, len, enter_ns, exit_ns, tid, actor, turn, thread_event }
+    let is_server = header.flags.has(Flags::SERVER);
+    Call { pos, len, enter_ns, exit_ns, tid, actor, turn, thread_event, is_server }
 }
