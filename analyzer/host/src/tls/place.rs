@@ -168,9 +168,8 @@ impl Way {
 
     /// Finds records of the bytes that were sent. With `nested`, they are sent within the calls only.
     pub(crate) fn match_sent(&mut self, records: &mut Records, overhead: &mut Option<u32>, nested: bool) {
-        if std::mem::take(&mut records.hole) {
-            self.expire(u64::MAX);
-        }
+        // What they gave may be among the bytes that were lost.
+        self.expire(records.hole_ns);
         while let Some(call) = self.calls.front().copied() {
             while records.recent.pop_front_if(|record| record.time_ns < call.enter_ns).is_some() {}
             let expected = call.len.min(MAX_PLAIN);

@@ -50,6 +50,8 @@ pub(crate) struct Records {
     pub recent: VecDeque<Record>,
     /// Bytes were lost before the oldest of them.
     pub hole: bool,
+    /// When the first bytes behind the last of such holes came.
+    pub hole_ns: u64,
     /// There were too many to remember the oldest.
     pub overflowed: bool,
     /// Heads were not copied behind the newest.
@@ -68,6 +70,7 @@ impl Records {
             self.lose();
             self.recent.clear();
             self.hole = true;
+            self.hole_ns = fact.moment.time_ns;
         }
         self.end = Some(fact.pos.wrapping_add(fact.len));
         self.newest = Some((fact.moment.tid, fact.moment.thread_event));
