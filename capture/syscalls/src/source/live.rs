@@ -8,6 +8,7 @@ use crate::guard::meter::Meter;
 use crate::guard::{Guard, Level, Limits, Load};
 use crate::processes::{ProcessStats, Processes};
 use crate::tls::{LibrariesThread, Noticed};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use wirespan_bpf::tracer::{Feature, Snap, Tracer, TracerOptions};
@@ -34,7 +35,7 @@ pub struct LiveOptions {
     pub tls: bool,
     /// What the tracer may cost; without limits it does everything, whatever that costs.
     pub limits: Option<Limits>,
-    /// Connections with one of these ends are wirespan's own; their events are not handed on.
+    /// Connections of this network namespace with one of these ends are wirespan's own; their events are not handed on.
     pub own: Vec<Endpoint>,
     /// Write everything that is handed on to this event log.
     pub record: Option<PathBuf>,
@@ -43,6 +44,8 @@ pub struct LiveOptions {
 /// Traces this host.
 pub struct Live {
     options: LiveOptions,
+    /// Inode of the network namespace that [`LiveOptions::own`] are in.
+    netns: Option<u64>,
     /// `None` while the guard has it off.
     running: Option<Running>,
     features: Vec<Feature>,
@@ -97,6 +100,7 @@ impl Live {
             due: Instant::now() + TICK,
             notes: Vec::new(),
             counts: Counts::default(),
+            netns: std::fs::metadata("/proc/self/ns/net").ok().map(|namespace| namespace.ino()),
             options,
             processes,
             clock,
@@ -222,7 +226,7 @@ impl Live {
 
     /// Hands on what is in the ring.
     fn drain(&mut self, each: &mut dyn FnMut(Entry<'_>)) {
-        let Self { running, processes, recording, options, counts, .. } = self;
+        let Self { running, processes, recording, options, netns, counts, .. } = self;
         let Some(Running { tracer, libraries, .. }) = running else { return };
         let mut noticed = Noticed::default();
         let mut hand_on = |entry: Entry<'_>| {
@@ -230,7 +234,7 @@ impl Live {
             each(entry);
         };
         tracer.drain(&mut |event| {
-            if is_own(event.header, &options.own) {
+            if is_own(event.header, *netns, &options.own) {
                 counts.own += 1;
                 return;
             }
@@ -321,8 +325,10 @@ fn speaks_tls(event: &Event<'_>) -> bool {
     event.header.source() == Some(Source::Syscall) && matches!((kind, major, minor), (20..=23, 3, 0..=4))
 }
 
-fn is_own(header: &Header, own: &[Endpoint]) -> bool {
+/// The address of an own end, a loopback one mostly, is another's in another network namespace.
+fn is_own(header: &Header, netns: Option<u64>, own: &[Endpoint]) -> bool {
     header.family != 0
+        && netns.is_none_or(|netns| netns == u64::from(header.netns))
         && own.iter().any(|end| {
             (end.port == header.local_port && end.ip == header.local().ip)
                 || (end.port == header.remote_port && end.ip == header.remote().ip)
@@ -425,13 +431,16 @@ mod tests {
         address[..4].copy_from_slice(&[127, 0, 0, 1]);
         let header = Header {
             family: wirespan_event::header::AF_INET,
+            netns: 7,
             local: address,
             remote: address,
             ..Header::default()
         };
+        let is_own = |header: &Header, own: &[Endpoint]| super::is_own(header, Some(7), own);
         assert!(is_own(&Header { local_port: 7700, remote_port: 40_000, ..header }, &own));
         assert!(is_own(&Header { local_port: 40_000, remote_port: 7700, ..header }, &own));
         assert!(!is_own(&Header { local_port: 40_000, remote_port: 80, ..header }, &own));
         assert!(!is_own(&Header { local_port: 7700, local: [9; 16], ..header }, &own));
+        assert!(!is_own(&Header { local_port: 7700, netns: 8, ..header }, &own), "it is a container's");
     }
 }
