@@ -300,16 +300,13 @@ fn notice(noticed: &mut Noticed, event: &Event<'_>, processes: &mut Processes) {
         }
         Some(Kind::Exec) => {
             processes.observe(event);
-            noticed.executed.push(header.tgid);
+            noticed.executed(header.tgid);
         }
-        Some(Kind::Fork) => processes.observe(event),
-        Some(Kind::Exit) if header.tid == header.tgid => {
-            // There is nothing left to look at.
-            if let Some(at) = noticed.executed.iter().rposition(|tgid| *tgid == header.tgid) {
-                noticed.executed.swap_remove(at);
-            }
-            noticed.ended.push(header.tgid);
+        Some(Kind::Fork) if header.other_tgid != header.tgid => {
+            processes.observe(event);
+            noticed.forked.insert(header.other_tgid, header.tgid);
         }
+        Some(Kind::Exit) if header.tid == header.tgid => noticed.ended(header.tgid),
         _ => {}
     }
 }

@@ -1,45 +1,57 @@
 //! The files whose code a process has in its memory.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Lines of one process that are read; programs with more map data, not code.
 const MAX_LINES: usize = 65_536;
 
-/// A file, told apart from all others, also from a later one in its place.
+/// What `statfs` calls an overlay.
+const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
+
+/// A file, told apart from all others that are there. Containers of one image have an overlay each, with a device of its own, but
+/// the files below are the same to the kernel's probes: of those, the time of the last change stands for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
     device: u64,
     inode: u64,
-    changed: (i64, i64),
 }
 
-impl Identity {
-    /// Of the file behind a path, links followed.
-    ///
-    /// # Errors
-    /// Those of the file.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        fs::metadata(path).map(|metadata| Self::from_metadata(&metadata))
-    }
+/// When a file was changed last, ns since the epoch: differs for a later file with the same [`Identity`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed(i128);
 
-    /// Of an open file.
-    ///
-    /// # Errors
-    /// Those of the file.
-    pub fn of_file(file: &File) -> io::Result<Self> {
-        file.metadata().map(|metadata| Self::from_metadata(&metadata))
-    }
+/// Of the file behind a path, links followed.
+///
+/// # Errors
+/// Those of the file.
+pub fn identify(path: &Path) -> io::Result<(Identity, Changed)> {
+    identify_open(&File::options().read(true).custom_flags(libc::O_PATH).open(path)?)
+}
 
-    fn from_metadata(metadata: &fs::Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            changed: (metadata.mtime(), metadata.mtime_nsec()),
-        }
-    }
+/// Of an open file.
+///
+/// # Errors
+/// Those of the file.
+pub fn identify_open(file: &File) -> io::Result<(Identity, Changed)> {
+    let metadata = file.metadata()?;
+    let changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
+    let device = if is_on_overlay(file) { changed as u64 } else { metadata.dev() };
+    Ok((Identity { device, inode: metadata.ino() }, Changed(changed)))
+}
+
+fn is_on_overlay(file: &File) -> bool {
+    let mut about = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the kernel writes to `about`, which is valid as zeros, too.
+    let about = unsafe {
+        libc::fstatfs(file.as_raw_fd(), about.as_mut_ptr());
+        about.assume_init()
+    };
+    about.f_type.cast_unsigned() == OVERLAYFS_SUPER_MAGIC
 }
 
 /// Code of a file in a process's memory.
@@ -121,10 +133,9 @@ junk";
     #[test]
     fn the_own_program_is_found_and_can_be_opened() {
         let own = std::process::id();
-        let program = Identity::of(Path::new("/proc/self/exe")).unwrap();
+        let program = identify(Path::new("/proc/self/exe")).unwrap();
         let found = code_of(own).unwrap();
-        let files: Vec<_> =
-            found.iter().map(|mapping| Identity::of(&mapping.file_of(own)).unwrap()).collect();
+        let files: Vec<_> = found.iter().map(|mapping| identify(&mapping.file_of(own)).unwrap()).collect();
         assert!(files.contains(&program));
     }
 }

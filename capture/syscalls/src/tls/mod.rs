@@ -44,7 +44,7 @@ use wirespan_bpf::tracer::Prober;
 
 use attached::Attached;
 pub use attached::Report;
-use maps::Identity;
+use maps::{Changed, Identity};
 use plan::{GoProgram, Kernel, Library};
 pub use thread::{LibrariesThread, Noticed};
 
@@ -58,8 +58,10 @@ const KEEP: Duration = Duration::from_secs(60);
 const UNUSED_EVERY: Duration = Duration::from_secs(1);
 /// How long one call looks at processes; the rest waits for the next.
 const BUDGET: Duration = Duration::from_millis(5);
-/// Processes that speak TLS without a library that is probed, named in reports.
-const MAX_UNPROBED: usize = 64;
+/// Processes that speak TLS without a library that is probed, named in reports; and files that cannot be probed.
+const MAX_REPORTED: usize = 64;
+/// Files in which there is nothing to probe that are remembered.
+const MAX_NOTHING: usize = 16_384;
 /// Where distributions put libraries. Probes on them cost nothing until a process uses one, and then see its first bytes.
 const LIBRARY_DIRECTORIES: [&str; 6] = [
     "/usr/lib/x86_64-linux-gnu",
@@ -84,7 +86,9 @@ pub enum Coverage {
 
 /// What is known of a file.
 enum Known {
-    Nothing,
+    /// There was nothing to probe when it was as it was then.
+    Nothing(Changed),
+    /// It stays what it is: no other can have its place.
     Attached(Box<Attached>),
 }
 
@@ -133,10 +137,9 @@ impl Libraries {
         for entry in LIBRARY_DIRECTORIES.iter().flat_map(|path| files(Path::new(path))).flat_map(of_python) {
             let path = entry.path();
             if named(&path, &LIBRARY_NAMES)
-                && let Ok(identity) = Identity::of(&path)
-                && !libraries.files.contains_key(&identity)
+                && let Ok((identity, changed)) = maps::identify(&path)
             {
-                libraries.look_into(identity, &path, &path);
+                libraries.look_into(identity, changed, &path, || path.clone());
                 if let Some(Known::Attached(attached)) = libraries.files.get_mut(&identity) {
                     attached.keep = true;
                 }
@@ -155,6 +158,9 @@ impl Libraries {
         for &tgid in &noticed.executed {
             self.process_started(tgid);
         }
+        for (&child, &parent) in &noticed.forked {
+            self.process_forked(parent, child);
+        }
         for &tgid in &noticed.speak_tls {
             self.suspect(tgid);
         }
@@ -163,22 +169,47 @@ impl Libraries {
         }
     }
 
-    /// A process began, or executed another program. Its program is looked into at once, its libraries soon.
+    /// A process executed a program. That is looked into at once, its libraries soon.
     pub fn process_started(&mut self, tgid: u32) {
         if self.look_at_program(tgid) {
-            let now = Instant::now();
-            self.due.extend(LOOKS.map(|after| Reverse((now + after, tgid))));
+            self.look_soon(tgid);
         }
+    }
+
+    /// A process made another, which has all that it has, and may execute no program of its own, as workers of servers do.
+    pub fn process_forked(&mut self, parent: u32, child: u32) {
+        let Some(process) = self.processes.get(&parent) else { return };
+        // Those of programs of Go execute one at once; what is in their memory then must not be taken for goroutines.
+        let stays = |identity: &&Identity| match self.files.get(*identity) {
+            Some(Known::Attached(attached)) => {
+                attached.report.go.as_ref().is_none_or(|go| go.self_at.is_some())
+            }
+            _ => false,
+        };
+        let files: Vec<Identity> = process.files.iter().filter(stays).copied().collect();
+        if files.is_empty() {
+            return;
+        }
+        self.leave(child);
+        self.processes.insert(child, Process::default());
+        files.into_iter().for_each(|identity| self.add_user(child, identity));
+        self.look_soon(child);
+    }
+
+    fn look_soon(&mut self, tgid: u32) {
+        let now = Instant::now();
+        self.due.extend(LOOKS.map(|after| Reverse((now + after, tgid))));
     }
 
     /// False when it is gone already, or a thread of the kernel.
     fn look_at_program(&mut self, tgid: u32) -> bool {
         self.leave(tgid);
         let program = PathBuf::from(format!("/proc/{tgid}/exe"));
-        let Ok(identity) = Identity::of(&program) else { return false };
+        let Ok((identity, changed)) = maps::identify(&program) else { return false };
         self.processes.insert(tgid, Process::default());
         let name = || std::fs::read_link(&program).unwrap_or_else(|_| program.clone());
-        self.use_file(tgid, identity, &program, name);
+        self.look_into(identity, changed, &program, name);
+        self.add_user(tgid, identity);
         true
     }
 
@@ -197,14 +228,14 @@ impl Libraries {
         let again = process.looked_at.is_none_or(|looked_at| looked_at.elapsed() >= SUSPECT_AGAIN);
         if self.library_of(process).is_none() && again {
             self.look_at(tgid);
-            if self.coverage(tgid) == Coverage::Handshakes && self.unprobed.len() < MAX_UNPROBED {
+            if self.coverage(tgid) == Coverage::Handshakes && self.unprobed.len() < MAX_REPORTED {
                 self.unprobed.extend(std::fs::read_link(format!("/proc/{tgid}/exe")));
             }
         }
     }
 
-    /// Looks at processes that it is time for, and removes probes that nobody uses. Gives when to look next.
-    pub fn advance(&mut self) -> Option<Instant> {
+    /// Looks at processes that it is time for, and removes probes that nobody uses. Gives when there is more to do.
+    pub fn advance(&mut self) -> Instant {
         let now = Instant::now();
         while let Some(&Reverse((due, tgid))) = self.due.peek()
             && due <= now
@@ -219,7 +250,7 @@ impl Libraries {
             self.unused_due = now + UNUSED_EVERY;
             self.remove_unused();
         }
-        self.due.peek().map(|&Reverse((due, _))| due)
+        self.due.peek().map_or(self.unused_due, |&Reverse((due, _))| due.min(self.unused_due))
     }
 
     fn remove_unused(&mut self) {
@@ -247,7 +278,7 @@ impl Libraries {
     pub fn reports(&self) -> impl Iterator<Item = &Report> {
         self.files.values().filter_map(|known| match known {
             Known::Attached(attached) => Some(&attached.report),
-            Known::Nothing => None,
+            Known::Nothing(_) => None,
         })
     }
 
@@ -285,8 +316,9 @@ impl Libraries {
         };
         for mapping in mappings {
             let file = mapping.file_of(tgid);
-            if let Ok(identity) = Identity::of(&file) {
-                self.use_file(tgid, identity, &file, || mapping.path.clone());
+            if let Ok((identity, changed)) = maps::identify(&file) {
+                self.look_into(identity, changed, &file, || mapping.path.clone());
+                self.add_user(tgid, identity);
             }
         }
         if let Some(process) = self.processes.get_mut(&tgid) {
@@ -294,40 +326,57 @@ impl Libraries {
         }
     }
 
-    fn use_file(&mut self, tgid: u32, identity: Identity, file: &Path, name: impl FnOnce() -> PathBuf) {
-        if !self.files.contains_key(&identity) {
-            self.look_into(identity, file, &name());
-        }
+    /// A process uses a file that was looked into.
+    fn add_user(&mut self, tgid: u32, identity: Identity) {
         let Some(Known::Attached(attached)) = self.files.get_mut(&identity) else { return };
         let Some(process) = self.processes.get_mut(&tgid) else { return };
         if process.files.insert(identity) {
             attached.users += 1;
             let go = attached.report.go.as_ref();
             if let Some(Err(error)) = go.map(|go| self.prober.set_go_program(tgid, Some(go.into()))) {
-                self.failures.insert(format!("goroutines of process {tgid}: {error}"));
+                self.fails(format!("goroutines of process {tgid}: {error}"));
             }
         }
     }
 
-    /// Looks into a file that was not seen before, and probes it.
-    fn look_into(&mut self, identity: Identity, path: &Path, name: &Path) {
-        let attached = match self.attach(identity, path, name) {
-            Ok(attached) => attached,
-            Err(reason) => {
-                self.failures.insert(format!("{}: {reason}", name.display()));
-                None
-            }
+    /// Looks into a file that was not seen before as it is, and probes it.
+    fn look_into(
+        &mut self,
+        identity: Identity,
+        changed: Changed,
+        path: &Path,
+        name: impl FnOnce() -> PathBuf,
+    ) {
+        match self.files.get(&identity) {
+            Some(Known::Attached(_)) => return,
+            Some(Known::Nothing(then)) if *then == changed => return,
+            _ => {}
+        }
+        let name = name();
+        let attached = self.attach(identity, path, &name).unwrap_or_else(|reason| {
+            self.fails(format!("{}: {reason}", name.display()));
+            None
+        });
+        let known = match attached {
+            Some(attached) => Known::Attached(Box::new(attached)),
+            None => Known::Nothing(changed),
         };
-        self.files.insert(
-            identity,
-            attached.map_or(Known::Nothing, |attached| Known::Attached(Box::new(attached))),
-        );
+        if self.files.len() >= MAX_NOTHING {
+            self.files.retain(|_, known| matches!(known, Known::Attached(_)));
+        }
+        self.files.insert(identity, known);
+    }
+
+    fn fails(&mut self, failure: String) {
+        if self.failures.len() < MAX_REPORTED {
+            self.failures.insert(failure);
+        }
     }
 
     fn attach(&self, identity: Identity, path: &Path, name: &Path) -> Result<Option<Attached>, String> {
         let file = File::open(path).map_err(|error| error.to_string())?;
         // The path may lead to another file by now.
-        if Identity::of_file(&file).ok() != Some(identity) {
+        if maps::identify_open(&file).ok().map(|(identity, _)| identity) != Some(identity) {
             return Ok(None);
         }
         let plan = match plan::plan(&file, self.kernel) {
@@ -359,7 +408,7 @@ impl Drop for Libraries {
     fn drop(&mut self) {
         let attached = self.files.drain().filter_map(|(_, known)| match known {
             Known::Attached(attached) => attached.remove(),
-            Known::Nothing => None,
+            Known::Nothing(_) => None,
         });
         for removal in attached.collect::<Vec<_>>() {
             let _ = removal.join();

@@ -1,18 +1,16 @@
 //! The libraries on a thread of their own: to look into a program and to attach to it takes up to seconds, and to remove a probe a
 //! tenth of one, in which events must be taken out of the ring.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use wirespan_bpf::tracer::Prober;
 
 use super::Libraries;
-
-/// With nothing to do, the thread looks whether probes are not used any more.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// What events say of processes.
 #[derive(Debug, Default)]
@@ -21,6 +19,8 @@ pub struct Noticed {
     pub found: Vec<u32>,
     /// They executed a program.
     pub executed: Vec<u32>,
+    /// Processes that were made, and executed no program since, with those that made them.
+    pub forked: BTreeMap<u32, u32>,
     /// They have connections that speak TLS.
     pub speak_tls: Vec<u32>,
     /// They ended.
@@ -28,8 +28,24 @@ pub struct Noticed {
 }
 
 impl Noticed {
+    /// A process executed a program: what it had of its parent is gone.
+    pub fn executed(&mut self, tgid: u32) {
+        self.forked.remove(&tgid);
+        self.executed.push(tgid);
+    }
+
+    /// A process ended: there is nothing left to look at.
+    pub fn ended(&mut self, tgid: u32) {
+        self.forked.remove(&tgid);
+        if let Some(at) = self.executed.iter().rposition(|executed| *executed == tgid) {
+            self.executed.swap_remove(at);
+        }
+        self.ended.push(tgid);
+    }
+
     fn is_empty(&self) -> bool {
-        [&self.found, &self.executed, &self.speak_tls, &self.ended].iter().all(|tgids| tgids.is_empty())
+        let tgids = [&self.found, &self.executed, &self.speak_tls, &self.ended];
+        tgids.iter().all(|tgids| tgids.is_empty()) && self.forked.is_empty()
     }
 }
 
@@ -122,6 +138,23 @@ fn look_after(mut libraries: Libraries, orders: &Receiver<Order>) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        due = libraries.advance().unwrap_or_else(|| Instant::now() + IDLE);
+        due = libraries.advance();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_those_that_neither_executed_nor_ended_since_are_looked_at_as_forked() {
+        let mut noticed = Noticed::default();
+        noticed.executed(1);
+        noticed.forked.extend([(11, 1), (12, 1), (13, 12)]);
+        noticed.executed(11);
+        noticed.ended(12);
+        noticed.ended(1);
+        assert_eq!(noticed.forked.into_iter().collect::<Vec<_>>(), [(13, 12)]);
+        assert_eq!((noticed.executed, noticed.ended), (vec![11], vec![12, 1]));
     }
 }

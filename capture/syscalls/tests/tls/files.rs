@@ -96,3 +96,30 @@ fn a_library_in_another_mount_namespace_is_heard() {
     ready(&mut running);
     is_heard(&mut Watch::start(), running.0.id(), "text-of-a-container");
 }
+
+/// Each container has an overlay of its own over the image's files, which the kernel's probes are on.
+#[test]
+fn a_library_that_containers_share_is_probed_once() {
+    needs!("python3", "unshare", "mount");
+    let directory = tempfile::tempdir().unwrap();
+    let [image, layer, root] = ["image", "layer", "root"].map(|name| directory.path().join(name));
+    for path in [&image, &layer, &root] {
+        std::fs::create_dir(path).unwrap();
+    }
+    copy(&image);
+    let path = root.join("libssl.so.3");
+    let start = |text: &str| {
+        let mut command = Command::new("unshare");
+        let script = "mount -t tmpfs none \"$2\" && mkdir \"$2/upper\" \"$2/work\" && \
+            mount -t overlay -o \"lowerdir=$1,upperdir=$2/upper,workdir=$2/work\" none \"$3\" && shift 3 && exec \"$@\"";
+        command.args(["--mount", "sh", "-c", script, "sh"]).args([&image, &layer, &root]);
+        speaker(command, &path, "0", text)
+    };
+    let mut watch = Watch::start();
+    let texts = ["text-of-one-container", "text-of-another-container"];
+    let running = texts.map(&start);
+    for (running, text) in running.iter().zip(texts) {
+        is_heard(&mut watch, running.0.id(), text);
+    }
+    assert_eq!(watch.libraries.reports().filter(|report| report.file == path).count(), 1);
+}

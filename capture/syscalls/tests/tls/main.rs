@@ -8,6 +8,8 @@
 mod amount;
 mod files;
 mod go;
+mod node;
+mod python;
 mod watch;
 
 use std::io::{BufRead, BufReader, Write};
@@ -254,121 +256,6 @@ fn pair_is_heard(
             assert!(output_of(client).contains(answer));
         },
     );
-}
-
-#[test]
-fn python_is_heard() {
-    needs!("openssl", "python3");
-    pair_is_heard(
-        Source::OpenSsl,
-        "answer-of-python",
-        |command, port| {
-            command.args(["/usr/bin/python3"]).arg(peer("server.py")).args([&port.to_string(), "sync"]);
-        },
-        |port, path| {
-            let mut command = Command::new("/usr/bin/python3");
-            command.arg(peer("client.py")).args([&port.to_string(), path]);
-            (http_request(&mut command), Source::OpenSsl)
-        },
-    );
-}
-
-/// Its TLS library never sees the socket.
-#[test]
-fn asyncio_is_heard() {
-    needs!("openssl", "python3", "curl");
-    pair_is_heard(
-        Source::OpenSsl,
-        "answer-of-python",
-        |command, port| {
-            command.args(["/usr/bin/python3"]).arg(peer("server.py")).args([&port.to_string(), "asyncio"]);
-        },
-        |port, path| (curl(port, path), Source::OpenSsl),
-    );
-}
-
-/// Nobody waits for the other when work is queued already, so that only the queue tells.
-#[test]
-fn items_of_queues_of_python_are_told() {
-    needs!("python3");
-    let mut watch = Watch::start();
-    let mut command = Command::new("/usr/bin/python3");
-    let running = spawn(command.arg(peer("handover.py")).stdout(Stdio::piped()));
-    let tgid = running.0.id();
-    let said = output_of(running);
-    let number = |name: &str| -> u64 {
-        let (_, rest) = said.split_once(name).unwrap_or_else(|| panic!("{said}"));
-        rest.split_whitespace().next().unwrap().parse().unwrap()
-    };
-    let (item, giver, taker) = (number("item="), number("giver="), number("taker="));
-    let told = |heard: &[Heard], kind: Kind, tid: u64| {
-        heard.iter().position(|Heard { header, .. }| {
-            header.tgid == tgid
-                && u64::from(header.tid) == tid
-                && header.kind() == Some(kind)
-                && header.item() == Some(item)
-        })
-    };
-    watch.until("the item is taken", |heard| told(heard, Kind::Wake, taker).is_some());
-    let put = told(&watch.heard, Kind::Fork, giver).unwrap();
-    let taken = told(&watch.heard, Kind::Wake, taker).unwrap();
-    assert!(watch.heard[put].header.time_ns() < watch.heard[taken].header.time_ns());
-}
-
-/// OpenSSL is a part of its program.
-#[test]
-fn node_is_heard() {
-    needs!("openssl", "node");
-    pair_is_heard(
-        Source::OpenSsl,
-        "answer-of-node",
-        |command, port| {
-            command.arg("node").arg(peer("node.js")).args(["server", &port.to_string()]);
-        },
-        |port, path| {
-            let mut command = Command::new("node");
-            command.arg(peer("node.js")).args(["client", &port.to_string(), path]);
-            (http_request(&mut command), Source::OpenSsl)
-        },
-    );
-}
-
-#[test]
-fn timers_of_node_are_turns_of_their_own() {
-    needs!("node");
-    let mut watch = Watch::start();
-    let running = spawn(Command::new("node").arg(peer("timers.js")));
-    let of = |heard: &[Heard], text: &str, by_timer: bool| {
-        let said = heard.iter().filter(|heard| heard.header.tgid == running.0.id() && heard.has(text));
-        said.filter(|heard| !heard.header.is_ingress() && (heard.header.other_tgid == u32::MAX) == by_timer)
-            .map(|heard| heard.header.turn)
-            .collect::<Vec<_>>()
-    };
-    watch.until("what timers do is told", |heard| of(heard, "for a timer", true).len() > 2);
-    let (for_bytes, by_timer) = (of(&watch.heard, "for bytes", false), of(&watch.heard, "for a timer", true));
-    assert_eq!(of(&watch.heard, "for bytes", true), []);
-    assert!(by_timer.iter().all(|turn| !for_bytes.contains(turn)), "{for_bytes:?} {by_timer:?}");
-}
-
-/// Streams of the client are odd, and each is asked for when one before it was answered.
-#[test]
-fn streams_of_node_are_told_with_those_that_they_follow() {
-    needs!("node");
-    let mut watch = Watch::start();
-    let running = spawn(Command::new("node").arg(peer("streams.js")));
-    let asked = |heard: &[Heard]| {
-        let header = |heard: &Heard| Some(heard.header).filter(|header| header.kind() == Some(Kind::Stream));
-        let ours = heard.iter().filter_map(header).filter(|header| header.tgid == running.0.id());
-        ours.map(|header| (header.conn, header.tls, header.other_tid)).collect::<Vec<_>>()
-    };
-    watch.until("streams are asked for", |heard| asked(heard).len() > 20);
-    let asked = asked(&watch.heard);
-    let follow = &asked[2..];
-    assert!(asked.iter().all(|(conn, stream, _)| *conn == asked[0].0 && stream % 2 == 1), "{asked:?}");
-    assert!(follow.iter().all(|(_, stream, at)| at % 2 == 1 && u64::from(*at) < *stream), "{asked:?}");
-    // No response is followed by two requests.
-    let followed: std::collections::BTreeSet<_> = follow.iter().map(|(.., at)| at).collect();
-    assert_eq!(followed.len(), follow.len(), "{asked:?}");
 }
 
 #[test]

@@ -61,6 +61,9 @@ impl Watch {
             let header = &heard.header;
             match header.kind() {
                 Some(Kind::Exec) => self.libraries.process_started(header.tgid),
+                Some(Kind::Fork) if header.other_tgid != header.tgid => {
+                    self.libraries.process_forked(header.tgid, header.other_tgid);
+                }
                 Some(Kind::Exit) if header.tid == header.tgid => {
                     self.libraries.process_ended(header.tgid);
                 }
