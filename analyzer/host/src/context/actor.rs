@@ -3,6 +3,7 @@
 use super::evidence::{Class, Evidence, Node, Nodes};
 use super::happening::{Moment, Wait};
 use super::process::Streams;
+use super::woken::{WakeUps, Waking};
 use smallvec::SmallVec;
 use wirespan_records::Rule;
 
@@ -60,41 +61,10 @@ impl Current {
     }
 }
 
-/// How a thread or coroutine was made go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waking {
-    /// By a coroutine that lets this one work for it.
-    Coroutine,
-    /// It was made.
-    Made,
-    /// It would have waited for a limited time only, as the threads of a pool do that end when there is no more work.
-    Limited,
-    /// It waited for as long as it takes, for work or in the middle of it.
-    Endless,
-    /// The same, and the other one was itself at what it was made go on for: threads of a pool that wait for each other's locks.
-    Among,
-}
-
-/// What a thread was made go on for.
-#[derive(Clone, Debug)]
-pub(crate) struct Woken {
-    pub nodes: Nodes,
-    pub futex: u64,
-    pub how: Waking,
-    /// The thread has done something since.
-    used: bool,
-    /// It went through a thread that waits for whatever comes, which has more to do than what it was woken for.
-    vague: bool,
-}
-
-/// Wake-ups that are remembered for a thread that did nothing since.
-const MAX_WOKEN: usize = 4;
 /// Open requests that are remembered for a thread; one that has more is known not to block.
 const MAX_OPEN: usize = 8;
 /// Requests that came with one event and are told apart.
 const MAX_NODES: usize = 64;
-/// Futexes that are closer than this belong to one condition variable, or to those of one thread's parking place.
-pub(crate) const SAME_WAIT: u64 = 128;
 /// Timers are set in milliseconds, and loops look at the clock a moment before they wait.
 const TIMER_SLACK_NS: u64 = 2_000_000;
 /// What was lost may be worked on for so long by who waits for several things, ns.
@@ -139,7 +109,7 @@ pub(crate) struct Actor {
     pub came: u32,
     /// Time of the first event of the present turn, ns.
     pub turn_began_ns: u64,
-    pub woken: SmallVec<[Woken; 2]>,
+    pub woken: WakeUps,
     /// It was made go on, and has opened or looked at no connection since, and moved no bytes.
     pub begins: bool,
     /// What the work is for that it took from a queue; empty if it took none, or that is not known.
@@ -165,7 +135,7 @@ impl Actor {
         self.last_ns = at.time_ns;
         self.polls |= at.wait != Wait::Unknown;
         self.tells_timers |= at.wait == Wait::Timers;
-        self.woken.iter_mut().for_each(|woken| woken.used = true);
+        self.woken.used();
         self.begins = false;
     }
 
@@ -316,24 +286,12 @@ impl Actor {
 
     /// Another made it go on.
     pub(crate) fn wakes(&mut self, nodes: Nodes, futex: u64, how: Waking, vague: bool) {
-        // In the middle of its work, which it has just begun.
-        let within = |woken: &Woken| match (woken.how, how) {
-            _ if woken.used || woken.vague || woken.nodes.is_empty() => false,
-            (Waking::Limited, Waking::Endless | Waking::Among) | (Waking::Made, Waking::Among) => true,
-            _ => false,
-        };
-        if self.woken.iter().any(within) {
+        if !self.woken.add(nodes, futex, how, vague) {
             return;
-        }
-        // Who waits for the same thing again is done with what it was woken for before.
-        self.woken.retain(|woken| !woken.used && woken.futex.abs_diff(futex) >= SAME_WAIT);
-        if self.woken.len() == MAX_WOKEN {
-            self.woken.remove(0);
         }
         if !self.serves {
             self.current = None;
         }
-        self.woken.push(Woken { nodes, futex, how, used: false, vague });
         self.begins = true;
     }
 
@@ -414,31 +372,12 @@ impl Actor {
     }
 
     fn woken_piece(&self) -> Option<Evidence> {
-        let nodes = self.woken_nodes();
-        let (class, rule) = match self.woken.iter().all(|woken| woken.how == Waking::Coroutine) {
+        let nodes = self.woken.nodes();
+        let (class, rule) = match self.woken.is_by_coroutines() {
             true => (Class::Coroutine, Rule::Coroutine),
             false => (Class::Woken, Rule::Handoff),
         };
-        let piece = Evidence { nodes, class, rule, position: 0, group: 0, futex: 0 };
-        (!piece.nodes.is_empty()).then_some(piece)
-    }
-
-    /// The futex that it waited for when it was last made go on for something; 0 for none.
-    pub(crate) fn woken_at(&self) -> u64 {
-        self.woken.iter().rev().find(|woken| !woken.nodes.is_empty()).map_or(0, |woken| woken.futex)
-    }
-
-    /// What it may have been made go on for.
-    fn woken_nodes(&self) -> Nodes {
-        let mut nodes = Nodes::new();
-        let sure = self.woken_for_sure();
-        let counts = |woken: &&Woken| !(sure && woken.vague);
-        for node in self.woken.iter().filter(counts).flat_map(|woken| &woken.nodes) {
-            if !nodes.contains(node) {
-                nodes.push(*node);
-            }
-        }
-        nodes
+        (!nodes.is_empty()).then_some(Evidence { nodes, class, rule, position: 0, group: 0, futex: 0 })
     }
 
     /// A request was made, or one was answered that came with others.
@@ -472,7 +411,7 @@ impl Actor {
 
     /// What it hands on may not be what those are made go on for.
     pub(crate) fn is_vague(&self, at: &Moment) -> bool {
-        at.coroutine == 0 && self.at_woken() && (self.polls || !self.woken_for_sure())
+        at.coroutine == 0 && self.at_woken() && (self.polls || !self.woken.is_sure())
     }
 
     /// Nothing but what it was made go on for says what it is at.
@@ -480,14 +419,9 @@ impl Actor {
         self.current.is_none() && self.only_open().is_none() && !self.serves && self.task.is_empty()
     }
 
-    /// It was made go on by one that knew what for.
-    fn woken_for_sure(&self) -> bool {
-        self.woken.iter().any(|woken| !woken.vague && !woken.nodes.is_empty())
-    }
-
     /// It was made go on for one thing, and has done nothing since.
     pub(crate) fn begins_one(&self) -> bool {
-        self.begins && self.woken_for_sure() && self.woken_nodes().len() == 1
+        self.begins && self.woken.is_sure() && self.woken.nodes().len() == 1
     }
 
     /// What those are given that it makes go on: the one thing that it is at, or all that it may be at.
@@ -506,7 +440,7 @@ impl Actor {
             Some(_) if self.polls => Nodes::new(),
             Some(current) => current.nodes.clone(),
             None if !self.task.is_empty() => self.task.clone(),
-            None => self.woken_nodes(),
+            None => self.woken.nodes(),
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `actor` | a thread or a coroutine: what it is at work on |
 //! | `evidence` | kinds of evidence, and how far each is trusted |
 //! | `verdict` | from evidence to a parent |
+//! | `woken` | what a thread or coroutine was made go on for |
 
 mod actor;
 mod evidence;
@@ -18,6 +19,7 @@ mod process;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod woken;
 
 use foldhash::HashMap;
 pub use happening::{Happening, Moment, ProcessKey, Wait};

@@ -53,7 +53,7 @@ impl ProcessState {
             None if actor.is_vague(at) => (Nodes::new(), Class::WokenAnswer),
             None => (actor.hands_on(at), Class::WokenAnswer),
         };
-        let futex = if class == Class::WokenAnswer { actor.woken_at() } else { 0 };
+        let futex = if class == Class::WokenAnswer { actor.woken.futex() } else { 0 };
         if class == Class::WokenAnswer {
             // What it was woken for is done.
             actor.woken.clear();

@@ -46,7 +46,50 @@ pub(super) struct Conn {
     pub held: Option<ActorId>,
 }
 
+/// What a connection tells of a request that goes out on it.
+#[derive(Debug)]
+pub(super) struct Sending {
+    /// What the connection was opened or taken for, if this is the first request since.
+    pub opened: Pieces,
+    /// The coroutine that opened it; 0 for none.
+    pub opener: u64,
+    /// It was opened or taken, and this is the first request since.
+    pub fresh: bool,
+    /// It may have been opened for something that was not seen.
+    pub vague: bool,
+    /// What spoke for the request when it was begun, if that was told.
+    pub begun: Option<Pieces>,
+    /// What spoke for the event that sent its first byte, as far as that is remembered.
+    pub sent: Option<Pieces>,
+    /// The same event sent another one.
+    pub together: bool,
+    /// When the event was that sent requests before, ns.
+    pub since_ns: u64,
+}
+
 impl Conn {
+    /// A request goes out, since `began`.
+    pub fn sends_request(&mut self, span: u64, stream: u32, began: &Moment) -> Sending {
+        let event = (began.tid, began.thread_event);
+        let sent = self.sends.iter().rev().find(|(sent, _)| *sent == event);
+        let sent = sent.map(|(_, pieces)| pieces.clone());
+        let together = self.requested.replace(event) == Some(event);
+        if !together {
+            self.requested_ns = [began.time_ns, self.requested_ns[0]];
+        }
+        self.asked.push_back(span);
+        Sending {
+            opened: std::mem::take(&mut self.opened),
+            opener: self.opener,
+            fresh: std::mem::take(&mut self.fresh),
+            vague: std::mem::take(&mut self.vague),
+            begun: self.begun(stream),
+            sent,
+            together,
+            since_ns: self.requested_ns[1],
+        }
+    }
+
     /// What more bytes from the other end belong to, as far as that is certain.
     pub fn bytes_of(&self) -> Nodes {
         match (self.open.as_slice(), self.asked.front(), self.answered) {

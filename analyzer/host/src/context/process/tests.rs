@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::context::Rules;
+use crate::context::happening::Wait;
 use crate::context::tests::Script;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -16,17 +17,14 @@ fn process(script: &Script) -> &ProcessState {
 
 /// Thread `tid` asks, and hears.
 fn ask(script: &mut Script, tid: u32, span: u64) {
-    let at = script.at(tid, 0, Wait::Unknown);
-    script.ask(at, span, 900);
-    let at = script.at(tid, 0, Wait::Unknown);
-    script.hear(at, span, 900);
+    script.ask((tid, 0, Wait::Unknown), span, 900);
+    script.hear((tid, 0, Wait::Unknown), span, 900);
 }
 
 #[test]
 fn a_process_that_ended_is_not_remembered_for_what_is_closed_after_it() {
     let mut script = script(16);
-    let at = script.at(1, 0, Wait::Unknown);
-    script.serve(at, 10, 10);
+    script.serve((1, 0, Wait::Unknown), 10, 10);
     let at = script.at(1, 0, Wait::Unknown);
     script.happen(at, Happening::Exit);
     for what in [Happening::Over { span: 10 }, Happening::Close { conn: 10 }, Happening::Exit] {
@@ -38,8 +36,7 @@ fn a_process_that_ended_is_not_remembered_for_what_is_closed_after_it() {
 #[test]
 fn a_request_that_is_open_for_days_remembers_few_of_those_that_were_made_for_it() {
     let mut script = script(4096);
-    let at = script.at(1, 0, Wait::Unknown);
-    script.serve(at, 1, 10);
+    script.serve((1, 0, Wait::Unknown), 1, 10);
     for span in 2..2000 {
         ask(&mut script, 1, span);
         script.now_ns += SECOND_NS;
@@ -52,8 +49,7 @@ fn a_request_that_is_open_for_days_remembers_few_of_those_that_were_made_for_it(
 #[test]
 fn many_requests_at_once_leave_few_checks() {
     let mut script = script(16);
-    let at = script.at(2, 0, Wait::Unknown);
-    script.serve(at, 1, 10);
+    script.serve((2, 0, Wait::Unknown), 1, 10);
     for span in 2..2000 {
         ask(&mut script, 1, span);
     }
@@ -66,11 +62,9 @@ fn many_requests_at_once_leave_few_checks() {
 fn a_request_that_is_forgotten_does_not_stay_open_on_its_connection() {
     let mut script = script(4);
     for (tid, span) in (1..).zip(10..20) {
-        let at = script.at(tid, 0, Wait::Unknown);
-        script.serve(at, span, span);
+        script.serve((tid, 0, Wait::Unknown), span, span);
     }
-    let at = script.at(1, 0, Wait::Unknown);
-    script.answer(at, 10, 10);
+    script.answer((1, 0, Wait::Unknown), 10, 10);
     assert!(process(&script).conns[&10].open.is_empty());
 }
 

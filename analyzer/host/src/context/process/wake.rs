@@ -2,9 +2,10 @@
 
 use super::ProcessState;
 use crate::context::ContextConfig;
-use crate::context::actor::{Actor, ActorId, SAME_WAIT, Waking};
+use crate::context::actor::{Actor, ActorId};
 use crate::context::evidence::{Class, Evidence, Node, Nodes};
 use crate::context::happening::Moment;
+use crate::context::woken::{SAME_WAIT, Waking};
 use smallvec::SmallVec;
 use wirespan_records::Rule;
 
@@ -50,7 +51,7 @@ impl Places {
 
 impl ProcessState {
     /// A lock that many threads wait for in turn, as the GIL of Python: who lets it go does not hand on work.
-    pub(super) fn wakes_anyone(&mut self, at: &Moment, tid: u32, address: u64, timed: bool) -> bool {
+    fn wakes_anyone(&mut self, at: &Moment, tid: u32, address: u64, timed: bool) -> bool {
         if address == 0 {
             return false;
         }
@@ -145,7 +146,35 @@ impl ProcessState {
         }
     }
 
-    pub(super) fn wake(&mut self, at: &Moment, id: ActorId, futex: u64, limited: bool) {
+    /// This thread makes another, or a coroutine, which goes on for what it is at.
+    pub(super) fn makes(&mut self, at: &Moment, tid: u32, coroutine: u64, place: u32) {
+        let stream = self.stream_of(at, place);
+        let maker = self.actor(at);
+        let (nodes, vague) = match stream {
+            Some(span) => (Nodes::from_iter([Node::Server(span)]), false),
+            None => (maker.hands_on(at), maker.is_vague(at)),
+        };
+        let (id, how) = match coroutine {
+            0 => (ActorId::Thread(tid), Waking::Made),
+            _ => (ActorId::Coroutine(self.new_serial(coroutine)), Waking::Coroutine),
+        };
+        let mut actor = Actor { maker: (at.coroutine, at.time_ns), last_ns: at.time_ns, ..Actor::default() };
+        actor.wakes(nodes, 0, how, vague);
+        self.actors.insert(id, actor);
+    }
+
+    /// This thread makes another, or a coroutine, go on.
+    pub(super) fn wakes(&mut self, at: &Moment, tid: u32, coroutine: u64, futex: u64, timed: bool) {
+        self.goroutines |= coroutine != 0;
+        if coroutine != 0 {
+            let id = ActorId::Coroutine(self.serial(coroutine));
+            self.wake(at, id, 0, timed);
+        } else if !self.goroutines && !self.wakes_anyone(at, tid, futex, timed) {
+            self.wake(at, ActorId::Thread(tid), futex, timed);
+        }
+    }
+
+    fn wake(&mut self, at: &Moment, id: ActorId, futex: u64, limited: bool) {
         let nodes = self.actor(at).hands_on(at);
         let (vague, among) = (self.actor(at).is_vague(at), self.actor(at).at_woken());
         let timed = self.is_timed(futex);

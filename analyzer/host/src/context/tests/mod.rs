@@ -18,6 +18,25 @@ pub(super) struct Script {
 
 pub(super) const PEER: u64 = 9;
 
+/// When something happens.
+pub(super) trait When {
+    fn moment(self, script: &mut Script) -> Moment;
+}
+
+/// With the same event as something else.
+impl When for Moment {
+    fn moment(self, _: &mut Script) -> Moment {
+        self
+    }
+}
+
+/// Next: a thread, its turn and how long the wait before that was to last.
+impl When for (u32, u32, Wait) {
+    fn moment(self, script: &mut Script) -> Moment {
+        script.at(self.0, self.1, self.2)
+    }
+}
+
 impl Script {
     pub(super) fn new() -> Self {
         Self::with(Rules::BLIND)
@@ -45,12 +64,14 @@ impl Script {
         Moment { process, tid, turn, wait, time_ns, thread_event, ..Moment::default() }
     }
 
-    pub(super) fn happen(&mut self, at: Moment, what: Happening<'_>) {
+    pub(super) fn happen(&mut self, when: impl When, what: Happening<'_>) {
+        let at = when.moment(self);
         self.context.advance(at.time_ns, &mut self.decisions);
         self.context.happen(&at, what, &mut self.decisions);
     }
 
-    pub(super) fn serve(&mut self, at: Moment, span: u64, conn: u64) {
+    pub(super) fn serve(&mut self, when: impl When, span: u64, conn: u64) {
+        let at = when.moment(self);
         self.happen(at, Happening::Data { conn, ingress: true, ahead: false });
         self.happen(
             at,
@@ -65,7 +86,8 @@ impl Script {
         );
     }
 
-    pub(super) fn ask(&mut self, at: Moment, span: u64, conn: u64) {
+    pub(super) fn ask(&mut self, when: impl When, span: u64, conn: u64) {
+        let at = when.moment(self);
         self.happen(at, Happening::Data { conn, ingress: false, ahead: false });
         let (began, peer) = (at, PEER);
         self.happen(
@@ -82,12 +104,14 @@ impl Script {
         );
     }
 
-    pub(super) fn hear(&mut self, at: Moment, span: u64, conn: u64) {
+    pub(super) fn hear(&mut self, when: impl When, span: u64, conn: u64) {
+        let at = when.moment(self);
         self.happen(at, Happening::Data { conn, ingress: true, ahead: false });
         self.happen(at, Happening::ClientResponse { span });
     }
 
-    pub(super) fn answer(&mut self, at: Moment, span: u64, conn: u64) {
+    pub(super) fn answer(&mut self, when: impl When, span: u64, conn: u64) {
+        let at = when.moment(self);
         self.happen(at, Happening::Data { conn, ingress: false, ahead: false });
         self.happen(at, Happening::ServerResponse { span });
     }

@@ -11,10 +11,8 @@ fn a_thread_that_waits_for_each_answer() {
         s.serve(at, base, base);
         // With a time limit, Python polls before each call: that is a turn each.
         for call in 1..3 {
-            let at = s.at(thread, call as u32, Wait::Until(5000));
-            s.ask(at, base + call, base + 5);
-            let at = s.at(thread, call as u32, Wait::Until(5000));
-            s.hear(at, base + call, base + 5);
+            s.ask((thread, call as u32, Wait::Until(5000)), base + call, base + 5);
+            s.hear((thread, call as u32, Wait::Until(5000)), base + call, base + 5);
         }
     }
     assert_eq!(s.parents(), [(11, Some(10)), (12, Some(10)), (21, Some(20)), (22, Some(20))]);
@@ -30,17 +28,12 @@ fn a_loop_with_callbacks_and_connections_that_open_later() {
     s.serve(at, 20, 101);
     s.happen(at, Happening::Connect { conn: 201 });
     // The second is open first, in a turn that began with another request.
-    let at = s.at(1, 2, Wait::Forever);
-    s.serve(at, 30, 102);
-    let at = s.at(1, 2, Wait::Forever);
-    s.ask(at, 21, 201);
-    let at = s.at(1, 3, Wait::Forever);
-    s.ask(at, 11, 200);
-    let at = s.at(1, 4, Wait::Forever);
-    s.hear(at, 11, 200);
+    s.serve((1, 2, Wait::Forever), 30, 102);
+    s.ask((1, 2, Wait::Forever), 21, 201);
+    s.ask((1, 3, Wait::Forever), 11, 200);
+    s.hear((1, 4, Wait::Forever), 11, 200);
     // What goes on after a response is for what its request was for.
-    let at = s.at(1, 4, Wait::Forever);
-    s.ask(at, 12, 200);
+    s.ask((1, 4, Wait::Forever), 12, 200);
     let at = s.at(1, 5, Wait::Forever);
     s.hear(at, 21, 201);
     s.answer(at, 20, 101);
@@ -68,10 +61,8 @@ fn streams_that_are_told_say_what_each_request_is_for_that_goes_out_with_others(
         }
     };
     for (span, stream) in [(10, 1), (20, 3)] {
-        let at = s.at(1, 1, Wait::Forever);
-        s.serve(at, span, span);
-        let at = s.at(1, 1, Wait::Forever);
-        s.happen(at, Happening::Begins { conn, stream });
+        s.serve((1, 1, Wait::Forever), span, span);
+        s.happen((1, 1, Wait::Forever), Happening::Begins { conn, stream });
     }
     let at = s.at(1, 1, Wait::Forever);
     ask(&mut s, at, &[(11, 1), (21, 3)]);
@@ -83,10 +74,8 @@ fn streams_that_are_told_say_what_each_request_is_for_that_goes_out_with_others(
         let at = s.at(1, 2, Wait::Forever);
         s.happen(Moment { stream: at_stream, ..at }, Happening::Begins { conn, stream });
     }
-    let at = s.at(1, 2, Wait::Forever);
-    s.serve(at, 30, 30);
-    let at = s.at(1, 2, Wait::Forever);
-    s.happen(at, Happening::Begins { conn, stream: 11 });
+    s.serve((1, 2, Wait::Forever), 30, 30);
+    s.happen((1, 2, Wait::Forever), Happening::Begins { conn, stream: 11 });
     let at = s.at(1, 2, Wait::Forever);
     ask(&mut s, at, &[(22, 5), (12, 7), (13, 9), (31, 11)]);
     // What is sent at once is told by the stream as well.
@@ -110,19 +99,17 @@ fn streams_that_are_told_say_what_each_request_is_for_that_goes_out_with_others(
 fn a_pool_whose_worker_wakes_who_waits() {
     let mut s = Script::new();
     for (thread, span) in [(1, 10), (2, 20)] {
-        let at = s.at(thread, 0, Wait::Unknown);
-        s.serve(at, span, span);
+        s.serve((thread, 0, Wait::Unknown), span, span);
     }
     // Both were queued; the worker takes one after the other, and nobody wakes it.
     for (thread, span) in [(2, 20), (1, 10)] {
-        let at = s.at(3, 0, Wait::Unknown);
-        s.ask(at, span + 1, span + 5);
-        let at = s.at(3, 0, Wait::Unknown);
-        s.hear(at, span + 1, span + 5);
-        let at = s.at(3, 0, Wait::Unknown);
-        s.happen(at, Happening::Wake { tid: thread, coroutine: 0, futex: 0x1000 * span, timed: false });
-        let at = s.at(thread, 0, Wait::Unknown);
-        s.answer(at, span, span);
+        s.ask((3, 0, Wait::Unknown), span + 1, span + 5);
+        s.hear((3, 0, Wait::Unknown), span + 1, span + 5);
+        s.happen(
+            (3, 0, Wait::Unknown),
+            Happening::Wake { tid: thread, coroutine: 0, futex: 0x1000 * span, timed: false },
+        );
+        s.answer((thread, 0, Wait::Unknown), span, span);
     }
     assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20))]);
 }
@@ -131,20 +118,16 @@ fn a_pool_whose_worker_wakes_who_waits() {
 fn wakes_after_an_answer(wakes: &[(u32, u64, bool)]) -> Vec<(u64, Option<u64>)> {
     let mut s = Script::new();
     for (thread, span) in [(1, 10), (2, 20)] {
-        let at = s.at(thread, 0, Wait::Unknown);
-        s.serve(at, span, span);
+        s.serve((thread, 0, Wait::Unknown), span, span);
     }
-    let at = s.at(3, 0, Wait::Unknown);
-    s.ask(at, 11, 900);
+    s.ask((3, 0, Wait::Unknown), 11, 900);
     let at = s.at(3, 0, Wait::Unknown);
     s.hear(at, 11, 900);
     for &(tid, futex, timed) in wakes {
-        let at = s.at(3, 0, Wait::Unknown);
-        s.happen(at, Happening::Wake { tid, coroutine: 0, futex, timed });
+        s.happen((3, 0, Wait::Unknown), Happening::Wake { tid, coroutine: 0, futex, timed });
     }
     for (thread, span) in [(1, 10), (2, 20)] {
-        let at = s.at(thread, 0, Wait::Unknown);
-        s.answer(at, span, span);
+        s.answer((thread, 0, Wait::Unknown), span, span);
     }
     s.parents()
 }
@@ -163,17 +146,16 @@ fn a_lock_that_a_waiting_thread_looks_at_again_is_no_answer() {
 fn what_a_thread_with_a_request_lets_go_is_a_lock() {
     let mut s = Script::new();
     for (thread, span) in [(1, 10), (2, 20)] {
-        let at = s.at(thread, 0, Wait::Unknown);
-        s.serve(at, span, span);
+        s.serve((thread, 0, Wait::Unknown), span, span);
     }
     let wake = |s: &mut Script, waker, tid| {
-        let at = s.at(waker, 0, Wait::Unknown);
-        s.happen(at, Happening::Wake { tid, coroutine: 0, futex: 0x9000, timed: false });
+        s.happen(
+            (waker, 0, Wait::Unknown),
+            Happening::Wake { tid, coroutine: 0, futex: 0x9000, timed: false },
+        );
     };
-    let at = s.at(3, 0, Wait::Unknown);
-    s.ask(at, 11, 900);
-    let at = s.at(3, 0, Wait::Unknown);
-    s.hear(at, 11, 900);
+    s.ask((3, 0, Wait::Unknown), 11, 900);
+    s.hear((3, 0, Wait::Unknown), 11, 900);
     // It is known to be one only later.
     wake(&mut s, 3, 2);
     wake(&mut s, 1, 2);
@@ -184,18 +166,15 @@ fn what_a_thread_with_a_request_lets_go_is_a_lock() {
 fn who_reads_for_others_gives_each_answer_to_one_of_them() {
     let mut s = Script::new();
     for (thread, span) in [(1, 10), (2, 20)] {
-        let at = s.at(thread, 0, Wait::Unknown);
-        s.serve(at, span, span);
+        s.serve((thread, 0, Wait::Unknown), span, span);
     }
     for (worker, call) in [(3, 11), (4, 21)] {
-        let at = s.at(worker, 0, Wait::Unknown);
-        s.ask(at, call, call);
+        s.ask((worker, 0, Wait::Unknown), call, call);
     }
     let wake = |s: &mut Script, at, tid, futex| {
         s.happen(at, Happening::Wake { tid, coroutine: 0, futex, timed: false });
     };
-    let at = s.at(9, 1, Wait::Forever);
-    s.hear(at, 11, 11);
+    s.hear((9, 1, Wait::Forever), 11, 11);
     let at = s.at(9, 1, Wait::Forever);
     wake(&mut s, at, 3, 0x3000);
     // Something else; the worker is at it when 21 is heard, and need not be woken for that.
@@ -227,8 +206,7 @@ fn queued(serves: bool, items: [u64; 2]) -> Vec<(u64, Option<u64>)> {
         let at = s.at(3, 0, Wait::Unknown);
         s.happen(at, Happening::Take { item });
         s.ask(at, span, 900);
-        let at = s.at(3, 0, Wait::Unknown);
-        s.hear(at, span, 900);
+        s.hear((3, 0, Wait::Unknown), span, 900);
     }
     s.parents()
 }
@@ -246,17 +224,15 @@ fn a_queue_tells_for_whom_work_is() {
 fn a_lock_that_all_wait_for_hands_on_nothing() {
     let mut s = Script::new();
     for thread in 1..5 {
-        let at = s.at(9, 0, Wait::Unknown);
-        s.happen(at, Happening::Wake { tid: thread, coroutine: 0, futex: 0x5000, timed: true });
+        s.happen(
+            (9, 0, Wait::Unknown),
+            Happening::Wake { tid: thread, coroutine: 0, futex: 0x5000, timed: true },
+        );
     }
-    let at = s.at(1, 0, Wait::Unknown);
-    s.serve(at, 10, 10);
-    let at = s.at(1, 0, Wait::Unknown);
-    s.happen(at, Happening::Wake { tid: 7, coroutine: 0, futex: 0x5008, timed: true });
-    let at = s.at(7, 0, Wait::Unknown);
-    s.ask(at, 11, 200);
-    let at = s.at(7, 0, Wait::Unknown);
-    s.hear(at, 11, 200);
+    s.serve((1, 0, Wait::Unknown), 10, 10);
+    s.happen((1, 0, Wait::Unknown), Happening::Wake { tid: 7, coroutine: 0, futex: 0x5008, timed: true });
+    s.ask((7, 0, Wait::Unknown), 11, 200);
+    s.hear((7, 0, Wait::Unknown), 11, 200);
     assert_eq!(s.parents(), [(11, None)]);
 }
 
@@ -304,11 +280,9 @@ fn responses_that_come_together_go_on_in_their_order() {
     }
     // 20 is answered after the others went on.
     for span in [12, 32] {
-        let at = s.at(1, 2, Wait::Forever);
-        s.ask(at, span, 900);
+        s.ask((1, 2, Wait::Forever), span, 900);
     }
-    let at = s.at(1, 2, Wait::Forever);
-    s.answer(at, 20, 20);
+    s.answer((1, 2, Wait::Forever), 20, 20);
     let parents = s.parents();
     assert_eq!(parents, [(11, Some(10)), (12, Some(10)), (21, Some(20)), (31, Some(30)), (32, Some(30))]);
 }
@@ -344,8 +318,7 @@ fn ids_decide_at_once_and_rules_can_be_off() {
 #[test]
 fn what_was_lost_leaves_no_context() {
     let mut s = Script::new();
-    let at = s.at(1, 1, Wait::Forever);
-    s.serve(at, 10, 10);
+    s.serve((1, 1, Wait::Forever), 10, 10);
     let at = s.at(1, 1, Wait::Forever);
     s.happen(at, Happening::Lost);
     s.ask(at, 11, 200);
@@ -357,15 +330,13 @@ fn threads_that_answer_what_others_heard_prove_nothing() {
     let mut s = Script::new();
     for n in 0..20 {
         let span = 10 * n;
-        let at = s.at(1, n as u32, Wait::Forever);
-        s.serve(at, span + 1, span + 1);
+        s.serve((1, n as u32, Wait::Forever), span + 1, span + 1);
         let at = s.at(2, n as u32, Wait::Forever);
         s.serve(at, span + 2, span + 2);
         s.ask(at, span + 3, span + 3);
         // Each thread answers for the other.
         for (tid, answered) in [(1, span + 2), (2, span + 1)] {
-            let at = s.at(tid, n as u32 + 1, Wait::Forever);
-            s.answer(at, answered, answered);
+            s.answer((tid, n as u32 + 1, Wait::Forever), answered, answered);
         }
     }
     assert!(s.parents().iter().all(|(_, parent)| parent.is_none()));
@@ -375,17 +346,14 @@ fn threads_that_answer_what_others_heard_prove_nothing() {
 fn requests_of_one_connection_that_are_read_one_by_one_go_on_in_their_order() {
     let mut s = Script::new();
     for span in [10, 20, 30] {
-        let at = s.at(1, 1, Wait::Forever);
-        s.serve(at, span, 1);
+        s.serve((1, 1, Wait::Forever), span, 1);
     }
     // The second needs a new connection, which is there later.
     let ask = |s: &mut Script, turn, span| {
-        let at = s.at(1, turn, Wait::Forever);
-        s.ask(at, span, span);
+        s.ask((1, turn, Wait::Forever), span, span);
     };
     ask(&mut s, 1, 11);
-    let at = s.at(1, 1, Wait::Forever);
-    s.happen(at, Happening::Connect { conn: 21 });
+    s.happen((1, 1, Wait::Forever), Happening::Connect { conn: 21 });
     ask(&mut s, 1, 31);
     ask(&mut s, 2, 21);
     assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20)), (31, Some(30))]);
@@ -396,16 +364,13 @@ fn answers_that_are_collected_prove_nothing() {
     let mut s = Script::new();
     for (turn, [first, second]) in [(1, [10, 20]), (5, [30, 40])] {
         for span in [first, second] {
-            let at = s.at(1, turn, Wait::Forever);
-            s.serve(at, span, 1);
+            s.serve((1, turn, Wait::Forever), span, 1);
         }
         for span in [first, second] {
-            let at = s.at(1, turn, Wait::Forever);
-            s.ask(at, span + 1, span + 1);
+            s.ask((1, turn, Wait::Forever), span + 1, span + 1);
         }
         for span in [first, second] {
-            let at = s.at(1, turn + 1, Wait::Forever);
-            s.hear(at, span + 1, span + 1);
+            s.hear((1, turn + 1, Wait::Forever), span + 1, span + 1);
         }
         // Both leave with one event, in the turn of the second one's response.
         let at = s.at(1, turn + 1, Wait::Forever);
@@ -420,28 +385,14 @@ fn pipelined_requests_are_worked_on_one_after_the_other_by_who_waits_for_answers
     let mut s = Script::new();
     let at = s.at(1, 1, Wait::Unknown);
     for span in [10, 20] {
-        s.happen(at, Happening::Data { conn: 1, ingress: true, ahead: false });
-        s.happen(
-            at,
-            Happening::ServerRequest {
-                span,
-                conn: 1,
-                stream: 0,
-                beside: false,
-                trace_id: None,
-                x_request_id: None,
-            },
-        );
+        s.serve(at, span, 1);
     }
     for span in [10, 20] {
         for call in [span + 1, span + 2] {
-            let at = s.at(1, 1, Wait::Unknown);
-            s.ask(at, call, 900);
-            let at = s.at(1, 1, Wait::Unknown);
-            s.hear(at, call, 900);
+            s.ask((1, 1, Wait::Unknown), call, 900);
+            s.hear((1, 1, Wait::Unknown), call, 900);
         }
-        let at = s.at(1, 1, Wait::Unknown);
-        s.answer(at, span, 1);
+        s.answer((1, 1, Wait::Unknown), span, 1);
     }
     assert_eq!(s.parents(), [(11, Some(10)), (12, Some(10)), (21, Some(20)), (22, Some(20))]);
 }
@@ -451,28 +402,14 @@ fn who_does_not_wait_for_answers_is_not_at_the_first_of_pipelined_requests() {
     let mut s = Script::new();
     let at = s.at(1, 1, Wait::Forever);
     for span in [10, 20] {
-        s.happen(at, Happening::Data { conn: 1, ingress: true, ahead: false });
-        s.happen(
-            at,
-            Happening::ServerRequest {
-                span,
-                conn: 1,
-                stream: 0,
-                beside: false,
-                trace_id: None,
-                x_request_id: None,
-            },
-        );
+        s.serve(at, span, 1);
     }
     for span in [10, 20] {
-        let at = s.at(1, 1, Wait::Forever);
-        s.ask(at, span + 1, 900);
+        s.ask((1, 1, Wait::Forever), span + 1, 900);
     }
     for span in [10, 20] {
-        let at = s.at(1, 2, Wait::Forever);
-        s.hear(at, span + 1, 900);
-        let at = s.at(1, 2, Wait::Forever);
-        s.answer(at, span, 1);
+        s.hear((1, 2, Wait::Forever), span + 1, 900);
+        s.answer((1, 2, Wait::Forever), span, 1);
     }
     assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20))]);
 }
@@ -482,14 +419,12 @@ fn a_woken_thread_works_for_the_only_request_or_proves_nothing() {
     let parents = |others: u64| {
         let mut s = Script::new();
         for other in 0..others {
-            let at = s.at(50 + other as u32, 1, Wait::Unknown);
-            s.serve(at, 500 + other, 500 + other);
+            s.serve((50 + other as u32, 1, Wait::Unknown), 500 + other, 500 + other);
         }
         let at = s.at(1, 1, Wait::Unknown);
         s.serve(at, 10, 10);
         s.happen(at, Happening::Wake { tid: 2, coroutine: 0, futex: 4096, timed: false });
-        let at = s.at(2, 1, Wait::Unknown);
-        s.ask(at, 11, 900);
+        s.ask((2, 1, Wait::Unknown), 11, 900);
         s.parents()
     };
     assert_eq!(parents(0), [(11, Some(10))]);
@@ -500,30 +435,23 @@ fn a_woken_thread_works_for_the_only_request_or_proves_nothing() {
 fn the_ends_of_responses_that_come_beside_each_other_are_what_is_gone_on_with() {
     let mut s = Script::new();
     for (turn, span) in [(1, 10), (2, 20)] {
-        let at = s.at(1, turn, Wait::Forever);
-        s.serve(at, span, span);
-        let at = s.at(1, turn, Wait::Forever);
-        s.ask(at, span + 1, 900);
+        s.serve((1, turn, Wait::Forever), span, span);
+        s.ask((1, turn, Wait::Forever), span + 1, 900);
     }
-    let at = s.at(1, 3, Wait::Forever);
-    s.hear(at, 11, 900);
+    s.hear((1, 3, Wait::Forever), 11, 900);
     let at = s.at(1, 4, Wait::Forever);
     s.happen(at, Happening::Data { conn: 900, ingress: true, ahead: false });
     s.happen(at, Happening::ClientDone { span: 11 });
-    let at = s.at(1, 4, Wait::Forever);
-    s.ask(at, 12, 900);
+    s.ask((1, 4, Wait::Forever), 12, 900);
     // The head of the second's response and the end of the first's come together; the end is what is answered for.
-    let at = s.at(1, 5, Wait::Forever);
-    s.hear(at, 12, 900);
+    s.hear((1, 5, Wait::Forever), 12, 900);
     let at = s.at(1, 6, Wait::Forever);
     s.hear(at, 21, 900);
     s.happen(at, Happening::ClientDone { span: 12 });
-    let at = s.at(1, 6, Wait::Forever);
-    s.answer(at, 10, 10);
+    s.answer((1, 6, Wait::Forever), 10, 10);
     let at = s.at(1, 7, Wait::Forever);
     s.happen(at, Happening::Data { conn: 900, ingress: true, ahead: false });
     s.happen(at, Happening::ClientDone { span: 21 });
-    let at = s.at(1, 7, Wait::Forever);
-    s.answer(at, 20, 20);
+    s.answer((1, 7, Wait::Forever), 20, 20);
     assert_eq!(s.parents(), [(11, Some(10)), (12, Some(10)), (21, Some(20))]);
 }

@@ -6,10 +6,8 @@ const NOWHERE: Wait = Wait::Unknown;
 
 /// A connection that has answered a request, which thread 90 read.
 fn used(s: &mut Script, span: u64, conn: u64) {
-    let at = s.at(90, 0, NOWHERE);
-    s.ask(at, span, conn);
-    let at = s.at(90, 0, NOWHERE);
-    s.hear(at, span, conn);
+    s.ask((90, 0, NOWHERE), span, conn);
+    s.hear((90, 0, NOWHERE), span, conn);
 }
 
 #[test]
@@ -18,15 +16,11 @@ fn who_takes_a_connection_has_the_request_that_another_sends() {
     used(&mut s, 1, 50);
     used(&mut s, 2, 51);
     for (span, tid, conn) in [(100, 10, 50), (200, 11, 51)] {
-        let at = s.at(tid, 0, NOWHERE);
-        s.serve(at, span, tid.into());
-        let at = s.at(tid, 0, NOWHERE);
-        s.happen(at, Happening::Look { conn });
+        s.serve((tid, 0, NOWHERE), span, tid.into());
+        s.happen((tid, 0, NOWHERE), Happening::Look { conn });
     }
-    let at = s.at(90, 0, NOWHERE);
-    s.ask(at, 201, 51);
-    let at = s.at(91, 0, NOWHERE);
-    s.ask(at, 101, 50);
+    s.ask((90, 0, NOWHERE), 201, 51);
+    s.ask((91, 0, NOWHERE), 101, 50);
     assert_eq!(s.parents(), [(1, None), (2, None), (101, Some(100)), (201, Some(200))]);
 }
 
@@ -39,8 +33,7 @@ fn pool(rounds: u64, swapped: impl Fn(u64) -> bool) -> (usize, usize) {
     for round in 1..=rounds {
         let spans = [round * 1000, round * 1000 + 500];
         for (worker, span) in (20..).zip(spans) {
-            let at = s.at(worker - 10, 0, NOWHERE);
-            s.serve(at, span, u64::from(worker));
+            s.serve((worker - 10, 0, NOWHERE), span, u64::from(worker));
             let at = s.at(worker - 10, 0, NOWHERE);
             let futex = u64::from(worker) * 4096;
             s.happen(at, Happening::Wake { tid: worker, coroutine: 0, futex, timed: true });
@@ -50,16 +43,12 @@ fn pool(rounds: u64, swapped: impl Fn(u64) -> bool) -> (usize, usize) {
             workers.reverse();
         }
         for ((worker, conn), span) in workers.into_iter().zip([50, 51]).zip(spans) {
-            let at = s.at(worker, 0, NOWHERE);
-            s.happen(at, Happening::Look { conn });
-            let at = s.at(80, 0, NOWHERE);
-            s.ask(at, span + 1, conn);
+            s.happen((worker, 0, NOWHERE), Happening::Look { conn });
+            s.ask((80, 0, NOWHERE), span + 1, conn);
         }
         for ((conn, span), tid) in [50, 51].into_iter().zip(spans).zip([10, 11]) {
-            let at = s.at(90, 0, NOWHERE);
-            s.hear(at, span + 1, conn);
-            let at = s.at(tid, 0, NOWHERE);
-            s.answer(at, span, u64::from(tid) + 10);
+            s.hear((90, 0, NOWHERE), span + 1, conn);
+            s.answer((tid, 0, NOWHERE), span, u64::from(tid) + 10);
         }
         s.now_ns += 1_000_000_000;
     }

@@ -8,26 +8,19 @@ fn a_timer_in_the_turn_of_other_bytes_is_told_by_the_answer() {
     // Timers are seen to begin requests by themselves.
     for k in 0..4 {
         let (span, turn) = (1000 + 10 * k, 10 * k as u32);
-        let at = s.at(1, turn, Wait::Until(5));
-        s.serve(at, span, 900);
-        let at = s.at(1, turn, Wait::Until(5));
-        s.serve(at, span + 1, 901);
-        let at = s.at(1, turn + 1, Wait::Until(5));
-        s.ask(at, span + 2, 902);
+        s.serve((1, turn, Wait::Until(5)), span, 900);
+        s.serve((1, turn, Wait::Until(5)), span + 1, 901);
+        s.ask((1, turn + 1, Wait::Until(5)), span + 2, 902);
         let at = s.at(1, turn + 2, Wait::Until(50));
         s.hear(at, span + 2, 902);
         s.answer(at, span, 900);
-        let at = s.at(1, turn + 3, Wait::Until(50));
-        s.answer(at, span + 1, 901);
+        s.answer((1, turn + 3, Wait::Until(50)), span + 1, 901);
     }
-    let at = s.at(1, 91, Wait::Until(50));
-    s.serve(at, 10, 100);
+    s.serve((1, 91, Wait::Until(50)), 10, 100);
     s.now_ns += 60_000_000;
-    let at = s.at(1, 92, Wait::Until(1));
-    s.serve(at, 20, 101);
+    s.serve((1, 92, Wait::Until(1)), 20, 101);
     // The timer of 10, not of 20.
-    let at = s.at(1, 92, Wait::Until(1));
-    s.ask(at, 11, 200);
+    s.ask((1, 92, Wait::Until(1)), 11, 200);
     let at = s.at(1, 93, Wait::Until(50));
     s.hear(at, 11, 200);
     s.answer(at, 10, 100);
@@ -41,26 +34,20 @@ fn timers_that_are_told_ask_for_nobody() {
     let at = s.at(1, 1, Wait::Look);
     s.serve(at, 10, 100);
     s.ask(at, 11, 900);
-    let at = s.at(1, 1, Wait::Look);
-    s.serve(at, 20, 101);
-    let at = s.at(1, 1, Wait::Look);
-    s.ask(at, 21, 900);
-    let at = s.at(1, 2, Wait::Timers);
-    s.ask(at, 1, 900);
+    s.serve((1, 1, Wait::Look), 20, 101);
+    s.ask((1, 1, Wait::Look), 21, 900);
+    s.ask((1, 2, Wait::Timers), 1, 900);
     // One read brings all responses. That to the timer's request is none of those that are gone on from.
     let at = s.at(1, 3, Wait::Look);
     s.hear(at, 11, 900);
     s.happen(at, Happening::ClientResponse { span: 1 });
     s.happen(at, Happening::ClientResponse { span: 21 });
     for call in [12, 22] {
-        let at = s.at(1, 3, Wait::Look);
-        s.ask(at, call, 900);
+        s.ask((1, 3, Wait::Look), call, 900);
     }
     for (turn, call) in [(4, 12), (5, 22)] {
-        let at = s.at(1, turn, Wait::Look);
-        s.hear(at, call, 900);
-        let at = s.at(1, turn, Wait::Look);
-        s.answer(at, call - 2, 100 + call / 20);
+        s.hear((1, turn, Wait::Look), call, 900);
+        s.answer((1, turn, Wait::Look), call - 2, 100 + call / 20);
     }
     let own = [(11, Some(10)), (12, Some(10)), (21, Some(20)), (22, Some(20))];
     assert_eq!(s.parents(), [&[(1, None)], &own[..]].concat());
@@ -70,21 +57,14 @@ fn timers_that_are_told_ask_for_nobody() {
 fn what_follows_a_timers_response_is_not_for_the_only_open_request() {
     let mut s = Script::new();
     for tick in 1..4 {
-        let at = s.at(1, tick, Wait::Timers);
-        s.ask(at, tick.into(), 900);
-        let at = s.at(1, tick, Wait::Look);
-        s.hear(at, tick.into(), 900);
+        s.ask((1, tick, Wait::Timers), tick.into(), 900);
+        s.hear((1, tick, Wait::Look), tick.into(), 900);
     }
-    let at = s.at(1, 10, Wait::Look);
-    s.serve(at, 10, 100);
-    let at = s.at(1, 11, Wait::Timers);
-    s.ask(at, 4, 900);
-    let at = s.at(1, 12, Wait::Look);
-    s.hear(at, 4, 900);
-    let at = s.at(1, 12, Wait::Look);
-    s.ask(at, 5, 900);
-    let at = s.at(1, 13, Wait::Look);
-    s.answer(at, 10, 100);
+    s.serve((1, 10, Wait::Look), 10, 100);
+    s.ask((1, 11, Wait::Timers), 4, 900);
+    s.hear((1, 12, Wait::Look), 4, 900);
+    s.ask((1, 12, Wait::Look), 5, 900);
+    s.answer((1, 13, Wait::Look), 10, 100);
     assert!(s.parents().iter().all(|(_, parent)| parent.is_none()));
 }
 
@@ -97,10 +77,8 @@ fn a_timer_that_runs_while_nothing_is_open_is_no_requests_work() {
         s.serve(at, span + 1, 1);
         // The timer is due in the turn of the request too.
         s.ask(at, span + 2, 900);
-        let at = s.at(1, 4 * n as u32 + 1, Wait::Until(1));
-        s.answer(at, span + 1, 1);
-        let at = s.at(1, 4 * n as u32 + 2, Wait::Until(1));
-        s.ask(at, span + 3, 900);
+        s.answer((1, 4 * n as u32 + 1, Wait::Until(1)), span + 1, 1);
+        s.ask((1, 4 * n as u32 + 2, Wait::Until(1)), span + 3, 900);
     }
     assert!(s.parents().iter().all(|(_, parent)| parent.is_none()));
 }
@@ -114,23 +92,18 @@ fn what_is_made_before_other_bytes_of_a_turn_is_no_timers_and_what_is_more_than_
         let [first, second] = [100 + round * 40, 120 + round * 40];
         turn += 1;
         for span in [first, second] {
-            let at = s.at(1, turn, Wait::Look);
-            s.serve(at, span, span);
-            let at = s.at(1, turn, Wait::Look);
-            s.ask(at, span + 1, span + 1000);
+            s.serve((1, turn, Wait::Look), span, span);
+            s.ask((1, turn, Wait::Look), span + 1, span + 1000);
         }
         let at = s.at(1, turn, Wait::Look);
         s.ask(at, second + 2, 3000);
         turn += 1;
         for span in [first, second] {
-            let at = s.at(1, turn, Wait::Look);
-            s.hear(at, span + 1, span + 1000);
-            let at = s.at(1, turn, Wait::Look);
-            s.answer(at, span, span);
+            s.hear((1, turn, Wait::Look), span + 1, span + 1000);
+            s.answer((1, turn, Wait::Look), span, span);
         }
         turn += 1;
-        let at = s.at(1, turn, Wait::Look);
-        s.hear(at, second + 2, 3000);
+        s.hear((1, turn, Wait::Look), second + 2, 3000);
     }
     for (client, parent) in s.parents() {
         match client % 20 {
@@ -146,21 +119,16 @@ fn timers_at_the_end_of_a_turn_are_not_for_what_came_last_where_nothing_follows_
     for round in 0..3 {
         let spans: Vec<u64> = (0..6).map(|n| 100 + round * 120 + n * 20).collect();
         for (turn, span) in (round as u32 * 10..).zip(&spans) {
-            let at = s.at(1, turn, Wait::Look);
-            s.happen(at, Happening::Accept { conn: *span + 20 });
-            let at = s.at(1, turn, Wait::Look);
-            s.serve(at, *span, *span);
+            s.happen((1, turn, Wait::Look), Happening::Accept { conn: *span + 20 });
+            s.serve((1, turn, Wait::Look), *span, *span);
         }
         // The timers of all are due in the turn of the last one.
         for span in &spans {
-            let at = s.at(1, round as u32 * 10 + 5, Wait::Look);
-            s.ask(at, span + 1, 900);
+            s.ask((1, round as u32 * 10 + 5, Wait::Look), span + 1, 900);
         }
         for span in &spans {
-            let at = s.at(1, round as u32 * 10 + 6, Wait::Look);
-            s.hear(at, span + 1, 900);
-            let at = s.at(1, round as u32 * 10 + 6, Wait::Look);
-            s.answer(at, *span, *span);
+            s.hear((1, round as u32 * 10 + 6, Wait::Look), span + 1, 900);
+            s.answer((1, round as u32 * 10 + 6, Wait::Look), *span, *span);
         }
     }
     for (client, parent) in s.parents() {
