@@ -209,6 +209,7 @@ impl Happening<'_> {
             self,
             Self::Over { .. }
                 | Self::Close { .. }
+                | Self::Gap { .. }
                 | Self::Unseen { open: false, .. }
                 | Self::Held { held: false, .. }
                 | Self::Exit

@@ -27,7 +27,8 @@ fn a_process_that_ended_is_not_remembered_for_what_is_closed_after_it() {
     script.serve((1, 0, Wait::Unknown), 10, 10);
     let at = script.at(1, 0, Wait::Unknown);
     script.happen(at, Happening::Exit);
-    for what in [Happening::Over { span: 10 }, Happening::Close { conn: 10 }, Happening::Exit] {
+    let over = [Happening::Gap { conn: 10 }, Happening::Over { span: 10 }, Happening::Close { conn: 10 }];
+    for what in over {
         script.happen(at, what);
     }
     assert!(script.process().is_none());
