@@ -35,6 +35,12 @@ pub(crate) struct Tracker {
     max_connections: usize,
 }
 
+/// Each event of the socket is one datagram.
+fn is_datagrams(header: &Header) -> bool {
+    let protocol = if header.family == AF_UNIX { UNIX_DATAGRAMS } else { IPPROTO_UDP };
+    header.protocol == protocol
+}
+
 /// Bytes went through a connection.
 fn data<'a>(header: &Header, ahead: bool) -> Happening<'a> {
     Happening::Data { conn: header.conn, ingress: header.is_ingress(), ahead }
@@ -106,8 +112,7 @@ impl Tracker {
         }
         self.shared.stats.bytes += u64::from(header.length);
         let payload = if header.flags.has(Flags::NO_DATA) { &[] } else { event.payload };
-        let is_unix = header.family == AF_UNIX;
-        if !is_unix && header.protocol == IPPROTO_UDP || is_unix && header.protocol == UNIX_DATAGRAMS {
+        if is_datagrams(header) {
             self.shared.happen(at, data(header, false));
             self.datagram(header, payload);
             return;
@@ -162,7 +167,7 @@ impl Tracker {
         let is_server = header.flags.has(Flags::SERVER);
         self.shared
             .happen(at, if is_server { Happening::Accept { conn } } else { Happening::Connect { conn } });
-        if header.family != AF_UNIX && header.protocol == IPPROTO_UDP {
+        if is_datagrams(header) {
             return;
         }
         let connection = self.streams.entry(conn).or_insert_with(|| Box::new(Connection::new(header)));
