@@ -104,7 +104,7 @@ pub struct Cell {
 impl Cell {
     /// What the requests carried.
     fn mode(&self) -> &'static str {
-        if self.wire_ids { "ids" } else { "blind" }
+        mode(self.wire_ids)
     }
 
     /// Precision and recall are what is aimed at; with ids, also the recall of the calls that carry one.
@@ -112,6 +112,10 @@ impl Cell {
         let with_ids = !self.wire_ids || self.carriers_recall >= scenario::WITH_IDS;
         self.precision >= scenario::PRECISION && self.recall >= self.aim && with_ids
     }
+}
+
+fn mode(wire_ids: bool) -> &'static str {
+    if wire_ids { "ids" } else { "blind" }
 }
 
 /// Runs the suite.
@@ -146,7 +150,7 @@ pub fn run(args: &AccuracyArgs, json: bool) -> anyhow::Result<()> {
     for scenario in &chosen {
         for &concurrency in &concurrency {
             for (wire_ids, _) in modes.iter().filter(|(_, wanted)| *wanted) {
-                let mode = if *wire_ids { "ids" } else { "blind" };
+                let mode = mode(*wire_ids);
                 let path = directory.join(format!("{}-{concurrency}-{mode}.events", scenario.name));
                 let what = || format!("{} at concurrency {concurrency}, {mode}", scenario.name);
                 let recording = match &tools {
@@ -237,8 +241,8 @@ fn print(cell: &Cell, json: bool, first: bool) -> anyhow::Result<()> {
             "lost"
         );
     }
-    let Cell { scenario, concurrency, wire_ids, score, lost_events, .. } = cell;
-    let mode = if *wire_ids { "ids" } else { "blind" };
+    let Cell { scenario, concurrency, score, lost_events, .. } = cell;
+    let mode = cell.mode();
     println!(
         "{scenario:<26} {concurrency:>4} {mode:<6} {:>7} {:>9.4} {:>7.4} {:>7} {:>9} {:>7} {:>7} {:>9.4} {lost_events:>6}",
         score.calls,
