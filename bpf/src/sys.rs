@@ -167,13 +167,15 @@ const LOG_BYTES: usize = 1 << 20;
 /// Loads a program; the error says what the verifier said.
 pub(crate) fn load_program(program: &Program<'_>) -> io::Result<OwnedFd> {
     match try_load(program, &mut []) {
-        Err(error) if !matches!(error.raw_os_error(), Some(libc::EPERM)) => {
+        Err(error) if error.raw_os_error() != Some(libc::EPERM) => {
             let mut log = vec![0; LOG_BYTES];
-            let Err(error) = try_load(program, &mut log) else { return Err(error) };
-            let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
-            Err(match verdict(&String::from_utf8_lossy(log.get(..end).unwrap_or_default())) {
-                Some(reason) => io::Error::new(error.kind(), format!("{error}: {reason}")),
-                None => error,
+            // It may have been refused for a moment only: a signal interrupts the verifier.
+            try_load(program, &mut log).map_err(|error| {
+                let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
+                match verdict(&String::from_utf8_lossy(log.get(..end).unwrap_or_default())) {
+                    Some(reason) => io::Error::new(error.kind(), format!("{error}: {reason}")),
+                    None => error,
+                }
             })
         }
         result => result,
