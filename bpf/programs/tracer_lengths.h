@@ -43,8 +43,10 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 		return 0;
 	}
 	event = reserve_for(thread, sizeof(*event));
-	if (!event)
+	if (!event) {
+		conn->events++;
 		return 0;
+	}
 	begin_event_of(event, EVENT_SOCKET, SOURCE_KERNEL, task, thread, bpf_ktime_get_boot_ns());
 	nr = SYSCALL((struct pt_regs *)bpf_task_pt_regs(task));
 	thread->armed = 1;
