@@ -55,7 +55,7 @@ struct tls_session {
 	__u64 conn; /* the socket that it was last seen to use; 0 for none */
 	__u64 sk;
 	__u32 events;
-	__u32 policy; /* version of the policies that snap and budget come from, plus 1 */
+	__u32 policy; /* version of the policy that snap and budget come from, plus 1 */
 	__u32 snap;
 	__u32 budget;
 	__u32 used; /* of the budget */
@@ -86,21 +86,19 @@ static __always_inline struct tls_session *tls_session(__u64 tls, __u32 tgid)
 	return session;
 }
 
-/* Sets what is wanted of a session. Until its connection is known, its ports are not. */
-static __always_inline void apply_tls_policy(struct tls_session *session, struct conn *conn, __u32 tgid)
+/* Sets what is wanted of a session; whether it is told of is known when its connection is. */
+static __always_inline void apply_tls_policy(struct tls_session *session, struct conn *conn)
 {
 	__u32 zero = 0;
-	struct default_policy *others = bpf_map_lookup_elem(&default_policy, &zero);
-	struct policy policy;
+	struct default_policy *policy = bpf_map_lookup_elem(&default_policy, &zero);
 
-	if (!others || session->policy == others->version + 1)
+	if (!policy || session->policy == policy->version + 1)
 		return;
-	policy = policy_of(conn, tgid, true, others);
 	if (conn)
-		session->policy = others->version + 1;
-	session->snap = policy.snap;
-	session->budget = policy.budget;
-	session->mute = policy.mute != 0;
+		session->policy = policy->version + 1;
+	session->snap = policy->snap;
+	session->budget = policy->budget;
+	session->mute = conn && is_muted(conn, policy);
 }
 
 /* The event of a call that moved bytes, but for the bytes. */
@@ -210,7 +208,7 @@ static __noinline int tell_tls(struct thread *thread, struct tls_call *call, __u
 		if (conn && conn->id != session->conn)
 			conn = NULL;
 	}
-	apply_tls_policy(session, conn, tgid);
+	apply_tls_policy(session, conn);
 	if (session->mute) {
 		COUNT(muted, 1);
 		return 0;

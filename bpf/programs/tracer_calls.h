@@ -171,7 +171,7 @@ static __always_inline __u32 tell(struct task_struct *task, struct thread *threa
 	refresh_conn(conn, sk);
 	if (conn->family != AF_INET && conn->family != AF_INET6 && conn->family != AF_UNIX)
 		return 0;
-	apply_policy(conn, tgid);
+	apply_policy(conn);
 	conn->tgid = tgid;
 	if (conn->mute) {
 		COUNT(muted, 1);

@@ -36,7 +36,7 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 	if (!thread || !conn)
 		return 0;
 	refresh_conn(conn, socket);
-	apply_policy(conn, tgid);
+	apply_policy(conn);
 	conn->tgid = tgid;
 	if (conn->mute) {
 		COUNT(muted, 1);

@@ -132,7 +132,7 @@ struct conn {
 	__u32 tid;
 
 	__u32 events;
-	__u32 policy; /* version of the policies that snap and budget come from, plus 1 */
+	__u32 policy; /* version of the policy that snap and budget come from, plus 1 */
 	__u32 snap;
 	__u32 budget;
 	__u32 used; /* of the budget */
@@ -170,29 +170,9 @@ struct {
 	__uint(max_entries, 65536);
 } conns SEC(".maps");
 
-/* The same as Snap in src/tracer/policy.rs. */
-struct policy {
-	__u32 snap;
-	__u32 budget;
-	__u32 mute; /* no data events at all */
-	__u32 unused;
-};
-
-#define POLICIES(name, key_type)                                                                                               \
-	struct {                                                                                                               \
-		__uint(type, BPF_MAP_TYPE_HASH);                                                                               \
-		__type(key, key_type);                                                                                         \
-		__type(value, struct policy);                                                                                  \
-		__uint(max_entries, 4096);                                                                                     \
-	} name SEC(".maps")
-
-POLICIES(conn_policies, __u64);
-POLICIES(port_policies, __u32);
-POLICIES(tgid_policies, __u32);
-
-/* The policy of connections without one of their own, and the version of all. The same as DefaultPolicy in src/tracer/policy.rs. */
+/* What is wanted of connections. The same as DefaultPolicy in src/tracer/policy.rs. */
 struct default_policy {
-	__u32 version; /* how often the policies were changed */
+	__u32 version; /* how often it was changed */
 	__u32 snap;
 	__u32 budget;
 	__u32 sample_mask; /* connections with one of these bits in their number have no data events */

@@ -39,45 +39,24 @@
 #define DIRECTION_IN 1
 #define DIRECTION_OUT 2
 
-/* What is wanted of a connection, NULL while it is unknown: by its own policy, else by that of its port, else by that of its
- * process, else by the default. A connection's own is about what is on the wire, not about `plain` text. */
-static __always_inline struct policy policy_of(struct conn *conn, __u32 tgid, bool plain, struct default_policy *others)
+/* A connection that is sampled out. Numbers are times: their middle bits are as good as random. */
+static __always_inline bool is_muted(struct conn *conn, struct default_policy *policy)
 {
-	struct policy fallback = {.snap = others->snap, .budget = others->budget};
-	struct policy *policy = NULL;
-	__u32 port;
-
-	if (conn) {
-		if (!plain)
-			policy = bpf_map_lookup_elem(&conn_policies, &conn->id);
-		port = conn->local_port;
-		if (!policy)
-			policy = bpf_map_lookup_elem(&port_policies, &port);
-		port = conn->remote_port;
-		if (!policy)
-			policy = bpf_map_lookup_elem(&port_policies, &port);
-		/* Numbers are times: their middle bits are as good as random. */
-		fallback.mute = (conn->id >> 20 & others->sample_mask) != 0;
-	}
-	if (!policy)
-		policy = bpf_map_lookup_elem(&tgid_policies, &tgid);
-	return policy ? *policy : fallback;
+	return (conn->id >> 20 & policy->sample_mask) != 0;
 }
 
-/* Sets what is wanted of a connection: anew when a policy has changed or another process uses it. */
-static __always_inline void apply_policy(struct conn *conn, __u32 tgid)
+/* Sets what is wanted of a connection: anew when that has changed. */
+static __always_inline void apply_policy(struct conn *conn)
 {
 	__u32 zero = 0;
-	struct default_policy *others = bpf_map_lookup_elem(&default_policy, &zero);
-	struct policy policy;
+	struct default_policy *policy = bpf_map_lookup_elem(&default_policy, &zero);
 
-	if (!others || (conn->policy == others->version + 1 && conn->tgid == tgid))
+	if (!policy || conn->policy == policy->version + 1)
 		return;
-	policy = policy_of(conn, tgid, false, others);
-	conn->policy = others->version + 1;
-	conn->snap = policy.snap;
-	conn->budget = policy.budget;
-	conn->mute = policy.mute != 0;
+	conn->policy = policy->version + 1;
+	conn->snap = policy->snap;
+	conn->budget = policy->budget;
+	conn->mute = is_muted(conn, policy);
 }
 
 /* Whether bytes begin as HTTP/2 does: with its preface, or, where the beginning was not seen, with a frame that opens or feeds a

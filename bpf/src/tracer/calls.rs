@@ -109,14 +109,7 @@ mod tests {
 
     #[test]
     fn each_group_switches_its_own_calls() {
-        let none = Groups {
-            data: false,
-            connections: false,
-            turns: false,
-            processes: false,
-            lengths: false,
-            wakes: false,
-        };
+        let none = Groups::NONE;
         let count = |groups: Groups| calls(&groups).iter().filter(|&&call| call != 0).count();
         assert_eq!(count(none), 0);
         assert_eq!(count(Groups { data: true, ..none }), DATA.len());

@@ -68,13 +68,13 @@ impl GoResult {
 impl Prober {
     /// Says that some processes may have goroutines; to be said before probes with a [`GoProgram::cookie`] are attached.
     pub fn expect_coroutines(&self) -> Result<(), BpfError> {
-        self.policies().expect_coroutines()
+        self.policy().expect_coroutines()
     }
 
     /// Says that a process is a program of Go, so that its events have goroutines, or that it is not any more.
     pub fn set_go_program(&mut self, tgid: u32, program: Option<GoProgram>) -> Result<(), BpfError> {
         if program.is_some() {
-            self.policies().expect_coroutines()?;
+            self.policy().expect_coroutines()?;
         }
         let result = match program {
             Some(program) => self.go_programs.insert(tgid, program, 0),

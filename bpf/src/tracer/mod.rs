@@ -44,8 +44,8 @@ use crate::BpfError;
 pub use go::{GoProgram, GoResult, GoWord};
 use object::Object;
 pub use options::{Groups, TracerOptions};
-use policy::Policies;
-pub use policy::{Scope, Snap};
+use policy::Policy;
+pub use policy::Snap;
 use probes::Probes;
 use ring::Ring;
 use stats::Counters;
@@ -93,7 +93,7 @@ fn attachments(groups: &Groups) -> [(&'static str, &'static str, &'static str, b
 pub struct Tracer {
     object: Object,
     ring: Ring,
-    policies: Arc<Mutex<Policies>>,
+    policy: Arc<Mutex<Policy>>,
     counters: PerCpuArray<MapData, Counters>,
     probes: Arc<Probes>,
     /// Until it is taken.
@@ -128,16 +128,16 @@ impl Tracer {
         let mut object = Object::load(&options, casts)?;
         let probes =
             Arc::new(if options.uprobes { object.load_probes(links_of_many)? } else { Probes::default() });
-        let policies = Arc::new(Mutex::new(Policies::take(&mut object, options.snap)?));
+        let policy = Arc::new(Mutex::new(Policy::take(&mut object, options.snap)?));
         let prober = Prober {
             probes: Arc::clone(&probes),
             go_programs: object.map("go_programs")?,
-            policies: Arc::clone(&policies),
+            policy: Arc::clone(&policy),
         };
         let mut tracer = Self {
             ring: Ring::take(&mut object)?,
             counters: object.map("counters")?,
-            policies,
+            policy,
             probes,
             prober: Some(prober),
             features: Vec::new(),
@@ -201,20 +201,10 @@ impl Tracer {
         self.ring.drain(each)
     }
 
-    /// Sets how much payload comes with events.
-    pub fn set_snap(&mut self, scope: Scope, snap: Snap) -> Result<(), BpfError> {
-        self.policies().set(scope, snap)
-    }
-
-    /// Undoes [`Self::set_snap`].
-    pub fn clear_snap(&mut self, scope: Scope) -> Result<(), BpfError> {
-        self.policies().clear(scope)
-    }
-
-    /// Sets how much payload comes with events of connections that nothing was set for, and traces the data of one of `one_of`
-    /// connections only, rounded up to a power of two.
+    /// Sets how much payload comes with events, and traces the data of one of `one_of` connections only, rounded up to a power of
+    /// two.
     pub fn set_default(&mut self, snap: Snap, one_of: u32) -> Result<(), BpfError> {
-        self.policies().set_default(snap, one_of)
+        self.policy().set_default(snap, one_of)
     }
 
     /// Lets the kernel count what programs cost, for [`Stats::programs`], until the result is dropped.
@@ -253,7 +243,7 @@ impl Tracer {
         self.prober.take()
     }
 
-    fn policies(&self) -> MutexGuard<'_, Policies> {
-        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
+    fn policy(&self) -> MutexGuard<'_, Policy> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,7 +17,7 @@ pub struct TracerOptions {
     pub threads: u32,
     /// Sockets that are remembered; the one that was used longest ago makes room for another.
     pub sockets: u32,
-    /// Payload of connections without a policy of their own.
+    /// How much payload comes with events.
     pub snap: Snap,
     /// What is traced.
     pub groups: Groups,
@@ -64,4 +64,17 @@ impl Default for Groups {
     fn default() -> Self {
         Self { data: true, connections: true, turns: true, processes: true, lengths: true, wakes: true }
     }
+}
+
+#[cfg(test)]
+impl Groups {
+    /// Nothing.
+    pub(super) const NONE: Self = Self {
+        data: false,
+        connections: false,
+        turns: false,
+        processes: false,
+        lengths: false,
+        wakes: false,
+    };
 }

@@ -3,51 +3,30 @@
 use std::io;
 
 use aya::Pod;
-use aya::maps::{Array, HashMap, MapData, MapError};
+use aya::maps::{Array, MapData, MapError};
 
 use super::object::{Object, Result};
 use crate::BpfError;
 
 /// How much of a connection's bytes comes with its events.
-#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snap {
     /// Bytes of one event, at most 8192.
     pub bytes: u32,
     /// Bytes of one message, that is until bytes go the other way; events behind come without payload, unless they move little.
     pub message_bytes: u32,
-    /// Not 0: no data events at all.
-    pub mute: u32,
-    unused: u32,
 }
-
-// SAFETY: integers without padding.
-unsafe impl Pod for Snap {}
 
 impl Snap {
     /// 2 KiB of an event, 4 KiB of a message and what else comes in short calls: the heads, and most bodies that have to be read to
-    /// their end. Of connections and
-    /// TLS sessions that are seen to speak HTTP/2, 64 KiB, in several events of 8 KiB or, in TLS, one of up to 16 KiB for each call:
-    /// many heads come together, and each has to be read.
+    /// their end. Of connections and TLS sessions that are seen to speak HTTP/2, 64 KiB, in several events of 8 KiB or, in TLS, one
+    /// of up to 16 KiB for each call: many heads come together, and each has to be read.
     pub const DEFAULT: Self = Self::new(2048, 4096);
-    /// No data events.
-    pub const MUTE: Self = Self { bytes: 0, message_bytes: 0, mute: 1, unused: 0 };
 
     /// So many bytes of an event, and of a message.
     pub const fn new(bytes: u32, message_bytes: u32) -> Self {
-        Self { bytes, message_bytes, mute: 0, unused: 0 }
+        Self { bytes, message_bytes }
     }
-}
-
-/// Which connections a [`Snap`] is for. One for a connection precedes one for a port, that one for a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// `Header::conn`.
-    Connection(u64),
-    /// Of this end, or else of the other.
-    Port(u16),
-    /// The process that uses the connection.
-    Process(u32),
 }
 
 /// `struct default_policy` of `programs/tracer_maps.h`.
@@ -65,27 +44,18 @@ struct DefaultPolicy {
 // SAFETY: integers without padding.
 unsafe impl Pod for DefaultPolicy {}
 
-/// The maps behind [`Scope`].
-pub(super) struct Policies {
-    connections: HashMap<MapData, u64, Snap>,
-    ports: HashMap<MapData, u32, Snap>,
-    processes: HashMap<MapData, u32, Snap>,
-    others: Array<MapData, DefaultPolicy>,
+/// What is wanted of connections, as the program reads it.
+pub(super) struct Policy {
+    map: Array<MapData, DefaultPolicy>,
     default: DefaultPolicy,
 }
 
-impl Policies {
+impl Policy {
     /// All connections have `snap`.
     pub fn take(object: &mut Object, snap: Snap) -> Result<Self> {
-        let mut policies = Self {
-            connections: object.map("conn_policies")?,
-            ports: object.map("port_policies")?,
-            processes: object.map("tgid_policies")?,
-            others: object.map("default_policy")?,
-            default: DefaultPolicy::default(),
-        };
-        policies.set_default(snap, 1)?;
-        Ok(policies)
+        let mut policy = Self { map: object.map("default_policy")?, default: DefaultPolicy::default() };
+        policy.set_default(snap, 1)?;
+        Ok(policy)
     }
 
     pub fn set_default(&mut self, snap: Snap, one_of: u32) -> Result<()> {
@@ -104,33 +74,10 @@ impl Policies {
         Ok(())
     }
 
-    pub fn set(&mut self, scope: Scope, snap: Snap) -> Result<()> {
-        match scope {
-            Scope::Connection(id) => self.connections.insert(id, snap, 0),
-            Scope::Port(port) => self.ports.insert(u32::from(port), snap, 0),
-            Scope::Process(tgid) => self.processes.insert(tgid, snap, 0),
-        }
-        .map_err(|error| BpfError::map(&error))?;
-        self.changed()
-    }
-
-    pub fn clear(&mut self, scope: Scope) -> Result<()> {
-        let removed = match scope {
-            Scope::Connection(id) => self.connections.remove(&id),
-            Scope::Port(port) => self.ports.remove(&u32::from(port)),
-            Scope::Process(tgid) => self.processes.remove(&tgid),
-        };
-        match removed {
-            Ok(()) => self.changed(),
-            Err(error) if is_missing(&error) => Ok(()),
-            Err(error) => Err(BpfError::map(&error)),
-        }
-    }
-
-    /// Lets the program look its policies up again.
+    /// Lets the program look again.
     fn changed(&mut self) -> Result<()> {
         self.default.version = self.default.version.wrapping_add(1);
-        self.others.set(0, self.default, 0).map_err(|error| BpfError::map(&error))
+        self.map.set(0, self.default, 0).map_err(|error| BpfError::map(&error))
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Stats {
     pub threads_full: u64,
     /// Calls on sockets that there was no room for.
     pub sockets_full: u64,
-    /// Calls on connections whose policy is to be silent.
+    /// Calls on connections that are sampled out.
     pub muted: u64,
     /// Events without payload, or messages without event, because the process's memory was not there.
     pub unreadable: u64,

@@ -11,7 +11,7 @@ use aya_obj::generated::{PERF_EVENT_IOC_ENABLE, PERF_EVENT_IOC_SET_BPF, perf_eve
 
 use super::go::GoPrograms;
 use super::object::Result;
-use super::policy::Policies;
+use super::policy::Policy;
 use super::probes::{ProbeProgram, Probes};
 use crate::{BpfError, sys};
 
@@ -24,7 +24,7 @@ const PERF_RETURN: &str = "/sys/bus/event_source/devices/uprobe/format/retprobe"
 pub struct Prober {
     pub(super) probes: Arc<Probes>,
     pub(super) go_programs: GoPrograms,
-    pub(super) policies: Arc<Mutex<Policies>>,
+    pub(super) policy: Arc<Mutex<Policy>>,
 }
 
 /// Probes with the same program on one file. They are removed when this is dropped, which takes long: the kernel waits until none
@@ -70,8 +70,8 @@ impl Prober {
         Ok(UprobeLink { _links: links, count: offsets.len() })
     }
 
-    pub(super) fn policies(&self) -> MutexGuard<'_, Policies> {
-        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn policy(&self) -> MutexGuard<'_, Policy> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

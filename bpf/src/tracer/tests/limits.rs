@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use wirespan_event::{Flags, Kind};
 
-use super::super::{Groups, Scope, Snap, TracerOptions};
+use super::super::{Groups, Snap, TracerOptions};
 use super::tcp::pair;
 use super::watch::{Seen, this_process, watch};
 use crate::BpfError;
@@ -128,7 +128,7 @@ fn more_is_copied_of_connections_whose_beginning_as_http2_was_not_seen() {
 }
 
 #[test]
-fn policies_raise_lower_and_mute() {
+fn how_much_payload_comes_can_be_changed() {
     let options = TracerOptions { snap: Snap::new(512, 4096), ..this_process() };
     let Some(mut watch) = watch(&options) else { return };
     let (mut client, mut server, port) = pair("127.0.0.1", "127.0.0.1");
@@ -147,20 +147,10 @@ fn policies_raise_lower_and_mute() {
         )
     };
     assert_eq!(lens(&mut watch, 4), [512]);
-    let conn = watch.of_port(1, Kind::Data, port)[0].header.conn;
-    let tracer = |watch: &mut super::watch::Watch, scope, snap| watch.tracer.set_snap(scope, snap).unwrap();
-    tracer(&mut watch, Scope::Process(std::process::id()), Snap::new(5, 5));
-    assert_eq!(lens(&mut watch, 4), [5]);
-    tracer(&mut watch, Scope::Port(port), Snap::new(8_192, 100_000));
-    assert_eq!(lens(&mut watch, 4), [6_000]);
-    tracer(&mut watch, Scope::Connection(conn), Snap::MUTE);
-    let muted = watch.tracer.stats().unwrap().muted;
-    assert_eq!(lens(&mut watch, 2), [] as [usize; 0]);
-    assert!(watch.tracer.stats().unwrap().muted >= muted + 2);
-    watch.tracer.clear_snap(Scope::Connection(conn)).unwrap();
-    watch.tracer.clear_snap(Scope::Port(port)).unwrap();
-    assert_eq!(lens(&mut watch, 4), [5]);
-    watch.tracer.clear_snap(Scope::Port(port)).unwrap();
+    for (snap, expected) in [(Snap::new(5, 5), 5), (Snap::new(8_192, 100_000), 6_000)] {
+        watch.tracer.set_default(snap, 1).unwrap();
+        assert_eq!(lens(&mut watch, 4), [expected]);
+    }
 }
 
 #[test]
@@ -200,14 +190,7 @@ fn the_tracers_own_process_is_left_out() {
 
 #[test]
 fn a_group_that_is_off_says_so_and_tells_nothing() {
-    let groups = Groups {
-        data: false,
-        connections: false,
-        turns: false,
-        processes: false,
-        lengths: false,
-        wakes: false,
-    };
+    let groups = Groups::NONE;
     let Some(watch) = watch(&TracerOptions { groups, ..this_process() }) else { return };
     assert!(watch.tracer.features().iter().all(|feature| feature.off.as_deref() == Some("switched off")));
 }
@@ -234,10 +217,4 @@ fn a_kernel_without_type_information_is_one_sentence() {
         )
     );
     assert_eq!(text.lines().count(), 1);
-}
-
-#[test]
-fn what_was_never_set_can_be_cleared() {
-    let Some(mut watch) = watch(&this_process()) else { return };
-    watch.tracer.clear_snap(Scope::Connection(1)).unwrap();
 }
