@@ -3,9 +3,10 @@
 use super::answers::Answers;
 use super::counts::Wide;
 use super::reassembly::Reassembly;
+use super::role::Certainty;
 use super::sequence::{Holes, Keeper};
 use super::slab::{NONE, Recycled, Slab};
-use wirespan_l7::{Side, Stream};
+use wirespan_l7::{FlowContext, Side, Stream};
 use wirespan_records::{L7Counts, Tunnel};
 
 /// All parts of one table's flows.
@@ -83,6 +84,8 @@ pub(super) struct Payload {
     pub stream: Stream,
     pub orders: [Reassembly; 2],
     pub answers: Answers,
+    /// What the flow's spans have in common, and who the client was thought to be when it was made.
+    pub context: Option<((Side, Certainty), FlowContext)>,
     /// Requests since the flow's last record (without the current second, when seconds are reported: see `seconds`).
     pub counts: L7Counts,
     /// The wheel was told of a request that waits.

@@ -26,7 +26,7 @@ struct Way<'a> {
     engine: &'a mut Engine,
     stream: &'a mut Stream,
     counts: &'a mut L7Counts,
-    context: FlowContext,
+    context: &'a FlowContext,
     sink: &'a mut dyn RecordSink,
 }
 
@@ -54,14 +54,22 @@ impl L7<'_> {
         if !carries && !acknowledges {
             return None;
         }
-        let context = entry.context(self.parts);
-        let Payload { stream, orders, answers, counts, is_timed, .. } =
-            &mut self.parts.payloads[entry.payload];
+        let roles = (entry.client, entry.certainty);
+        if payload.context.as_ref().is_none_or(|context| context.0 != roles) {
+            let context = entry.context(self.parts);
+            self.parts.payloads[entry.payload].context = Some((roles, context));
+        }
+        let Payload { stream, orders, answers, counts, is_timed, context: Some((_, context)), .. } =
+            &mut self.parts.payloads[entry.payload]
+        else {
+            return None;
+        };
         let mut way = Way { engine: self.engine, stream, counts, context, sink: self.sink };
         if packet.l4 == L4Protocol::Udp {
             let chunk = Chunk { data: packet.payload, ts_ns: packet.ts_ns, seq: None, stream_start: false };
             way.data(side, chunk);
         } else {
+            let way = &mut way;
             let mut streams = Streams { way, tcp: &entry.tcp, orders, answers, kept: self.kept };
             if acknowledges {
                 streams.acknowledged(packet, side, carries, self.limits);
@@ -69,14 +77,13 @@ impl L7<'_> {
             if carries {
                 streams.segment(packet, side, self.limits);
             }
-            way = streams.way;
         }
-        entry.protocol = way.stream.protocol();
-        if way.stream.is_off() {
+        entry.protocol = stream.protocol();
+        if stream.is_off() {
             self.stop(entry);
             return None;
         }
-        let deadline = way.stream.deadline_ns().filter(|_| !*is_timed);
+        let deadline = stream.deadline_ns().filter(|_| !*is_timed);
         *is_timed |= deadline.is_some();
         deadline
     }
@@ -87,16 +94,15 @@ impl L7<'_> {
         if entry.payload == NONE || entry.facts.has(Facts::UNPARSED) {
             return;
         }
-        let context = entry.context(self.parts);
+        let context = &entry.context(self.parts);
         let Payload { stream, orders, answers, counts, .. } = &mut self.parts.payloads[entry.payload];
-        let way = Way { engine: self.engine, stream, counts, context, sink: self.sink };
+        let way = &mut Way { engine: self.engine, stream, counts, context, sink: self.sink };
         let mut streams = Streams { way, tcp: &entry.tcp, orders, answers, kept: self.kept };
         streams.give_up_waiting(self.limits);
         for side in [Side::A, Side::B] {
             streams.finish(side);
         }
-        let way = streams.way;
-        way.engine.close(way.stream, &way.context, way.counts, way.sink);
+        way.engine.close(way.stream, context, way.counts, way.sink);
         entry.protocol = way.stream.protocol();
     }
 
@@ -134,15 +140,15 @@ impl L7<'_> {
 }
 
 /// Both directions of a connection on their way to the engine.
-struct Streams<'a> {
-    way: Way<'a>,
+struct Streams<'a, 'w> {
+    way: &'a mut Way<'w>,
     tcp: &'a Tcp,
     orders: &'a mut [Reassembly; 2],
     answers: &'a mut Answers,
     kept: &'a mut usize,
 }
 
-impl Streams<'_> {
+impl Streams<'_, '_> {
     /// What a packet acknowledges, where something waits.
     #[inline(never)]
     fn acknowledged(&mut self, packet: &Packet<'_>, side: Side, carries: bool, limits: &Limits) {
@@ -230,7 +236,7 @@ impl Streams<'_> {
 
 impl Way<'_> {
     fn data(&mut self, side: Side, chunk: Chunk<'_>) {
-        self.engine.data(self.stream, &self.context, side, chunk, self.counts, self.sink);
+        self.engine.data(self.stream, self.context, side, chunk, self.counts, self.sink);
     }
 
     fn piece(&mut self, side: Side, isn: Option<u32>, piece: Piece<'_>) {
@@ -241,10 +247,10 @@ impl Way<'_> {
             }
             Piece::Gap(missing) => {
                 let missing = missing.into();
-                self.engine.gap(self.stream, &self.context, side, missing, self.counts, self.sink);
+                self.engine.gap(self.stream, self.context, side, missing, self.counts, self.sink);
             }
             Piece::Restart => {
-                self.engine.close(self.stream, &self.context, self.counts, self.sink);
+                self.engine.close(self.stream, self.context, self.counts, self.sink);
                 *self.stream = Stream::default();
             }
         }
