@@ -85,7 +85,7 @@ impl<'a> Tokens<'a> {
             b'$' => dollar(bytes),
             b'.' if second.is_ascii_digit() => (Kind::Number, number(bytes)),
             b if b.is_ascii_digit() => (Kind::Number, number(bytes)),
-            b if starts_word(b) => (Kind::Word, run(bytes, is_word)),
+            b if starts_word(b) => (Kind::Word, run(bytes, |b| IN_WORD[usize::from(b)])),
             _ => (Kind::Mark, 1),
         }
     }
@@ -107,13 +107,20 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-fn starts_word(b: u8) -> bool {
+const fn starts_word(b: u8) -> bool {
     b.is_ascii_alphabetic() || b == b'_' || b == b'@' || !b.is_ascii()
 }
 
-fn is_word(b: u8) -> bool {
-    starts_word(b) || b.is_ascii_digit() || b == b'$'
-}
+/// What words consist of, by byte.
+static IN_WORD: [bool; 256] = {
+    let mut bytes = [false; 256];
+    let mut b = 0;
+    while b < bytes.len() {
+        bytes[b] = starts_word(b as u8) || (b as u8).is_ascii_digit() || b as u8 == b'$';
+        b += 1;
+    }
+    bytes
+};
 
 fn run(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> usize {
     bytes.iter().position(|&b| !belongs(b)).unwrap_or(bytes.len())
