@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use wirespan_records::Text;
 
 /// How a value behaves over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ impl Counter {
 }
 
 /// Names and values that tell the values of one metric apart.
-pub type Labels = Vec<(&'static str, String)>;
+pub type Labels = Vec<(&'static str, Text)>;
 
 #[derive(Debug)]
 struct Family {
@@ -83,7 +84,7 @@ impl Registry {
     ) -> Counter {
         let mut families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let family = families.entry(name).or_insert_with(|| Family { help, kind, values: BTreeMap::new() });
-        let labels = labels.iter().map(|&(key, value)| (key, value.to_owned())).collect();
+        let labels = labels.iter().map(|&(key, value)| (key, value.into())).collect();
         family.values.entry(labels).or_default().clone()
     }
 

@@ -9,7 +9,7 @@ use wirespan_capture::{PacketSource, spread};
 use wirespan_dataplane::decode::Decoder;
 use wirespan_dataplane::worker::{Worker, WorkerConfig, WorkerStats};
 use wirespan_frame::{Batch, Descriptor};
-use wirespan_records::{CloseType, Drops, FlowMetrics, L4Protocol, Records, Session, Span};
+use wirespan_records::{CloseType, Drops, FlowMetrics, L4Protocol, Records, Session, Span, Text};
 
 fn analyse(file: &Path, config: WorkerConfig) -> (Records, WorkerStats) {
     let mut source = PcapFile::open(file).unwrap();
@@ -104,7 +104,7 @@ fn what_real_servers_said() {
     assert_eq!(stats.frames, stats.packets + stats.drops.total());
     let mut lines: BTreeMap<String, u32> = BTreeMap::new();
     for span in &records.spans {
-        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let text = |value: &Option<Text>| value.clone().unwrap_or_default();
         let line = format!(
             "{} {} {} {} -> {} {} {}",
             span.l7_protocol.as_str(),

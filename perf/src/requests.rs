@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use wirespan_records::{
-    Endpoint, L4Protocol, L7Protocol, ObservationPoint, ResponseStatus, Session, Signal, Span,
+    Endpoint, L4Protocol, L7Protocol, ObservationPoint, ResponseStatus, Session, Signal, Span, Text,
 };
 
 const NOUNS: [&str; 20] = [
@@ -86,23 +86,23 @@ fn http(random: &mut Random) -> Span {
         _ => (ResponseStatus::Ok, 200),
     };
     let traced = random.below(2) == 0;
-    let mut attributes = vec![("user_agent", random.skewed(&AGENTS).to_owned())];
+    let mut attributes = vec![("user_agent", random.skewed(&AGENTS).into())];
     if code == 200 {
-        attributes.push(("content_type", "application/json".to_owned()));
+        attributes.push(("content_type", "application/json".into()));
     }
     Span {
-        version: Some("1.1".to_owned()),
-        request_type: Some(random.skewed(&["GET", "POST", "PUT", "DELETE"]).to_owned()),
-        request_domain: Some(format!("service-{service}.shop.example")),
-        request_resource: Some(format!("/api/{noun}/{id}?page={}", random.below(9))),
-        endpoint: Some(format!("/api/{noun}")),
+        version: Some("1.1".into()),
+        request_type: Some(random.skewed(&["GET", "POST", "PUT", "DELETE"]).into()),
+        request_domain: Some(format!("service-{service}.shop.example").into()),
+        request_resource: Some(format!("/api/{noun}/{id}?page={}", random.below(9)).into()),
+        endpoint: Some(format!("/api/{noun}").into()),
         response_status: status,
         response_code: Some(code),
         request_bytes: 300 + random.below(400),
         response_bytes: 200 + random.below(8_000),
-        trace_id: traced.then(|| format!("{:016x}{:016x}", random.next(), random.next())),
-        span_id: traced.then(|| format!("{:016x}", random.next())),
-        x_request_id: (random.below(4) == 0).then(|| format!("{:016x}", random.next())),
+        trace_id: traced.then(|| format!("{:016x}{:016x}", random.next(), random.next()).into()),
+        span_id: traced.then(|| format!("{:016x}", random.next()).into()),
+        x_request_id: (random.below(4) == 0).then(|| format!("{:016x}", random.next()).into()),
         attributes,
         process: None,
         parent: None,
@@ -121,13 +121,13 @@ fn mysql(random: &mut Random) -> Span {
     let failed = random.below(500) == 0;
     let database = random.below(3);
     Span {
-        request_type: Some("COM_QUERY".to_owned()),
-        request_domain: Some("shop".to_owned()),
-        request_resource: Some(statement),
-        endpoint: Some(format!("{verb} {table}")),
+        request_type: Some("COM_QUERY".into()),
+        request_domain: Some("shop".into()),
+        request_resource: Some(statement.into()),
+        endpoint: Some(format!("{verb} {table}").into()),
         response_status: if failed { ResponseStatus::ClientError } else { ResponseStatus::Ok },
         response_code: failed.then_some(1062),
-        response_exception: failed.then(|| "Duplicate entry '?' for key 'PRIMARY'".to_owned()),
+        response_exception: failed.then(|| "Duplicate entry '?' for key 'PRIMARY'".into()),
         affected_rows: (verb != "SELECT").then_some(1),
         request_bytes: 90,
         response_bytes: 60 + random.below(2_000),
@@ -140,9 +140,9 @@ fn redis(random: &mut Random) -> Span {
     let noun = random.skewed(&NOUNS[..6]);
     let cache = random.below(2);
     Span {
-        request_type: Some(verb.to_owned()),
-        request_resource: Some(format!("{verb} {noun}:{}", random.below(50_000))),
-        endpoint: Some(verb.to_owned()),
+        request_type: Some(verb.into()),
+        request_resource: Some(format!("{verb} {noun}:{}", random.below(50_000)).into()),
+        endpoint: Some(verb.into()),
         request_bytes: 40,
         response_bytes: 5 + random.below(900),
         ..exchange(random, L7Protocol::Redis, (4, cache), 6379, 150)
@@ -150,17 +150,17 @@ fn redis(random: &mut Random) -> Span {
 }
 
 fn dns(random: &mut Random) -> Span {
-    let name = format!("service-{}.shop.example", random.below(14));
+    let name = Text::from(format!("service-{}.shop.example", random.below(14)));
     let unknown = random.below(20) == 0;
     Span {
-        request_type: Some(random.skewed(&["A", "AAAA"]).to_owned()),
+        request_type: Some(random.skewed(&["A", "AAAA"]).into()),
         request_domain: Some(name.clone()),
         request_resource: Some(name.clone()),
         endpoint: Some(name),
         request_id: Some(random.below(1 << 16)),
         response_status: if unknown { ResponseStatus::ClientError } else { ResponseStatus::Ok },
         response_code: Some(if unknown { 3 } else { 0 }),
-        response_result: (!unknown).then(|| format!("10.2.0.{}", random.below(12) + 1)),
+        response_result: (!unknown).then(|| format!("10.2.0.{}", random.below(12) + 1).into()),
         request_bytes: 45,
         response_bytes: 61,
         protocol: L4Protocol::Udp,
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(distinct(|s| s.server.ip.to_string()), 12 + 3 + 2 + 1);
         assert_eq!(distinct(|s| s.l7_protocol.as_str().into()), 4);
         assert_eq!(distinct(|s| s.response_status.as_str().into()), 4);
-        assert!(distinct(|s| s.endpoint.clone().unwrap()) > 60);
+        assert!(distinct(|s| s.endpoint.as_deref().unwrap().into()) > 60);
         let mut durations: Vec<_> = spans.iter().map(Span::duration_us).collect();
         durations.sort_unstable();
         assert!(durations[19_000] > 4 * durations[10_000] && durations[0] < durations[10_000] / 10);

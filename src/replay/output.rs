@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Stdout, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 use wirespan_dataplane::Taps;
-use wirespan_records::{Endpoint, Flow, L7Protocol, Span};
+use wirespan_records::{Endpoint, Flow, L7Protocol, Span, Text};
 
 /// What can be printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -47,7 +47,7 @@ impl Output {
         self.head()?;
         let (client, server) = (address(span.client), address(span.server));
         let what = [&span.request_type, &span.request_domain, &span.request_resource];
-        let what: Vec<&str> = what.into_iter().flatten().map(String::as_str).collect();
+        let what: Vec<&str> = what.into_iter().flatten().map(Text::as_str).collect();
         writeln!(
             self.out,
             "{} {:<6} {client:>21} -> {server:<21} {:<12} {:>5} {:>10} us  {}",

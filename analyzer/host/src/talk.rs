@@ -4,6 +4,7 @@
 use crate::context::{Happening, Moment, ProcessKey};
 use crate::facts::{Fact, Facts};
 use crate::shared::{Output, Shared};
+use compact_str::ToCompactString;
 use foldhash::fast::FixedState;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -316,8 +317,8 @@ impl Talk {
         if let Some([here, there]) = self.unix {
             span.protocol = L4Protocol::Other(0);
             let [client, server] = if is_client { [here, there] } else { [there, here] };
-            span.attributes.push(("unix.client", client.to_string()));
-            span.attributes.push(("unix.server", server.to_string()));
+            span.attributes.push(("unix.client", client.to_compact_string()));
+            span.attributes.push(("unix.server", server.to_compact_string()));
         }
         // Both ends of a UNIX socket count the same bytes.
         if self.positions == Positions::Counted && self.unix.is_none() {
@@ -337,11 +338,11 @@ impl Talk {
         }
         if let Some(response) = &exchange.response {
             if response.srtt_us > 0 {
-                span.attributes.push(("tcp.srtt_us", response.srtt_us.to_string()));
+                span.attributes.push(("tcp.srtt_us", response.srtt_us.to_compact_string()));
             }
             if response.retrans > exchange.retrans {
                 let retrans = response.retrans - exchange.retrans;
-                span.attributes.push(("tcp.retrans", retrans.to_string()));
+                span.attributes.push(("tcp.retrans", retrans.to_compact_string()));
             }
             if exchange.mispaired {
                 shared.stats.mispaired += 1;

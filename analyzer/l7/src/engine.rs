@@ -5,7 +5,7 @@ use crate::exchange::{At, Out};
 use crate::parser::{Role, Step};
 use crate::stream::{Active, State, Stream};
 use wirespan_records::{
-    Endpoint, L4Protocol, L7Counts, L7Protocol, ObservationPoint, Records, Signal, Span, Tunnel,
+    Endpoint, L4Protocol, L7Counts, L7Protocol, ObservationPoint, Records, Signal, Span, Text, Tunnel,
 };
 
 /// One of the two ends of a flow, in the order the flow table stores them.
@@ -85,9 +85,9 @@ pub struct Heard {
     /// What the protocol numbers the exchange by, as HTTP/2 its streams.
     pub id: Option<u64>,
     /// See [`Span::trace_id`].
-    pub trace_id: Option<String>,
+    pub trace_id: Option<Text>,
     /// See [`Span::x_request_id`].
-    pub x_request_id: Option<String>,
+    pub x_request_id: Option<Text>,
 }
 
 /// Receives the spans.

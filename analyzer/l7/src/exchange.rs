@@ -14,18 +14,21 @@ use std::collections::VecDeque;
 use unseen::Unseen;
 use wirespan_records::{L7Protocol, ResponseStatus};
 
-/// A request that waits. Boxed, so that taking one out of the middle of many is cheap.
+/// A request that waits.
 struct Pending {
     id: Option<u64>,
     cost: usize,
-    half: Box<Half>,
+    half: Half,
 }
+
+/// Memory of one half, but for its texts.
+const HALF_BYTES: usize = size_of::<Half>() + size_of::<Message>();
 
 /// An exchange whose response goes on beside others.
 struct Concurrent {
     id: u64,
     cost: usize,
-    ready: Box<Ready>,
+    ready: Ready,
 }
 
 /// Whether responses in order can be told to belong to the requests that wait.
@@ -156,9 +159,9 @@ impl Exchanges {
             });
         }
         self.hear(Role::Client, &message, at, at.seq);
-        let half = Box::new(Half::new(message, at));
+        let half = Half::new(message, at);
         self.request_open = half.is_open();
-        let cost = size_of::<Half>() + half.message.heap_bytes();
+        let cost = HALF_BYTES + half.message.heap_bytes();
         self.pending_bytes += cost;
         self.pending.push_back(Pending { id: half.message.id, cost, half });
     }
@@ -253,7 +256,7 @@ impl Exchanges {
         let removed = self.pending.remove(index)?;
         self.pending_bytes -= removed.cost;
         self.request_open &= !self.pending.is_empty();
-        Some(*removed.half)
+        Some(removed.half)
     }
 
     fn remove_with(&mut self, id: Option<u64>) -> Option<Half> {
@@ -272,10 +275,10 @@ impl Exchanges {
         self.has_paired |= request.is_some();
         self.hear(Role::Server, &message, at, request.as_ref().and_then(|half| half.at.seq));
         let request_cost = request.as_ref().map_or(0, |half| half.message.heap_bytes());
-        let cost = size_of::<Ready>() + request_cost + message.heap_bytes();
+        let cost = 2 * HALF_BYTES + request_cost + message.heap_bytes();
         self.pending_bytes += cost;
         let response = Some(Half::new(message, at));
-        let ready = Box::new(Ready { request, response, unanswered: ResponseStatus::Unknown });
+        let ready = Ready { request, response, unanswered: ResponseStatus::Unknown };
         self.concurrent.push_back(Concurrent { id, cost, ready });
     }
 
@@ -301,7 +304,7 @@ impl Exchanges {
             (Role::Client, Some(concurrent)) => concurrent.ready.request.as_mut(),
             (Role::Client, None) => {
                 let pending = self.pending.iter_mut().find(|pending| pending.id == Some(id));
-                pending.map(|pending| &mut *pending.half)
+                pending.map(|pending| &mut pending.half)
             }
         };
         if let Some(half) = half {
@@ -311,7 +314,7 @@ impl Exchanges {
 
     pub(crate) fn concurrent_response(&mut self, id: u64) -> Option<&mut Message> {
         let concurrent = self.concurrent.iter_mut().rfind(|concurrent| concurrent.id == id)?;
-        concurrent.ready.response.as_mut().map(|half| &mut half.message)
+        concurrent.ready.response.as_mut().map(|half| &mut *half.message)
     }
 
     /// The response that was begun with this id has all its bytes.
@@ -324,7 +327,7 @@ impl Exchanges {
     fn finish_at(&mut self, index: usize) {
         if let Some(concurrent) = self.concurrent.remove(index) {
             self.pending_bytes -= concurrent.cost;
-            self.ready.push(*concurrent.ready);
+            self.ready.push(concurrent.ready);
         }
     }
 
@@ -337,7 +340,7 @@ impl Exchanges {
     ) -> bool {
         let mut found = false;
         for pending in self.pending.iter_mut().filter(|pending| pending.id.is_some_and(&which)) {
-            pending.half.message.exception = Some(exception.to_owned());
+            pending.half.message.exception = Some(exception.into());
             found = true;
         }
         self.give_up(|pending| pending.id.is_some_and(&which), unanswered);
@@ -376,11 +379,11 @@ impl Exchanges {
     }
 
     pub(crate) fn open_response(&mut self) -> Option<&mut Message> {
-        self.open_half().map(|half| &mut half.message)
+        self.open_half().map(|half| &mut *half.message)
     }
 
     fn open_half(&mut self) -> Option<&mut Half> {
-        self.response_open.as_mut().and_then(|ready| ready.response.as_mut())
+        self.response_open.as_mut()?.response.as_mut()
     }
 
     /// The open message of `role` has all its bytes.
@@ -394,7 +397,7 @@ impl Exchanges {
     /// `n` bytes of the open message of `role` went by.
     pub(crate) fn consumed(&mut self, role: Role, n: u64) {
         let open = match role {
-            Role::Client if self.request_open => self.pending.back_mut().map(|pending| &mut *pending.half),
+            Role::Client if self.request_open => self.pending.back_mut().map(|pending| &mut pending.half),
             Role::Client => None,
             Role::Server => self.open_half(),
         };
@@ -404,7 +407,7 @@ impl Exchanges {
     }
 
     pub(crate) fn request_with(&self, id: Option<u64>) -> Option<&Message> {
-        self.pending.iter().find(|pending| pending.id == id).map(|pending| &pending.half.message)
+        self.pending.iter().find(|pending| pending.id == id).map(|pending| &*pending.half.message)
     }
 
     /// The request that a response sent at `ts_ns` answers.
@@ -415,7 +418,7 @@ impl Exchanges {
             _ if self.pairing != Pairing::InOrder => 0,
             _ => self.answered_after_loss(ts_ns)?,
         };
-        self.pending.get(index).map(|pending| &pending.half.message)
+        self.pending.get(index).map(|pending| &*pending.half.message)
     }
 
     /// Message boundaries of `role` are lost, and with them any number of messages.

@@ -2,7 +2,7 @@
 
 use crate::engine::Config;
 use crate::exchange::Exchanges;
-use wirespan_records::{L4Protocol, L7Protocol, ResponseStatus};
+use wirespan_records::{L4Protocol, L7Protocol, ResponseStatus, Text};
 
 /// Who sent the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,33 +98,33 @@ pub struct Message {
     /// When it is another than the parser's own ([`Parser::PROTOCOL`]): what is spoken on top of it.
     pub protocol: Option<L7Protocol>,
     /// Protocol version.
-    pub version: Option<String>,
+    pub version: Option<Text>,
     /// Method, command or query type.
-    pub request_type: Option<String>,
+    pub request_type: Option<Text>,
     /// Host, SNI or queried name.
-    pub domain: Option<String>,
+    pub domain: Option<Text>,
     /// Path, statement or command line.
-    pub resource: Option<String>,
+    pub resource: Option<Text>,
     /// What requests are grouped by.
-    pub endpoint: Option<String>,
+    pub endpoint: Option<Text>,
     /// Responses: how the request ended.
     pub status: Option<ResponseStatus>,
     /// Responses: status code, rcode, errno.
     pub code: Option<i32>,
     /// Responses: error text.
-    pub exception: Option<String>,
+    pub exception: Option<Text>,
     /// Responses: what the answer was, shortly.
-    pub result: Option<String>,
+    pub result: Option<Text>,
     /// Responses: rows changed.
     pub affected_rows: Option<u64>,
     /// From a trace header.
-    pub trace_id: Option<String>,
+    pub trace_id: Option<Text>,
     /// From a trace header.
-    pub span_id: Option<String>,
+    pub span_id: Option<Text>,
     /// From X-Request-ID or a configured header.
-    pub x_request_id: Option<String>,
+    pub x_request_id: Option<Text>,
     /// Further facts by name.
-    pub attributes: Vec<(&'static str, String)>,
+    pub attributes: Vec<(&'static str, Text)>,
     /// Part of the message is missing, so that not all of it could be read.
     pub truncated: bool,
     /// How long the message is.
@@ -132,7 +132,36 @@ pub struct Message {
 }
 
 impl Message {
-    /// Memory of its texts, about.
+    /// Takes from the response to this request what only that says.
+    pub(crate) fn complete(&mut self, response: &mut Self) {
+        fn fill<T>(mine: &mut Option<T>, other: &mut Option<T>) {
+            if mine.is_none() {
+                std::mem::swap(mine, other);
+            }
+        }
+        fill(&mut self.id, &mut response.id);
+        fill(&mut self.protocol, &mut response.protocol);
+        fill(&mut self.version, &mut response.version);
+        fill(&mut self.request_type, &mut response.request_type);
+        fill(&mut self.domain, &mut response.domain);
+        fill(&mut self.resource, &mut response.resource);
+        fill(&mut self.endpoint, &mut response.endpoint);
+        fill(&mut self.result, &mut response.result);
+        fill(&mut self.trace_id, &mut response.trace_id);
+        fill(&mut self.span_id, &mut response.span_id);
+        fill(&mut self.x_request_id, &mut response.x_request_id);
+        (self.code, self.affected_rows) = (response.code, response.affected_rows);
+        if response.exception.is_some() {
+            std::mem::swap(&mut self.exception, &mut response.exception);
+        }
+        if self.attributes.is_empty() {
+            std::mem::swap(&mut self.attributes, &mut response.attributes);
+        } else {
+            self.attributes.append(&mut response.attributes);
+        }
+    }
+
+    /// Memory that its texts take besides, about.
     pub(crate) fn heap_bytes(&self) -> usize {
         let texts = [
             &self.version,
@@ -147,7 +176,7 @@ impl Message {
             &self.x_request_id,
         ];
         let texts = texts.into_iter().flatten().chain(self.attributes.iter().map(|(_, value)| value));
-        texts.map(String::capacity).sum()
+        texts.filter(|text| text.is_heap_allocated()).map(Text::capacity).sum()
     }
 }
 

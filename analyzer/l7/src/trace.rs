@@ -1,5 +1,12 @@
 //! Trace context and request ids in headers of any protocol: which headers count, and how their values are read.
 
+use crate::text::utf8;
+use compact_str::format_compact;
+use wirespan_records::Text;
+
+/// Trace id and span id of a header.
+type Ids = (Option<Text>, Option<Text>);
+
 /// Which headers carry trace context and request ids, most wanted first.
 #[derive(Clone, Debug)]
 pub struct TraceHeaders {
@@ -41,16 +48,16 @@ impl Format {
         }
     }
 
-    /// Trace id and span id, either of which may be missing; `None` when the value is not in this format.
-    fn read(self, value: &str) -> Option<(Option<String>, Option<String>)> {
+    /// Trace id and span id, either of which may be missing; `None` when the value, which is not empty, is not in this format.
+    fn read(self, value: &str) -> Option<Ids> {
         match self {
             Self::TraceParent => traceparent(value),
             Self::B3 => b3(value),
-            Self::B3TraceId => is_hex(value, &[16, 32]).then(|| (Some(value.to_owned()), None)),
-            Self::B3SpanId => is_hex(value, &[16]).then(|| (None, Some(value.to_owned()))),
+            Self::B3TraceId => is_hex(value, &[16, 32]).then(|| (Some(value.into()), None)),
+            Self::B3SpanId => is_hex(value, &[16]).then(|| (None, Some(value.into()))),
             Self::UberTraceId => uber_trace_id(value),
             Self::Sw8 => sw8(value),
-            Self::Plain => (!value.is_empty()).then(|| (Some(value.to_owned()), None)),
+            Self::Plain => Some((Some(value.into()), None)),
         }
     }
 }
@@ -93,7 +100,7 @@ impl TraceHeaders {
     /// Takes note of a header whose name is not known, when its value is as only one of the listed headers has it: ids of
     /// fixed lengths in `traceparent` or `b3`.
     pub fn read_unnamed(&self, value: &[u8], found: &mut TraceContext) {
-        let Ok(value) = std::str::from_utf8(value) else { return };
+        let Some(value) = utf8(value) else { return };
         for (rank, (_, format)) in self.trace.iter().enumerate() {
             let (Format::TraceParent | Format::B3) = format else { continue };
             if let Some((trace_id, span_id)) = format.read(value) {
@@ -103,24 +110,33 @@ impl TraceHeaders {
     }
 
     fn read_listed(&self, name: &[u8], value: &[u8], found: &mut TraceContext) {
-        let Ok(value) = std::str::from_utf8(value.get(..MAX_VALUE).unwrap_or(value)) else { return };
-        let value = value.trim();
+        let value = || {
+            let value = utf8(value.get(..MAX_VALUE).unwrap_or(value))?.trim();
+            (!value.is_empty()).then_some(value)
+        };
         for (rank, (listed, format)) in self.trace.iter().enumerate() {
             let format = match format {
-                Format::B3TraceId if name.eq_ignore_ascii_case(B3_SPAN_ID) => Format::B3SpanId,
-                _ if name.eq_ignore_ascii_case(listed.as_bytes()) => *format,
+                _ if is(name, listed.as_bytes()) => *format,
+                Format::B3TraceId if is(name, B3_SPAN_ID) => Format::B3SpanId,
                 _ => continue,
             };
-            if let Some((trace_id, span_id)) = format.read(value) {
+            if let Some((trace_id, span_id)) = value().and_then(|value| format.read(value)) {
                 found.trace(rank, trace_id, span_id);
             }
         }
         for (rank, listed) in self.request_id.iter().enumerate() {
-            if name.eq_ignore_ascii_case(listed.as_bytes()) && !value.is_empty() {
+            if is(name, listed.as_bytes())
+                && let Some(value) = value()
+            {
                 found.request_id(rank, value);
             }
         }
     }
+}
+
+/// The same name, case aside. Most are written as they are listed, which takes less time to tell.
+fn is(name: &[u8], listed: &[u8]) -> bool {
+    name == listed || name.eq_ignore_ascii_case(listed)
 }
 
 const B3_SPAN_ID: &[u8] = b"x-b3-spanid";
@@ -136,17 +152,17 @@ fn length_bit(length: usize) -> u64 {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraceContext {
     /// Trace id.
-    pub trace_id: Option<String>,
+    pub trace_id: Option<Text>,
     /// Span id of the sender, from the same header (family) as the trace id.
-    pub span_id: Option<String>,
+    pub span_id: Option<Text>,
     /// Request id.
-    pub x_request_id: Option<String>,
+    pub x_request_id: Option<Text>,
     trace_rank: Option<usize>,
     request_id_rank: Option<usize>,
 }
 
 impl TraceContext {
-    fn trace(&mut self, rank: usize, trace_id: Option<String>, span_id: Option<String>) {
+    fn trace(&mut self, rank: usize, trace_id: Option<Text>, span_id: Option<Text>) {
         match self.trace_rank {
             Some(best) if best < rank => {}
             Some(best) if best == rank => {
@@ -159,13 +175,14 @@ impl TraceContext {
 
     fn request_id(&mut self, rank: usize, value: &str) {
         if self.request_id_rank.is_none_or(|best| rank < best) {
-            (self.request_id_rank, self.x_request_id) = (Some(rank), Some(value.to_owned()));
+            (self.request_id_rank, self.x_request_id) = (Some(rank), Some(value.into()));
         }
     }
 }
 
 fn is_hex(text: &str, lengths: &[usize]) -> bool {
-    lengths.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
+    // All bytes are looked at, so that they are several at a time.
+    lengths.contains(&text.len()) && text.bytes().fold(true, |so_far, b| so_far & b.is_ascii_hexdigit())
 }
 
 fn is_zero(hex: &str) -> bool {
@@ -173,9 +190,11 @@ fn is_zero(hex: &str) -> bool {
 }
 
 /// `version-traceid-spanid-flags`; later versions may append fields.
-fn traceparent(value: &str) -> Option<(Option<String>, Option<String>)> {
-    let mut fields = value.split('-');
-    let (version, trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+fn traceparent(value: &str) -> Option<Ids> {
+    let (version, rest) = value.split_at_checked(2)?;
+    let (trace, rest) = rest.strip_prefix('-')?.split_at_checked(32)?;
+    let (span, rest) = rest.strip_prefix('-')?.split_at_checked(16)?;
+    let (flags, further) = rest.strip_prefix('-')?.split_at_checked(2)?;
     let well_formed = is_hex(version, &[2])
         && !version.eq_ignore_ascii_case("ff")
         && is_hex(trace, &[32])
@@ -183,37 +202,37 @@ fn traceparent(value: &str) -> Option<(Option<String>, Option<String>)> {
         && is_hex(span, &[16])
         && !is_zero(span)
         && is_hex(flags, &[2])
-        && (version != "00" || fields.next().is_none());
-    well_formed.then(|| (Some(trace.to_owned()), Some(span.to_owned())))
+        && (further.is_empty() || version != "00" && further.starts_with('-'));
+    well_formed.then(|| (Some(trace.into()), Some(span.into())))
 }
 
 /// `traceid-spanid[-sampled[-parent]]`; a lone sampling decision carries no ids.
-fn b3(value: &str) -> Option<(Option<String>, Option<String>)> {
+fn b3(value: &str) -> Option<Ids> {
     let mut fields = value.split('-');
     let (trace, span) = (fields.next()?, fields.next()?);
-    (is_hex(trace, &[16, 32]) && is_hex(span, &[16])).then(|| (Some(trace.to_owned()), Some(span.to_owned())))
+    (is_hex(trace, &[16, 32]) && is_hex(span, &[16])).then(|| (Some(trace.into()), Some(span.into())))
 }
 
 /// `traceid:spanid:parent:flags`, the colons possibly percent-encoded; ids may lack leading zeros.
-fn uber_trace_id(value: &str) -> Option<(Option<String>, Option<String>)> {
+fn uber_trace_id(value: &str) -> Option<Ids> {
     let value = value.replace("%3A", ":").replace("%3a", ":");
     let mut fields = value.split(':');
     let (trace, span) = (fields.next()?, fields.next()?);
     let plausible = |id: &str, max| (1..=max).any(|n| is_hex(id, &[n]));
     (fields.count() == 2 && plausible(trace, 32) && plausible(span, 16))
-        .then(|| (Some(trace.to_owned()), Some(span.to_owned())))
+        .then(|| (Some(trace.into()), Some(span.into())))
 }
 
 /// `sampled-base64(traceid)-base64(segment)-span-...`; the sender's span is `segment-span`.
-fn sw8(value: &str) -> Option<(Option<String>, Option<String>)> {
+fn sw8(value: &str) -> Option<Ids> {
     let mut fields = value.split('-').skip(1);
     let (trace, segment, span) = (fields.next()?, fields.next()?, fields.next()?);
     let trace = base64(trace)?;
-    Some((Some(trace), base64(segment).map(|segment| format!("{segment}-{span}"))))
+    Some((Some(trace), base64(segment).map(|segment| format_compact!("{segment}-{span}"))))
 }
 
 /// Standard alphabet, padding optional; `None` when that is not text.
-fn base64(encoded: &str) -> Option<String> {
+fn base64(encoded: &str) -> Option<Text> {
     let mut bytes = Vec::with_capacity(encoded.len() / 4 * 3 + 3);
     let (mut bits, mut count) = (0u32, 0);
     for byte in encoded.trim_end_matches('=').bytes() {
@@ -232,7 +251,7 @@ fn base64(encoded: &str) -> Option<String> {
             bytes.push((bits >> count) as u8);
         }
     }
-    String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
+    Text::from_utf8(bytes).ok().filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -249,13 +268,13 @@ mod tests {
         found
     }
 
-    fn ids(headers: &[(&str, &str)]) -> (Option<String>, Option<String>) {
+    fn ids(headers: &[(&str, &str)]) -> Ids {
         let found = read(headers);
         (found.trace_id, found.span_id)
     }
 
-    fn some(trace: &str, span: &str) -> (Option<String>, Option<String>) {
-        (Some(trace.to_owned()), Some(span.to_owned()))
+    fn some(trace: &str, span: &str) -> Ids {
+        (Some(trace.into()), Some(span.into()))
     }
 
     #[test]

@@ -29,5 +29,5 @@ pub use ids::next_id;
 pub use net::{Endpoint, L4Protocol, NO_TAP, ObservationPoint, Signal, Tunnel, TunnelKind};
 pub use process::{Parent, Process, Rule};
 pub use records::Records;
-pub use span::{L7Protocol, ResponseStatus, Session, Span};
+pub use span::{L7Protocol, ResponseStatus, Session, Span, Text};
 pub use trace::{Merge, TraceKey};

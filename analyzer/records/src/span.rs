@@ -6,6 +6,9 @@ use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 use std::sync::Arc;
 
+/// Text of a span. A short one, as most are, lies in it and needs no memory of its own.
+pub type Text = compact_str::CompactString;
+
 /// Application protocol of a span or flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum L7Protocol {
@@ -132,15 +135,15 @@ pub struct Span {
     /// Application protocol.
     pub l7_protocol: L7Protocol,
     /// Protocol version, such as `1.1` or `TLS 1.3`.
-    pub version: Option<String>,
+    pub version: Option<Text>,
     /// Method, command or query type.
-    pub request_type: Option<String>,
+    pub request_type: Option<Text>,
     /// Host, SNI or queried name.
-    pub request_domain: Option<String>,
+    pub request_domain: Option<Text>,
     /// Path, statement or command line.
-    pub request_resource: Option<String>,
+    pub request_resource: Option<Text>,
     /// What requests are grouped by: path prefix, verb and table, ...
-    pub endpoint: Option<String>,
+    pub endpoint: Option<Text>,
     /// Transaction, stream or statement id where the protocol has one.
     pub request_id: Option<u64>,
     /// How the request ended.
@@ -148,9 +151,9 @@ pub struct Span {
     /// Status code, rcode, errno.
     pub response_code: Option<i32>,
     /// Error text.
-    pub response_exception: Option<String>,
+    pub response_exception: Option<Text>,
     /// What the answer was, shortly.
-    pub response_result: Option<String>,
+    pub response_result: Option<Text>,
     /// Bytes of the request message on the stream, headers included.
     pub request_bytes: u64,
     /// Bytes of the response message on the stream, headers included.
@@ -158,11 +161,11 @@ pub struct Span {
     /// Rows changed, where a database says so.
     pub affected_rows: Option<u64>,
     /// From a trace header.
-    pub trace_id: Option<String>,
+    pub trace_id: Option<Text>,
     /// From a trace header.
-    pub span_id: Option<String>,
+    pub span_id: Option<Text>,
     /// From X-Request-ID or a configured header.
-    pub x_request_id: Option<String>,
+    pub x_request_id: Option<Text>,
     /// TCP sequence number of the first byte of the request.
     pub req_tcp_seq: Option<u32>,
     /// TCP sequence number of the first byte of the response.
@@ -172,7 +175,7 @@ pub struct Span {
     /// Bytes of this exchange were missing on the wire (capture loss or snap length).
     pub truncated: bool,
     /// Further facts by name, such as `tls.cipher`, `tls.ja4`, `user_agent`.
-    pub attributes: Vec<(&'static str, String)>,
+    pub attributes: Vec<(&'static str, Text)>,
     /// The process that asked (at [`ObservationPoint::ClientProcess`]) or answered; `None` for what packets show.
     pub process: Option<Arc<Process>>,
     /// The request that this one was made for; `None` where that is not known, or nothing.
@@ -187,7 +190,7 @@ impl Span {
 }
 
 /// Attributes as a JSON object that borrows the span.
-struct Attributes<'a>(&'a [(&'static str, String)]);
+struct Attributes<'a>(&'a [(&'static str, Text)]);
 
 impl Serialize for Attributes<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {

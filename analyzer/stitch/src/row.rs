@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use wirespan_records::{ObservationPoint, Parent, Process, Rule, Span, Tunnel};
+use wirespan_records::{ObservationPoint, Parent, Process, Rule, Span, Text, Tunnel};
 
 /// A request with its response, as seen at one point: a row of `GET /api/spans`. The fields are those of `wirespan replay`,
 /// and what the store knows. Ids are text, because they do not fit the numbers of JavaScript.
@@ -137,6 +137,10 @@ impl SpanRow {
     }
 }
 
+fn text(text: &Option<Text>) -> Option<String> {
+    text.as_ref().map(Text::to_string)
+}
+
 /// What the span itself says: not who saw it, nor its trace's key, the names of its addresses or what the taps file says.
 impl From<&Span> for SpanRow {
     fn from(span: &Span) -> Self {
@@ -155,27 +159,31 @@ impl From<&Span> for SpanRow {
             tunnel: span.tunnel.map(TunnelRow::from),
             tap_id: (span.tap != 0).then_some(span.tap),
             l7_protocol: span.l7_protocol.as_str().into(),
-            version: span.version.as_ref().map(ToString::to_string),
-            request_type: span.request_type.clone(),
-            request_domain: span.request_domain.clone(),
-            request_resource: span.request_resource.clone(),
-            endpoint: span.endpoint.clone(),
+            version: text(&span.version),
+            request_type: text(&span.request_type),
+            request_domain: text(&span.request_domain),
+            request_resource: text(&span.request_resource),
+            endpoint: text(&span.endpoint),
             request_id: span.request_id,
             response_status: span.response_status.as_str().into(),
             response_code: span.response_code,
-            response_exception: span.response_exception.clone(),
-            response_result: span.response_result.clone(),
+            response_exception: text(&span.response_exception),
+            response_result: text(&span.response_result),
             request_bytes: span.request_bytes,
             response_bytes: span.response_bytes,
             affected_rows: span.affected_rows,
-            trace_id: span.trace_id.clone(),
-            span_id: span.span_id.clone(),
-            x_request_id: span.x_request_id.clone(),
+            trace_id: text(&span.trace_id),
+            span_id: text(&span.span_id),
+            x_request_id: text(&span.x_request_id),
             req_tcp_seq: span.req_tcp_seq,
             resp_tcp_seq: span.resp_tcp_seq,
             session: span.session.as_str().into(),
             truncated: span.truncated,
-            attributes: span.attributes.iter().map(|(name, text)| ((*name).into(), text.clone())).collect(),
+            attributes: span
+                .attributes
+                .iter()
+                .map(|(name, text)| ((*name).into(), text.to_string()))
+                .collect(),
             process: span.process.as_deref().cloned(),
             parent: span.parent.map(ParentRow::from),
             ..Self::default()

@@ -123,14 +123,14 @@ async fn rows_of_traces_say_what_rows_of_lists_say() {
             response_status: statuses[n % 5],
             response_code: Some(-1),
             response_exception: Some("a\tb\n'\u{fc}'".into()),
-            response_result: Some("r".repeat(300)),
+            response_result: Some("r".repeat(300).into()),
             affected_rows: Some(3),
             trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".into()),
             span_id: Some("00f067aa0ba902b7".into()),
             x_request_id: (n == 1).then(|| "f058ebd6".into()),
             session: [Session::Complete, Session::RequestOnly, Session::ResponseOnly][n % 3],
             truncated: n % 2 == 0,
-            attributes: vec![("db.name", "shop".into()), ("http.user_agent", format!("curl/{n}"))],
+            attributes: vec![("db.name", "shop".into()), ("http.user_agent", format!("curl/{n}").into())],
             parent: (n == 2).then_some(Parent { span: 3, rule: Rule::Handoff, confidence: 0.25 }),
             ..http(n as u64)
         });

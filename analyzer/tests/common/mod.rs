@@ -54,7 +54,7 @@ impl Exchange {
             request_type: Some(self.request.0.into()),
             request_domain: is_http.then(|| "shop.example".into()),
             endpoint: Some(self.request.1.split('?').next().unwrap_or_default().into()),
-            request_resource: Some(self.request.1),
+            request_resource: Some(self.request.1.into()),
             request_id: None,
             response_status: self.status,
             response_code: self.code,

@@ -3,7 +3,7 @@ use crate::packet::{Addresses, Packet, Tcp, flags};
 use proptest::prelude::*;
 use wirespan_frame::Mark;
 use wirespan_l7::Engine;
-use wirespan_records::{CloseType, DropReason, Flow, FlowMetrics, L4Protocol, Records};
+use wirespan_records::{CloseType, DropReason, Flow, FlowMetrics, L4Protocol, Records, Text};
 
 const MS: u64 = 1_000_000;
 const T0: u64 = 1_700_000_000_000 * MS;
@@ -456,7 +456,7 @@ proptest! {
 }
 
 /// What is spoken in a connection to a web server, as (resource, code).
-fn exchanges(connection: &mut Connection) -> Vec<(String, Option<i32>)> {
+fn exchanges(connection: &mut Connection) -> Vec<(Text, Option<i32>)> {
     connection.table.finish(&mut connection.records);
     let spans = connection.records.spans.iter();
     spans.map(|span| (span.request_resource.clone().unwrap_or_default(), span.response_code)).collect()
@@ -484,8 +484,8 @@ fn converse(connection: &mut Connection, order: &[usize]) {
     }
 }
 
-fn answered(pairs: &[(&str, i32)]) -> Vec<(String, Option<i32>)> {
-    pairs.iter().map(|&(resource, code)| (resource.to_owned(), Some(code))).collect()
+fn answered(pairs: &[(&str, i32)]) -> Vec<(Text, Option<i32>)> {
+    pairs.iter().map(|&(resource, code)| (resource.into(), Some(code))).collect()
 }
 
 #[test]
@@ -511,7 +511,7 @@ fn what_was_lost_is_not_waited_for() {
     let mut connection = Connection::new();
     converse(connection.handshake(), &[0, 1, 2, 4, 5]);
     let mut expected = answered(&[("/1", 201), ("/3", 203)]);
-    expected.insert(1, ("/2".to_owned(), None));
+    expected.insert(1, ("/2".into(), None));
     assert_eq!(exchanges(&mut connection), expected);
     // All that the server says is lost.
     let mut connection = Connection::new();

@@ -183,7 +183,7 @@ mod tests {
         let mut span = crate::requests::Requests::new().next(1_000_000_000_000);
         span.id = id;
         span.observation_point = point;
-        span.request_resource = Some(format!("/leaf/{asked}"));
+        span.request_resource = Some(format!("/leaf/{asked}").into());
         span.request_domain = None;
         span.process = Some(Arc::new(Process { pid: 7, ..Process::default() }));
         span.parent = parent.map(|span| Parent { span, rule: Rule::Thread, confidence: 0.8 });

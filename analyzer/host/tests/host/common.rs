@@ -4,7 +4,7 @@ use std::sync::Arc;
 use wirespan_event::header::{AF_INET, AF_UNIX};
 use wirespan_event::{Call, Clock, Event, Flags, Header, Kind, ProcessKey, Source};
 use wirespan_host::{Host, HostConfig};
-use wirespan_records::{Process, Span};
+use wirespan_records::{Process, Span, Text};
 
 /// CLOCK_BOOTTIME 0 in the tests, as nanoseconds since the epoch.
 pub const BOOT_NS: u64 = 1_700_000_000_000_000_000;
@@ -180,7 +180,7 @@ pub fn run(log: &[(Header, Vec<u8>)]) -> Vec<Span> {
 
 /// One line for each span.
 pub fn shown(spans: &[Span]) -> Vec<String> {
-    let text = |text: &Option<String>| text.clone().unwrap_or("-".to_owned());
+    let text = |text: &Option<Text>| text.clone().unwrap_or("-".into());
     let show = |span: &Span| {
         format!(
             "{} {} {} {} {} {} -> {} {}, {:?}/{:?}",

@@ -8,7 +8,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use std::collections::HashMap;
 use wirespan_event::Flags;
-use wirespan_records::{ObservationPoint, Span};
+use wirespan_records::{ObservationPoint, Span, Text};
 
 const SERVER: u32 = 200;
 const HERE: [u8; 4] = [10, 0, 0, 2];
@@ -160,12 +160,12 @@ fn events(play: &Play) -> Log {
 fn links(spans: &[Span]) -> (usize, Vec<String>) {
     let at = |span: &Span, point| span.observation_point == point;
     let path = |span: &Span| span.request_resource.clone().unwrap_or_default();
-    let servers: HashMap<u64, String> = spans
+    let servers: HashMap<u64, Text> = spans
         .iter()
         .filter(|span| at(span, ObservationPoint::ServerProcess))
         .map(|span| (span.id, path(span)))
         .collect();
-    let linked: Vec<(String, String, String)> = spans
+    let linked: Vec<(Text, Text, String)> = spans
         .iter()
         .filter(|span| at(span, ObservationPoint::ClientProcess))
         .filter_map(|span| {

@@ -106,7 +106,7 @@ proptest! {
         let mut seen = HashMap::new();
         for span in spans.iter().filter(|span| span.session == Session::Complete) {
             let Some(name) = &span.request_resource else { continue };
-            let Some(expected) = truth.get(name) else { continue };
+            let Some(expected) = truth.get(name.as_str()) else { continue };
             prop_assert_eq!((span.req_tcp_seq, span.resp_tcp_seq), (Some(expected.0), Some(expected.1)), "{}", name);
             let times = seen.entry((name.clone(), span.observation_point)).or_insert(0);
             *times += 1;

@@ -21,7 +21,8 @@ impl At {
 
 /// One half of an exchange.
 pub(super) struct Half {
-    pub message: Message,
+    /// Boxed, so that it stays where it is until its span is made.
+    pub message: Box<Message>,
     pub at: At,
     pub bytes: u64,
 }
@@ -33,7 +34,7 @@ impl Half {
             Length::Known(bytes) => bytes,
             Length::Open => 0,
         };
-        Self { message, at, bytes }
+        Self { message: Box::new(message), at, bytes }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -59,23 +60,31 @@ pub(crate) struct Out<'a> {
 impl Out<'_> {
     pub(super) fn emit(&mut self, client: Side, protocol: L7Protocol, ready: Ready) {
         let Ready { request, response, unanswered } = ready;
-        let (session, status) = match (&request, &response) {
-            (Some(_), Some(r)) => (Session::Complete, r.message.status.unwrap_or_default()),
-            (None, Some(r)) => (Session::ResponseOnly, r.message.status.unwrap_or_default()),
-            (Some(_), None) => (Session::RequestOnly, unanswered),
+        let status_of = |response: &Half| response.message.status.unwrap_or_default();
+        let (session, status, mut first, response) = match (request, response) {
+            (Some(request), Some(response)) => {
+                (Session::Complete, status_of(&response), request, Some(response))
+            }
+            (None, Some(response)) => (Session::ResponseOnly, status_of(&response), response, None),
+            (Some(request), None) => (Session::RequestOnly, unanswered, request, None),
             (None, None) => return,
         };
-        let request_at = request.as_ref().map(|half| half.at);
-        let response_at = response.as_ref().map(|half| half.at);
-        let (request_bytes, response_bytes) =
-            (request.as_ref().map_or(0, |h| h.bytes), response.as_ref().map_or(0, |h| h.bytes));
-        let start_ns = request_at.or(response_at).unwrap_or_default().ts_ns;
-        let end_ns = response_at.map_or(start_ns, |at| at.ts_ns.max(start_ns));
-        let q = request.map(|half| half.message).unwrap_or_default();
-        let r = response.map(|half| half.message).unwrap_or_default();
-        let mut attributes = q.attributes;
-        attributes.extend(r.attributes);
-        let span = Span {
+        let start_ns = first.at.ts_ns;
+        let (mut end_ns, mut truncated) = (start_ns, first.at.truncated);
+        let (mut req_tcp_seq, mut resp_tcp_seq) = (first.at.seq, None);
+        let (mut request_bytes, mut response_bytes) = (first.bytes, 0);
+        if let Some(mut response) = response {
+            first.message.complete(&mut response.message);
+            end_ns = start_ns.max(response.at.ts_ns);
+            truncated |= response.at.truncated;
+            (resp_tcp_seq, response_bytes) = (response.at.seq, response.bytes);
+        } else if session == Session::ResponseOnly {
+            (req_tcp_seq, resp_tcp_seq) = (None, req_tcp_seq);
+            (request_bytes, response_bytes) = (0, request_bytes);
+        }
+        let message = first.message;
+        self.count(session, status, end_ns - start_ns);
+        self.sink.span(Span {
             id: 0,
             signal: self.flow.signal,
             observation_point: self.flow.observation_point,
@@ -87,48 +96,45 @@ impl Out<'_> {
             protocol: self.flow.l4,
             tunnel: self.flow.tunnel,
             tap: self.flow.tap,
-            l7_protocol: q.protocol.or(r.protocol).unwrap_or(protocol),
-            version: q.version.or(r.version),
-            request_type: q.request_type.or(r.request_type),
-            request_domain: q.domain.or(r.domain),
-            request_resource: q.resource.or(r.resource),
-            endpoint: q.endpoint.or(r.endpoint),
-            request_id: q.id.or(r.id),
+            l7_protocol: message.protocol.unwrap_or(protocol),
+            version: message.version,
+            request_type: message.request_type,
+            request_domain: message.domain,
+            request_resource: message.resource,
+            endpoint: message.endpoint,
+            request_id: message.id,
             response_status: status,
-            response_code: r.code,
-            response_exception: r.exception.or(q.exception),
-            response_result: r.result,
+            response_code: message.code,
+            response_exception: message.exception,
+            response_result: message.result,
             request_bytes,
             response_bytes,
-            affected_rows: r.affected_rows,
-            trace_id: q.trace_id.or(r.trace_id),
-            span_id: q.span_id.or(r.span_id),
-            x_request_id: q.x_request_id.or(r.x_request_id),
-            req_tcp_seq: request_at.and_then(|at| at.seq),
-            resp_tcp_seq: response_at.and_then(|at| at.seq),
+            affected_rows: message.affected_rows,
+            trace_id: message.trace_id,
+            span_id: message.span_id,
+            x_request_id: message.x_request_id,
+            req_tcp_seq,
+            resp_tcp_seq,
             session,
-            truncated: request_at.is_some_and(|at| at.truncated)
-                || response_at.is_some_and(|at| at.truncated),
-            attributes,
+            truncated,
+            attributes: message.attributes,
             process: None,
             parent: None,
-        };
-        self.count(&span);
-        self.sink.span(span);
+        });
     }
 
-    fn count(&mut self, span: &Span) {
+    fn count(&mut self, session: Session, status: ResponseStatus, duration_ns: u64) {
         let counts = &mut *self.counts;
-        counts.request += u32::from(span.session != Session::ResponseOnly);
-        counts.response += u32::from(span.session != Session::RequestOnly);
-        match span.response_status {
+        counts.request += u32::from(session != Session::ResponseOnly);
+        counts.response += u32::from(session != Session::RequestOnly);
+        match status {
             ResponseStatus::ClientError => counts.client_error += 1,
             ResponseStatus::ServerError => counts.server_error += 1,
             ResponseStatus::Timeout => counts.timeout += 1,
             ResponseStatus::Ok | ResponseStatus::Unknown => {}
         }
-        if span.session == Session::Complete {
-            counts.rrt.add(u32::try_from(span.duration_us()).unwrap_or(u32::MAX));
+        if session == Session::Complete {
+            counts.rrt.add(u32::try_from(duration_ns / 1000).unwrap_or(u32::MAX));
         }
     }
 }

@@ -7,6 +7,10 @@ use crate::trace::{TraceContext, TraceHeaders};
 /// a trace id or span id.
 pub fn trace_context(sql: &str, headers: &TraceHeaders) -> TraceContext {
     let mut found = TraceContext::default();
+    if memchr::memchr3(b'-', b'#', b'/', sql.as_bytes()).is_none() {
+        // No comment begins.
+        return found;
+    }
     for token in Tokens::new(sql).filter(|t| t.kind == Kind::Comment) {
         for (key, value) in pairs(token.text) {
             headers.read(key.as_bytes(), value.as_bytes(), &mut found);
@@ -28,7 +32,7 @@ fn read_plain(key: &str, value: &str, found: &mut TraceContext) {
     } else {
         return;
     };
-    id.get_or_insert_with(|| value.to_owned());
+    id.get_or_insert_with(|| value.into());
 }
 
 /// The pairs of a comment.

@@ -1,6 +1,7 @@
 //! Verb and table of a statement: what its requests are grouped by.
 
 use super::tokens::{Kind, Token, Tokens};
+use wirespan_records::Text;
 
 /// Where the name of the table is found, by verb.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,7 +116,7 @@ const OBJECTS: &[&str] = &[
 
 /// The verb, in capitals, and the first table (or other object) of a statement, without quotes; `None` when it does not
 /// begin like a statement. A name with a schema keeps it.
-pub fn verb_and_table(sql: &str) -> Option<(&'static str, Option<String>)> {
+pub fn verb_and_table(sql: &str) -> Option<(&'static str, Option<Text>)> {
     let mut tokens = Tokens::new(sql).filter(|t| !t.is_blank());
     let first = tokens.by_ref().find(|t| !t.is_mark("("))?;
     let &(verb, find) = VERBS.iter().find(|(verb, _)| first.is_word(verb))?;
@@ -129,16 +130,18 @@ pub fn verb_and_table(sql: &str) -> Option<(&'static str, Option<String>)> {
 }
 
 /// "SELECT users", or the verb alone.
-pub fn sql_endpoint(sql: &str) -> Option<String> {
+pub fn sql_endpoint(sql: &str) -> Option<Text> {
     let (verb, table) = verb_and_table(sql)?;
-    Some(match table {
-        Some(table) => format!("{verb} {table}"),
-        None => verb.to_owned(),
-    })
+    let mut endpoint = Text::from(verb);
+    if let Some(table) = table {
+        endpoint.push(' ');
+        endpoint.push_str(&table);
+    }
+    Some(endpoint)
 }
 
 /// The table behind the `FROM` of the outermost query; when that reads from a query in parentheses, that one's table.
-fn behind_from<'a>(tokens: impl Iterator<Item = Token<'a>>, verb: &str) -> Option<String> {
+fn behind_from<'a>(tokens: impl Iterator<Item = Token<'a>>, verb: &str) -> Option<Text> {
     let mut tokens = tokens.peekable();
     let mut inner = None;
     // One bit per open parenthesis: it holds a query. `EXTRACT(YEAR FROM x)` has none.
@@ -169,7 +172,7 @@ fn behind_from<'a>(tokens: impl Iterator<Item = Token<'a>>, verb: &str) -> Optio
     inner
 }
 
-fn next_name<'a>(tokens: &mut impl Iterator<Item = Token<'a>>, only_one: bool) -> Option<String> {
+fn next_name<'a>(tokens: &mut impl Iterator<Item = Token<'a>>, only_one: bool) -> Option<Text> {
     let mut tokens = tokens.peekable();
     while let Some(token) = tokens.peek() {
         if !is_name(token) || only_one && token.is_word("select") {
@@ -183,7 +186,7 @@ fn next_name<'a>(tokens: &mut impl Iterator<Item = Token<'a>>, only_one: bool) -
     None
 }
 
-fn object_name<'a>(tokens: impl Iterator<Item = Token<'a>>) -> Option<String> {
+fn object_name<'a>(tokens: impl Iterator<Item = Token<'a>>) -> Option<Text> {
     let mut tokens = tokens.peekable();
     let first = tokens.peek().copied()?;
     for token in tokens.by_ref().take(24) {
@@ -196,7 +199,7 @@ fn object_name<'a>(tokens: impl Iterator<Item = Token<'a>>) -> Option<String> {
             return next_name(&mut behind, false);
         }
     }
-    is_name(&first).then(|| unquoted(first.text))
+    is_name(&first).then(|| unquoted(first.text).into())
 }
 
 fn is_name(token: &Token<'_>) -> bool {
@@ -204,18 +207,18 @@ fn is_name(token: &Token<'_>) -> bool {
 }
 
 /// A name with the schemas before it: parts joined by dots.
-fn name<'a>(tokens: &mut std::iter::Peekable<impl Iterator<Item = Token<'a>>>) -> Option<String> {
-    let mut name = unquoted(tokens.next()?.text);
+fn name<'a>(tokens: &mut std::iter::Peekable<impl Iterator<Item = Token<'a>>>) -> Option<Text> {
+    let mut name = Text::from(unquoted(tokens.next()?.text));
     while tokens.peek().is_some_and(|t| t.is_mark(".")) {
         tokens.next();
         let Some(part) = tokens.peek().copied().filter(is_name) else { break };
         tokens.next();
         name.push('.');
-        name.push_str(&unquoted(part.text));
+        name.push_str(unquoted(part.text));
     }
     Some(name)
 }
 
-fn unquoted(text: &str) -> String {
-    text.trim_matches(['`', '"']).to_owned()
+fn unquoted(text: &str) -> &str {
+    text.trim_matches(['`', '"'])
 }

@@ -89,15 +89,12 @@ fn comments_carry_trace_context() {
         let found = trace_context(sql, &TraceHeaders::default());
         (found.trace_id, found.span_id)
     };
-    let w3c = (Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()), Some("00f067aa0ba902b7".to_owned()));
+    let w3c = (Some("4bf92f3577b34da6a3ce929d0e0e4736".into()), Some("00f067aa0ba902b7".into()));
     let value = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     assert_eq!(ids(&format!("/* traceparent:{value} */ select 1")), w3c);
     assert_eq!(ids(&format!("select 1 /*action='a%20b',traceparent='{value}',x='y'*/")), w3c);
     assert_eq!(ids(&format!("select 1 -- traceparent = {value}")), w3c);
-    assert_eq!(
-        ids("# TraceID: abc, SpanID: d-e\nselect 1"),
-        (Some("abc".to_owned()), Some("d-e".to_owned()))
-    );
+    assert_eq!(ids("# TraceID: abc, SpanID: d-e\nselect 1"), (Some("abc".into()), Some("d-e".into())));
     assert_eq!(ids(&format!("select 'traceparent:{value}'")), (None, None));
     assert_eq!(ids("/* ü: ä=, trace_id */ select 1"), (None, None));
 }

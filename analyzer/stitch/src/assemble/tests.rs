@@ -122,7 +122,7 @@ fn packets_alone_are_linked_by_request_ids_and_trace_ids() {
     let proxy = |id, from_us, to_us, seq, client, server, request: Option<&str>, trace: Option<&str>| Span {
         x_request_id: request.map(Into::into),
         trace_id: trace.map(Into::into),
-        span_id: trace.map(|_| format!("span-{seq}")),
+        span_id: trace.map(|_| format!("span-{seq}").into()),
         ..Exchange { client, server, from_us, to_us, seq, path: "/" }.seen(id, Rest, 0)
     };
     let (web, api, db) = (endpoint(1, 1, 80), endpoint(1, 2, 80), endpoint(1, 3, 80));

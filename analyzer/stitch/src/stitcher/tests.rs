@@ -107,7 +107,7 @@ fn datagrams_are_joined_by_id_and_question() {
 fn both_ends_of_a_unix_socket_are_joined() {
     let end = |id, point, start_us: u64, seq, inodes: [&str; 2]| {
         let seen = Exchange { from_us: start_us, to_us: start_us + 100, ..exchange(seq) };
-        let [client, server] = inodes.map(str::to_owned);
+        let [client, server] = inodes.map(Into::into);
         Span {
             protocol: wirespan_records::L4Protocol::Other(0),
             req_tcp_seq: Some(seq),
@@ -182,7 +182,7 @@ fn it_is_bounded_and_counts_what_it_gives_up() {
     let limits = Limits { exchanges: 100, names: 100, sets: 100, trace_spans: 50 };
     let mut stitcher = Stitcher::new(limits);
     for id in 0..10_000 {
-        let request = (id % 2 == 0).then(|| "the same everywhere".to_owned());
+        let request = (id % 2 == 0).then(|| "the same everywhere".into());
         let ticket =
             stitcher.add(&Span { x_request_id: request, ..exchange(id as u32).seen(id + 1, Rest, 0) });
         let key = stitcher.settle(ticket, id + 1);

@@ -120,7 +120,7 @@ pub struct Stat {
     /// Such as `wirespan_drops_total`.
     pub name: String,
     /// Such as the reason of a drop.
-    pub labels: Vec<(&'static str, String)>,
+    pub labels: Vec<(&'static str, wirespan_records::Text)>,
     /// The counter's total since the process began, or the gauge's value.
     pub value: f64,
 }

@@ -284,7 +284,7 @@ pub(super) struct Pairs {
 }
 
 impl Column for Pairs {
-    type Value<'a> = &'a [(&'static str, String)];
+    type Value<'a> = &'a [(&'static str, wirespan_records::Text)];
 
     fn push(&mut self, pairs: Self::Value<'_>) {
         for (name, text) in pairs {

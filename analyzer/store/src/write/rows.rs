@@ -85,7 +85,7 @@ fn close_type(c: CloseType) -> i8 {
     }
 }
 
-pub(super) fn text(t: &Option<String>) -> &str {
+pub(super) fn text(t: &Option<wirespan_records::Text>) -> &str {
     t.as_deref().unwrap_or_default()
 }
 

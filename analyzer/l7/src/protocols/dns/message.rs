@@ -1,5 +1,8 @@
 //! Messages, names and records on the wire (RFC 1035, section 4).
 
+use crate::text::utf8;
+use wirespan_records::Text;
+
 /// Length of the header.
 pub(super) const HEADER: usize = 12;
 /// Longest name on the wire (RFC 1035, section 2.3.4).
@@ -113,13 +116,13 @@ fn walk<'a>(message: &'a [u8], at: usize, mut label: impl FnMut(&'a [u8])) -> Op
 }
 
 /// The name at `at` as text (RFC 4343 escapes) behind `out`, and where it ends.
-pub(super) fn read_name(message: &[u8], at: usize, out: &mut String) -> Option<usize> {
+pub(super) fn read_name(message: &[u8], at: usize, out: &mut Text) -> Option<usize> {
     let start = out.len();
     let end = walk(message, at, |label| {
         if out.len() > start {
             out.push('.');
         }
-        push_escaped(label, b".\\", out);
+        push_escaped(label, b'.', out);
     });
     match end {
         Some(_) if out.len() == start => out.push('.'),
@@ -129,16 +132,22 @@ pub(super) fn read_name(message: &[u8], at: usize, out: &mut String) -> Option<u
     end
 }
 
-/// Printable ASCII as it is, `special` bytes behind a backslash, all others as `\DDD`.
-pub(super) fn push_escaped(bytes: &[u8], special: &[u8], out: &mut String) {
-    let digit = |n: u8| char::from(b'0' + n % 10);
-    out.reserve(bytes.len());
-    for &byte in bytes {
-        match byte {
-            _ if special.contains(&byte) => out.extend(['\\', char::from(byte)]),
-            b' '..=b'~' => out.push(char::from(byte)),
-            _ => out.extend(['\\', digit(byte / 100), digit(byte / 10), digit(byte)]),
-        }
+/// Printable ASCII as it is, `special` and backslashes behind a backslash, all other bytes as `\DDD`.
+pub(super) fn push_escaped(bytes: &[u8], special: u8, out: &mut Text) {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != special && byte != b'\\';
+    let digit = |n: u8| b'0' + n % 10;
+    let mut rest = bytes;
+    loop {
+        let plain = rest.iter().position(|&byte| !is_plain(byte)).unwrap_or(rest.len());
+        let (plain, odd) = rest.split_at(plain);
+        out.push_str(utf8(plain).unwrap_or_default());
+        let Some((&byte, behind)) = odd.split_first() else { return };
+        let escaped = match byte {
+            b' '..=b'~' => &[b'\\', byte][..],
+            _ => &[b'\\', digit(byte / 100), digit(byte / 10), digit(byte)],
+        };
+        out.push_str(utf8(escaped).unwrap_or_default());
+        rest = behind;
     }
 }
 
@@ -206,8 +215,8 @@ impl Record {
 mod tests {
     use super::*;
 
-    fn name(message: &[u8], at: usize) -> Option<(String, usize)> {
-        let mut out = String::from("x");
+    fn name(message: &[u8], at: usize) -> Option<(Text, usize)> {
+        let mut out = Text::from("x");
         let end = read_name(message, at, &mut out);
         assert!(end.is_some() || out == "x", "{out}");
         end.map(|end| (out.split_off(1), end))

@@ -6,10 +6,11 @@ mod probe;
 mod rdata;
 
 use crate::parser::{Cx, Length, Message, Pairing, Parser, ProbeInfo, Role, Step, Verdict};
+use compact_str::{ToCompactString, format_compact};
 use message::{HEADER, Header, Question, Record, read_name, u16_at};
 use names::{operation, rcode_name, type_name};
 use std::net::IpAddr;
-use wirespan_records::{L4Protocol, L7Protocol, ResponseStatus};
+use wirespan_records::{L4Protocol, L7Protocol, ResponseStatus, Text};
 
 /// Parser of one DNS flow.
 #[derive(Default)]
@@ -91,9 +92,9 @@ impl Dns {
             1 | 3 => ResponseStatus::ClientError,
             _ => ResponseStatus::ServerError,
         });
-        message.exception = (rcode != 0).then(|| rcode_name(rcode).into_owned());
+        message.exception = (rcode != 0).then(|| rcode_name(rcode).into());
         if header.flags.is_truncated() {
-            message.attributes.push(("dns.truncated", "true".to_owned()));
+            message.attributes.push(("dns.truncated", "true".into()));
         }
         cx.response(message);
         Some(())
@@ -102,13 +103,13 @@ impl Dns {
 
 fn read_question(data: &[u8], header: Header, question: Option<Question>, message: &mut Message) {
     let Some(question) = question else { return };
-    let mut name = String::new();
+    let mut name = Text::default();
     if read_name(data, HEADER, &mut name).is_none() {
         return;
     }
     message.request_type = Some(match operation(header.flags.opcode()) {
-        Some(operation) => operation.to_owned(),
-        None => type_name(question.kind).into_owned(),
+        Some(operation) => operation.into(),
+        None => type_name(question.kind).into(),
     });
     message.domain = matches!(question.kind, 1 | 28).then(|| name.clone());
     message.endpoint = Some(name.clone());
@@ -124,7 +125,7 @@ fn read_records(
     message: &mut Message,
 ) -> (Option<Edns>, bool) {
     let mut at = question.map_or(HEADER, |question| question.end);
-    let (mut result, mut edns) = (String::new(), None);
+    let (mut result, mut edns) = (Text::default(), None);
     let mut whole = true;
     for index in 0..header.records() {
         let Some(record) = Record::parse(data, at) else {
@@ -167,15 +168,15 @@ impl Edns {
         if is_response {
             return;
         }
-        message.attributes.push(("dns.edns_version", self.version.to_string()));
-        message.attributes.push(("dns.edns_udp_size", self.record.class.to_string()));
+        message.attributes.push(("dns.edns_version", self.version.to_compact_string()));
+        message.attributes.push(("dns.edns_udp_size", self.record.class.to_compact_string()));
         if let Some(subnet) = self.client_subnet(data) {
             message.attributes.push(("dns.client_subnet", subnet));
         }
     }
 
     /// RFC 7871, section 6.
-    fn client_subnet(&self, data: &[u8]) -> Option<String> {
+    fn client_subnet(&self, data: &[u8]) -> Option<Text> {
         let mut at = self.record.data;
         while at < self.record.end {
             let (code, length) = (u16_at(data, at)?, usize::from(u16_at(data, at + 2)?));
@@ -188,7 +189,7 @@ impl Edns {
                     2 => padded::<16>(address)?.into(),
                     _ => return None,
                 };
-                return Some(format!("{ip}/{prefix}"));
+                return Some(format_compact!("{ip}/{prefix}"));
             }
             at += 4 + length;
         }

@@ -2,11 +2,13 @@
 
 use super::message::{Record, push_escaped, read_name, u16_at, u32_at};
 use super::names::type_name;
+use compact_str::ToCompactString;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use wirespan_records::Text;
 
 /// Puts `record` as text behind `out`: type, data, TTL.
-pub(super) fn push_record(message: &[u8], record: &Record, out: &mut String) {
+pub(super) fn push_record(message: &[u8], record: &Record, out: &mut Text) {
     out.push_str(&type_name(record.kind));
     let start = out.len();
     out.push(' ');
@@ -17,12 +19,12 @@ pub(super) fn push_record(message: &[u8], record: &Record, out: &mut String) {
 }
 
 /// `None` when the data are not what the type wants.
-fn push_data(message: &[u8], record: &Record, out: &mut String) -> Option<()> {
+fn push_data(message: &[u8], record: &Record, out: &mut Text) -> Option<()> {
     let data = message.get(record.data..record.end)?;
     // Names in here may point to what is before, but not go on behind the record.
     let message = message.get(..record.end)?;
     let at = record.data;
-    let name = |at, out: &mut String| read_name(message, at, out);
+    let name = |at, out: &mut Text| read_name(message, at, out);
     match record.kind {
         1 => push(out, Ipv4Addr::from(*data.first_chunk::<4>()?)),
         28 => push(out, Ipv6Addr::from(*data.first_chunk::<16>()?)),
@@ -86,16 +88,16 @@ fn push_data(message: &[u8], record: &Record, out: &mut String) -> Option<()> {
         64 | 65 => push_service(message, at, data, out)?,
         256 => {
             _ = write!(out, "{} {} \"", u16_at(data, 0)?, u16_at(data, 2)?);
-            push_escaped(data.get(4..)?, b"\"\\", out);
+            push_escaped(data.get(4..)?, b'"', out);
             out.push('"');
         }
         257 => {
             let (flags, tag_length) = (data.first()?, usize::from(*data.get(1)?));
             let (tag, value) = data.get(2..)?.split_at_checked(tag_length)?;
             _ = write!(out, "{flags} ");
-            push_escaped(tag, b"\\", out);
+            push_escaped(tag, b'\\', out);
             out.push_str(" \"");
-            push_escaped(value, b"\"\\", out);
+            push_escaped(value, b'"', out);
             out.push('"');
         }
         _ => _ = write!(out, "({} bytes)", data.len()),
@@ -103,31 +105,31 @@ fn push_data(message: &[u8], record: &Record, out: &mut String) -> Option<()> {
     Some(())
 }
 
-fn push(out: &mut String, value: impl std::fmt::Display) {
+fn push(out: &mut Text, value: impl std::fmt::Display) {
     _ = write!(out, "{value}");
 }
 
-fn push_spaced(out: &mut String, value: impl std::fmt::Display) {
+fn push_spaced(out: &mut Text, value: impl std::fmt::Display) {
     _ = write!(out, " {value}");
 }
 
-fn push_hex(bytes: &[u8], out: &mut String) {
+fn push_hex(bytes: &[u8], out: &mut Text) {
     for byte in bytes {
         _ = write!(out, "{byte:02x}");
     }
 }
 
 /// One `<character-string>` (RFC 1035, section 3.3); gives what follows it.
-fn push_string<'a>(data: &'a [u8], out: &mut String) -> Option<&'a [u8]> {
+fn push_string<'a>(data: &'a [u8], out: &mut Text) -> Option<&'a [u8]> {
     let (&length, rest) = data.split_first()?;
     let (string, rest) = rest.split_at_checked(length.into())?;
     out.push('"');
-    push_escaped(string, b"\"\\", out);
+    push_escaped(string, b'"', out);
     out.push('"');
     Some(rest)
 }
 
-fn push_strings(mut data: &[u8], out: &mut String) -> Option<()> {
+fn push_strings(mut data: &[u8], out: &mut Text) -> Option<()> {
     data = push_string(data, out)?;
     while !data.is_empty() {
         out.push(' ');
@@ -137,7 +139,7 @@ fn push_strings(mut data: &[u8], out: &mut String) -> Option<()> {
 }
 
 /// SVCB and HTTPS (RFC 9460): priority, target and the parameters that say how to connect.
-fn push_service(message: &[u8], at: usize, data: &[u8], out: &mut String) -> Option<()> {
+fn push_service(message: &[u8], at: usize, data: &[u8], out: &mut Text) -> Option<()> {
     push(out, u16_at(data, 0)?);
     out.push(' ');
     let mut at = read_name(message, at + 2, out)?;
@@ -156,24 +158,24 @@ fn push_service(message: &[u8], at: usize, data: &[u8], out: &mut String) -> Opt
     Some(())
 }
 
-fn alpn_ids(mut value: &[u8]) -> Vec<String> {
+fn alpn_ids(mut value: &[u8]) -> Vec<Text> {
     let mut ids = Vec::new();
     while let Some((&length, rest)) = value.split_first()
         && let Some((id, rest)) = rest.split_at_checked(length.into())
     {
-        let mut text = String::new();
-        push_escaped(id, b",\\", &mut text);
+        let mut text = Text::default();
+        push_escaped(id, b',', &mut text);
         ids.push(text);
         value = rest;
     }
     ids
 }
 
-fn addresses<const N: usize, A: From<[u8; N]> + ToString>(value: &[u8]) -> Vec<String> {
-    value.as_chunks::<N>().0.iter().map(|&bytes| A::from(bytes).to_string()).collect()
+fn addresses<const N: usize, A: From<[u8; N]> + ToCompactString>(value: &[u8]) -> Vec<Text> {
+    value.as_chunks::<N>().0.iter().map(|&bytes| A::from(bytes).to_compact_string()).collect()
 }
 
-fn push_list(out: &mut String, name: &str, values: &[String]) {
+fn push_list(out: &mut Text, name: &str, values: &[Text]) {
     out.push_str(name);
     out.push_str(&values.join(","));
 }
@@ -183,14 +185,14 @@ mod tests {
     use super::*;
 
     /// The record of this type and data, in a message that begins with the name `x.y`.
-    fn text(kind: u16, data: &[u8]) -> String {
+    fn text(kind: u16, data: &[u8]) -> Text {
         let mut message = b"\x01x\x01y\x00".to_vec();
         let start = message.len();
         message.extend(data);
         let record = Record { kind, class: 1, ttl: 60, data: start, end: message.len() };
         // What follows must not be read.
         message.extend(b"\x01z\x00");
-        let mut out = String::new();
+        let mut out = Text::default();
         push_record(&message, &record, &mut out);
         out
     }

@@ -12,7 +12,7 @@ use crate::text::text;
 use head::{Body, Framing, Head, HeadSearch, Outcome, StartLine, next_line};
 use memchr::memchr;
 use target::{Target, endpoint, url};
-use wirespan_records::{L7Protocol, ResponseStatus};
+use wirespan_records::{L7Protocol, ResponseStatus, Text};
 
 /// Parser of one HTTP/1 connection.
 #[derive(Default)]
@@ -364,7 +364,7 @@ pub(super) fn status(code: u16) -> ResponseStatus {
     }
 }
 
-fn some(bytes: &[u8], max: usize) -> Option<String> {
+fn some(bytes: &[u8], max: usize) -> Option<Text> {
     (!bytes.is_empty()).then(|| text(bytes, max))
 }
 

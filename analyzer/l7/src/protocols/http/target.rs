@@ -1,6 +1,7 @@
 //! Request targets: their host, what is shown of them, and what requests are grouped by (RFC 9112, section 3.2).
 
 use crate::text::text;
+use wirespan_records::Text;
 
 /// Host and path of a request target, in any of its four forms.
 pub(super) struct Target<'a> {
@@ -34,7 +35,7 @@ fn without_userinfo(authority: &[u8]) -> &[u8] {
 }
 
 /// The first `segments` segments of the path, without the query.
-pub(in crate::protocols) fn endpoint(path: &[u8], segments: usize, max: usize) -> Option<String> {
+pub(in crate::protocols) fn endpoint(path: &[u8], segments: usize, max: usize) -> Option<Text> {
     if segments == 0 {
         return None;
     }
@@ -49,14 +50,14 @@ pub(in crate::protocols) fn endpoint(path: &[u8], segments: usize, max: usize) -
 }
 
 /// A URL or path as text. With `obfuscate`, values of the query become `?` and userinfo is left out.
-pub(in crate::protocols) fn url(url: &[u8], obfuscate: bool, max: usize) -> String {
+pub(in crate::protocols) fn url(url: &[u8], obfuscate: bool, max: usize) -> Text {
     if !obfuscate {
         return text(url, max);
     }
     let url = text(url, max);
     let url = url.split_once('#').map_or(url.as_str(), |(url, _)| url);
     let (address, query) = url.split_once('?').map_or((url, None), |(a, q)| (a, Some(q)));
-    let mut shown = String::with_capacity(url.len());
+    let mut shown = Text::with_capacity(url.len());
     match address.split_once("://") {
         Some((scheme, rest)) => {
             let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

@@ -63,7 +63,7 @@ fn obfuscation_hides_query_values() {
     let request = b"GET /a?user=bob HTTP/1.1\r\nReferer: http://u:p@h/?token=1\r\n\r\n";
     let spans = segments(L4Protocol::Tcp, config, &[(A, request)]);
     assert_eq!(spans[0].request_resource.as_deref(), Some("/a?user=?"));
-    assert_eq!(spans[0].attributes, [("referer", "http://h/?token=?".to_owned())]);
+    assert_eq!(spans[0].attributes, [("referer", "http://h/?token=?".into())]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! gRPC over HTTP/2: how calls are told from other requests, and how they end.
 
 use crate::text::text;
-use wirespan_records::ResponseStatus;
+use wirespan_records::{ResponseStatus, Text};
 
 /// Names of the status codes from 0 on (the Status codes document of gRPC).
 const NAMES: [&str; 17] = [
@@ -43,7 +43,7 @@ pub(super) fn status(status: i32) -> ResponseStatus {
 }
 
 /// A status message: UTF-8, percent-encoded where it is not printable ASCII.
-pub(super) fn message(encoded: &[u8], max: usize) -> String {
+pub(super) fn message(encoded: &[u8], max: usize) -> Text {
     let mut decoded = Vec::with_capacity(encoded.len().min(max));
     let mut rest = encoded;
     while let Some((&byte, after)) = rest.split_first()

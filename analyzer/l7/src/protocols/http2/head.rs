@@ -4,11 +4,12 @@ use super::grpc;
 use super::hpack::Field;
 use crate::engine::Config;
 use crate::parser::{Length, Message};
-use crate::protocols::http::target::{endpoint, url};
 use crate::protocols::http;
+use crate::protocols::http::target::{endpoint, url};
 use crate::text::text;
 use crate::trace::TraceContext;
-use wirespan_records::{L7Protocol, ResponseStatus};
+use compact_str::ToCompactString;
+use wirespan_records::{L7Protocol, ResponseStatus, Text};
 
 /// More fields are not looked at.
 const MAX_FIELDS: usize = 512;
@@ -20,18 +21,18 @@ pub(super) const PARTIAL: (&str, &str) = ("http2.hpack", "partial");
 #[derive(Default)]
 pub(super) struct Head {
     fields: usize,
-    method: Option<String>,
-    path: Option<String>,
-    authority: Option<String>,
+    method: Option<Text>,
+    path: Option<Text>,
+    authority: Option<Text>,
     has_scheme: bool,
     status: Option<u16>,
-    host: Option<String>,
-    user_agent: Option<String>,
-    referer: Option<String>,
-    forwarded_for: Option<String>,
-    content_type: Option<String>,
+    host: Option<Text>,
+    user_agent: Option<Text>,
+    referer: Option<Text>,
+    forwarded_for: Option<Text>,
+    content_type: Option<Text>,
     grpc_status: Option<i32>,
-    grpc_message: Option<String>,
+    grpc_message: Option<Text>,
     trace: TraceContext,
     /// There are fields that are not known.
     pub partial: bool,
@@ -133,13 +134,13 @@ impl Head {
             ("user_agent", self.user_agent),
             ("referer", self.referer),
             ("x_forwarded_for", self.forwarded_for),
-            (PARTIAL.0, self.partial.then(|| PARTIAL.1.to_owned())),
+            (PARTIAL.0, self.partial.then(|| PARTIAL.1.into())),
         ];
         attributes.extend(texts.into_iter().filter_map(|(name, value)| Some((name, value?))));
         Message {
             id: Some(id),
             protocol: is_grpc.then_some(L7Protocol::Grpc),
-            version: Some(VERSION.to_owned()),
+            version: Some(VERSION.into()),
             request_type: self.method,
             domain: self.authority.or(self.host),
             resource: self.path,
@@ -161,12 +162,12 @@ impl Head {
             attributes.push(("content_type", content_type));
         }
         if self.partial && !is_marked {
-            attributes.push((PARTIAL.0, PARTIAL.1.to_owned()));
+            attributes.push((PARTIAL.0, PARTIAL.1.into()));
         }
         let mut message = Message {
             id: Some(id),
             protocol: is_grpc.then_some(L7Protocol::Grpc),
-            version: Some(VERSION.to_owned()),
+            version: Some(VERSION.into()),
             status: self.status.map(http::status),
             code: self.status.map(i32::from),
             trace_id: self.trace.trace_id.take(),
@@ -188,11 +189,11 @@ impl Head {
         let Some(status) = self.grpc_status else { return };
         message.protocol = Some(L7Protocol::Grpc);
         if !message.attributes.iter().any(|(name, _)| *name == "grpc.status") {
-            message.attributes.push(("grpc.status", status.to_string()));
+            message.attributes.push(("grpc.status", status.to_compact_string()));
         }
         if status != 0 {
             message.code = Some(status);
-            message.exception = self.grpc_message.or_else(|| grpc::name(status).map(str::to_owned));
+            message.exception = self.grpc_message.or_else(|| grpc::name(status).map(Text::from));
             message.status = Some(grpc::status(status));
         } else if message.status.is_none() {
             message.status = Some(ResponseStatus::Ok);

@@ -235,7 +235,7 @@ impl Http2 {
         let is_error = exception != "NO_ERROR";
         let has_response = cx.amend(id, |message| {
             if is_error {
-                (message.status, message.exception) = (Some(status), Some(exception.clone().into_owned()));
+                (message.status, message.exception) = (Some(status), Some(exception.as_ref().into()));
             }
         });
         cx.finish(id);
@@ -251,9 +251,9 @@ impl Http2 {
             // Without an error it ends a response that was whole, and not seen.
             cx.response(Message {
                 id: Some(id),
-                version: Some(VERSION.to_owned()),
+                version: Some(VERSION.into()),
                 status: is_error.then_some(status),
-                exception: is_error.then(|| exception.into_owned()),
+                exception: is_error.then(|| exception.into()),
                 truncated: !is_error,
                 length: Length::Known(RESET_BYTES),
                 ..Message::default()

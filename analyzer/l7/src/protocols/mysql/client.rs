@@ -9,6 +9,7 @@ use super::{MySql, Phase, probe};
 use crate::obfuscate;
 use crate::parser::{Cx, Message, Step};
 use crate::text::text;
+use compact_str::ToCompactString;
 
 /// The type of the request that a login is.
 const LOGIN: &str = "LOGIN";
@@ -81,7 +82,7 @@ impl MySql {
         };
         self.wanted_database = login.database.clone();
         cx.request(Message {
-            request_type: Some(LOGIN.to_owned()),
+            request_type: Some(LOGIN.into()),
             version: self.version.clone(),
             domain: login.database,
             resource: login.user,
@@ -95,7 +96,7 @@ impl MySql {
         let body = &payload[1..];
         let whole = payload.len() == header.length;
         let mut message = Message {
-            request_type: Some(command.name().to_owned()),
+            request_type: Some(command.name().into()),
             version: self.version.clone(),
             domain: self.database.clone(),
             length: self.length(header),
@@ -119,8 +120,10 @@ impl MySql {
             Command::FieldList => {
                 message.resource = Reader(body).nul_str().map(|table| text(table, cx.config.max_text));
             }
-            Command::ProcessKill => message.resource = Reader(body).u32().map(|id| id.to_string()),
-            Command::SetOption => message.resource = Reader(body).u16().map(|option| option.to_string()),
+            Command::ProcessKill => message.resource = Reader(body).u32().map(|id| id.to_compact_string()),
+            Command::SetOption => {
+                message.resource = Reader(body).u16().map(|option| option.to_compact_string())
+            }
             Command::ChangeUser => {
                 self.phase = Phase::Authenticating;
                 self.statements.clear();
@@ -276,7 +279,7 @@ fn use_parameters(mut parameters: String, message: &mut Message, cx: &Cx<'_>) {
     if parameters.len() > cx.config.max_text {
         parameters.truncate(parameters.floor_char_boundary(cx.config.max_text));
     }
-    message.attributes.push(("parameters", parameters));
+    message.attributes.push(("parameters", parameters.into()));
 }
 
 /// Text, endpoint and trace context of a statement.
@@ -288,7 +291,7 @@ fn read_sql(sql: &[u8], message: &mut Message, cx: &Cx<'_>) {
         (found.trace_id, found.span_id, found.x_request_id);
     message.endpoint = obfuscate::sql_endpoint(&sql);
     message.resource = Some(match cx.config.obfuscate {
-        true => obfuscate::sql(&sql).into_owned(),
+        true => obfuscate::sql(&sql).into(),
         false => sql,
     });
 }

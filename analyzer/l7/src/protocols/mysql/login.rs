@@ -3,6 +3,7 @@
 
 use super::wire::Reader;
 use crate::text::text;
+use wirespan_records::Text;
 
 /// Capabilities that matter here.
 pub(super) mod capability {
@@ -22,7 +23,7 @@ const MAX_NAME: usize = 256;
 /// Protocol::HandshakeV10.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Greeting {
-    pub version: String,
+    pub version: Text,
     pub capabilities: u64,
 }
 
@@ -53,8 +54,8 @@ impl Greeting {
 pub(super) struct Login {
     pub capabilities: u64,
     /// Absent from an SSL request.
-    pub user: Option<String>,
-    pub database: Option<String>,
+    pub user: Option<Text>,
+    pub database: Option<Text>,
 }
 
 impl Login {
@@ -106,7 +107,7 @@ impl Login {
 }
 
 /// User and database of COM_CHANGE_USER, after the command byte.
-pub(super) fn change_user(body: &[u8]) -> Option<(String, Option<String>)> {
+pub(super) fn change_user(body: &[u8]) -> Option<(Text, Option<Text>)> {
     let mut r = Reader(body);
     let user = text(r.nul_str()?, MAX_NAME);
     let length = r.u8()?;

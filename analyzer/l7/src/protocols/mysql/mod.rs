@@ -33,7 +33,7 @@ use compress::{Frame, Inflater};
 use server::Results;
 use statements::Statements;
 use wire::Header;
-use wirespan_records::{L4Protocol, L7Protocol};
+use wirespan_records::{L4Protocol, L7Protocol, Text};
 
 /// Bytes of a packet that are kept while it is split over frames.
 const MAX_INNER: usize = 16 << 10;
@@ -68,14 +68,14 @@ struct Packets {
 pub struct MySql {
     phase: Phase,
     /// From the greeting.
-    version: Option<String>,
+    version: Option<Text>,
     server_capabilities: u64,
     client_capabilities: Option<u64>,
     /// Whether frames are around packets; not known when the login was not seen.
     compressed: Option<bool>,
     /// The database in use, and the one asked for.
-    database: Option<String>,
-    wanted_database: Option<String>,
+    database: Option<Text>,
+    wanted_database: Option<Text>,
     statements: Statements,
     /// The client asked for TLS.
     tls: bool,

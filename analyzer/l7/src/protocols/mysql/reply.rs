@@ -5,7 +5,8 @@ use super::command::Command;
 use super::wire::{MAX_PACKET, Reader};
 use crate::parser::Message;
 use crate::text::text;
-use wirespan_records::ResponseStatus;
+use compact_str::format_compact;
+use wirespan_records::{ResponseStatus, Text};
 
 /// Flags of the server status.
 mod status {
@@ -25,9 +26,9 @@ const MAX_COLUMNS: u64 = 4096;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     /// Done, or the end of something.
-    Ok { affected_rows: Option<u64>, info: Option<String>, more: bool },
+    Ok { affected_rows: Option<u64>, info: Option<Text>, more: bool },
     /// Failed.
-    Error { code: u16, message: String },
+    Error { code: u16, message: Text },
     /// How far a long command is (MariaDB); the answer comes later.
     Progress,
     /// A prepared statement; descriptions of its parameters and columns follow.
@@ -39,7 +40,7 @@ pub(super) enum Reply {
     /// Rows without descriptions (COM_STMT_FETCH) or descriptions without rows (COM_FIELD_LIST): this packet is the first.
     Rows,
     /// One packet of text (COM_STATISTICS).
-    Text(String),
+    Text(Text),
     /// Packets without an end.
     Events,
 }
@@ -174,7 +175,7 @@ fn read_error(payload: &[u8], max_text: usize) -> Option<Reply> {
     }
     if r.0.first() == Some(&b'#') {
         let state = r.take(6)?;
-        let message = format!("{} (SQLSTATE {})", text(r.0, max_text), text(&state[1..], 5));
+        let message = format_compact!("{} (SQLSTATE {})", text(r.0, max_text), text(&state[1..], 5));
         return Some(Reply::Error { code, message });
     }
     Some(Reply::Error { code, message: text(r.0, max_text) })

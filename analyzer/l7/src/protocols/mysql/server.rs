@@ -6,6 +6,7 @@ use super::reply::{End, Reply, is_column};
 use super::wire::{HEADER, Header};
 use super::{MySql, Phase, probe};
 use crate::parser::{Cx, Length, Message, Step};
+use compact_str::format_compact;
 
 /// Bytes looked at besides the text that is kept.
 const BEFORE_TEXT: usize = 64;
@@ -179,7 +180,7 @@ impl MySql {
     fn end_of_rows(&mut self, header: Header, end: &End, count: u64, cx: &mut Cx<'_>) {
         cx.amend_response(|response| {
             let unit = if count == 1 { "row" } else { "rows" };
-            response.result.get_or_insert_with(|| format!("{count} {unit}"));
+            response.result.get_or_insert_with(|| format_compact!("{count} {unit}"));
         });
         if end.more {
             self.results = Results::More;

@@ -1,6 +1,7 @@
 //! Prepared statements by id, in bounded memory.
 
 use std::collections::VecDeque;
+use wirespan_records::Text;
 
 /// Statements remembered per connection.
 const MAX_STATEMENTS: usize = 256;
@@ -12,8 +13,8 @@ const MAX_BYTES: usize = 128 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Statement {
     pub id: u32,
-    pub sql: Option<String>,
-    pub endpoint: Option<String>,
+    pub sql: Option<Text>,
+    pub endpoint: Option<Text>,
     pub parameters: u16,
     /// Types of the parameters as last sent.
     pub types: Vec<u16>,
@@ -23,7 +24,7 @@ pub(super) struct Statement {
 
 impl Statement {
     fn bytes(&self) -> usize {
-        self.sql.as_ref().map_or(0, String::len) + self.endpoint.as_ref().map_or(0, String::len)
+        self.sql.as_ref().map_or(0, Text::len) + self.endpoint.as_ref().map_or(0, Text::len)
     }
 }
 

@@ -4,6 +4,7 @@
 use super::wire::Reader;
 use crate::text::text;
 use std::fmt::Write;
+use wirespan_records::Text;
 
 /// Values that are read of one command.
 const MAX_VALUES: usize = 64;
@@ -33,7 +34,7 @@ pub(super) struct Values {
     /// Type (low byte) and flags (high byte) of each value.
     pub types: Vec<u16>,
     /// Names that are not empty, with their values.
-    pub named: Vec<(String, String)>,
+    pub named: Vec<(Text, String)>,
     /// All values were there.
     pub complete: bool,
 }
@@ -120,7 +121,7 @@ fn value(r: &mut Reader<'_>, kind: u16) -> Option<String> {
         0x0b => time(r)?,
         0x0d => integer("Year", r.uint(2)?, 2),
         // All others are sent as strings. One that is cut off shows what is there.
-        _ => text(r.lenenc_prefix()?, 4096),
+        _ => text(r.lenenc_prefix()?, 4096).into(),
     })
 }
 

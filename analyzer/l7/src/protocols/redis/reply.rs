@@ -4,9 +4,10 @@
 use super::Session;
 use super::resp::{self, Element, Read};
 use crate::parser::{Cx, Length, Message, Step};
+use compact_str::format_compact;
 use memchr::{memchr, memmem};
 use smallvec::SmallVec;
-use wirespan_records::ResponseStatus;
+use wirespan_records::{ResponseStatus, Text};
 
 /// The deepest nesting that is followed. An aggregate that is the last of its parent adds none.
 const MAX_DEPTH: usize = 32;
@@ -326,8 +327,8 @@ fn is_line(data: &[u8]) -> bool {
     matches!(data, [b'+' | b'-' | b':' | b',' | b'#' | b'(' | b'_', ..])
 }
 
-fn text(bytes: &[u8], max: usize) -> String {
-    let mut text = String::new();
+fn text(bytes: &[u8], max: usize) -> Text {
+    let mut text = Text::default();
     resp::push_text(&mut text, bytes, max);
     text
 }
@@ -365,13 +366,13 @@ fn describe(message: &mut Message, element: Element<'_>, after: &[u8], obfuscate
         }
         Element::Aggregate(kind, count) => {
             let count = if kind == b'%' { count / 2 } else { count };
-            message.result = Some(format!("{}({count})", aggregate(kind)));
+            message.result = Some(format_compact!("{}({count})", aggregate(kind)));
             return;
         }
         Element::StreamedAggregate(kind) => (aggregate(kind), aggregate(kind).as_bytes()),
         Element::StreamedBulk | Element::Chunk(_) | Element::End => ("bulk string", &b"bulk string"[..]),
     };
-    message.result = Some(if obfuscate { kind.to_string() } else { text(value, MAX_RESULT) });
+    message.result = Some(if obfuscate { kind.into() } else { text(value, MAX_RESULT) });
 }
 
 fn aggregate(kind: u8) -> &'static str {

@@ -5,8 +5,10 @@ use super::mask::{self, Values};
 use super::resp::{self, Element, Read};
 use crate::engine::Config;
 use crate::parser::{Cx, Length, Message, Step};
+use crate::text::text;
 use memchr::memchr;
 use smallvec::SmallVec;
+use wirespan_records::Text;
 
 /// Arguments that go into the command line; further ones are passed over.
 const MAX_ARGS: usize = 128;
@@ -136,7 +138,8 @@ impl Requests {
         cx: &mut Cx<'_>,
     ) {
         let Some((name, _)) = args.split_first() else { return };
-        let name = String::from_utf8_lossy(name).to_ascii_uppercase();
+        let mut name = text(name, MAX_NAME);
+        name.make_ascii_uppercase();
         let argument = |n: usize| args.get(n).copied().unwrap_or_default();
         match name.as_str() {
             "SUBSCRIBE" | "PSUBSCRIBE" | "SSUBSCRIBE" | "UNSUBSCRIBE" | "PUNSUBSCRIBE" | "SUNSUBSCRIBE" => {
@@ -226,17 +229,16 @@ pub(super) fn words(line: &[u8]) -> Args<'_> {
 }
 
 /// The command as one types it. Secrets always as `?`, values too when that is configured.
-fn command_line(name: &str, args: &[&[u8]], config: &Config) -> String {
+fn command_line(name: &str, args: &[&[u8]], config: &Config) -> Text {
     let mut line =
-        String::with_capacity(args.iter().map(|arg| arg.len() + 1).sum::<usize>().min(config.max_text));
-    let values = mask::values(name).unwrap_or(Values::From(1));
+        Text::with_capacity(args.iter().map(|arg| arg.len() + 1).sum::<usize>().min(config.max_text));
+    let values = config.obfuscate.then(|| mask::values(name).unwrap_or(Values::From(1)));
     for (index, arg) in args.iter().enumerate() {
-        let room = config.max_text.saturating_sub(line.len());
-        if index > 0 {
-            resp::push_text(&mut line, b" ", room);
+        if index > 0 && line.len() < config.max_text {
+            line.push(' ');
         }
         let room = config.max_text.saturating_sub(line.len());
-        let hidden = mask::is_secret(name, args, index) || config.obfuscate && values.contain(index);
+        let hidden = mask::is_secret(name, args, index) || values.is_some_and(|values| values.contain(index));
         resp::push_text(&mut line, if hidden { b"?" } else { arg }, room);
     }
     line

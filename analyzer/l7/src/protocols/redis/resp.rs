@@ -1,6 +1,8 @@
 //! One element of RESP: a line, the head of a bulk string, or the head of an aggregate.
 
+use crate::text::utf8;
 use memchr::memchr;
+use wirespan_records::Text;
 
 /// The longest bulk string that is believed (the server's own default limit is 512 MB).
 const MAX_BULK: u64 = 4 << 30;
@@ -99,8 +101,12 @@ pub(super) fn bulk(data: &[u8], head: usize, len: u64) -> Option<(&[u8], usize)>
 }
 
 /// Appends at most `room` bytes of `bytes`, as text: what is not UTF-8 as `\x..`.
-pub(super) fn push_text(text: &mut String, bytes: &[u8], room: usize) {
+pub(super) fn push_text(text: &mut Text, bytes: &[u8], room: usize) {
     let limit = text.len().saturating_add(room);
+    if let Some(valid) = utf8(bytes) {
+        text.push_str(&valid[..valid.floor_char_boundary(room)]);
+        return;
+    }
     for chunk in bytes.utf8_chunks() {
         let valid = chunk.valid();
         let end = valid.floor_char_boundary(limit.saturating_sub(text.len()));

@@ -1,10 +1,13 @@
 //! Cipher suites by number (IANA TLS parameters; the `_OLD` ones are ChaCha20-Poly1305 before RFC 7905).
 
+use compact_str::format_compact;
+use wirespan_records::Text;
+
 /// The name of a cipher suite, or its number in hexadecimal when it has none.
-pub(super) fn name(suite: u16) -> String {
+pub(super) fn name(suite: u16) -> Text {
     match NAMES.binary_search_by_key(&suite, |&(number, _)| number) {
-        Ok(index) => NAMES.get(index).map_or_else(String::new, |&(_, name)| format!("TLS_{name}")),
-        Err(_) => format!("0x{suite:04x}"),
+        Ok(index) => NAMES.get(index).map_or_else(Text::default, |&(_, name)| format_compact!("TLS_{name}")),
+        Err(_) => format_compact!("0x{suite:04x}"),
     }
 }
 

@@ -1,13 +1,15 @@
 //! JA4, the fingerprint of a TLS client (FoxIO, `technical_details/JA4.md`).
 
 use super::hello::{ClientHello, is_grease};
+use compact_str::format_compact;
 use sha2::{Digest, Sha256};
+use wirespan_records::Text;
 
 const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
 
 /// The fingerprint of a ClientHello over TCP, such as `t13d1516h2_8daaf6152771_e5627efa2ab1`.
-pub(super) fn ja4(hello: &ClientHello<'_>) -> String {
+pub(super) fn ja4(hello: &ClientHello<'_>) -> Text {
     let mut ciphers = without_grease(&hello.ciphers);
     let mut extensions = without_grease(&hello.extensions);
     let algorithms = without_grease(&hello.signature_algorithms);
@@ -31,7 +33,7 @@ pub(super) fn ja4(hello: &ClientHello<'_>) -> String {
         text.push('_');
         push_list(&mut text, &algorithms);
     }
-    format!("{head}_{ciphers}_{}", hash(&text))
+    format_compact!("{head}_{ciphers}_{}", hash(&text))
 }
 
 fn without_grease(numbers: &[u16]) -> Vec<u16> {

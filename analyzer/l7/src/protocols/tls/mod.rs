@@ -22,10 +22,11 @@ mod tests;
 
 use crate::parser::{Cx, Length, Message, Pairing, Parser, ProbeInfo, Role, Step, Verdict};
 use crate::text::text;
+use compact_str::{ToCompactString, format_compact};
 use hello::{ClientHello, ServerHello};
 use record::Record;
 use std::borrow::Cow;
-use wirespan_records::{L7Protocol, ResponseStatus};
+use wirespan_records::{L7Protocol, ResponseStatus, Text};
 
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
@@ -163,7 +164,7 @@ impl Tls {
             attributes.push(("tls.ja4", ja4::ja4(hello)));
         }
         cx.request(Message {
-            request_type: Some("ClientHello".to_owned()),
+            request_type: Some("ClientHello".into()),
             domain: name.clone(),
             resource: name.clone(),
             endpoint: name,
@@ -234,7 +235,7 @@ impl Tls {
         if hello.retry {
             cx.amend_response(|response| {
                 response.version = Some(version_name(hello.version));
-                response.attributes.push(("tls.hello_retry", "true".to_owned()));
+                response.attributes.push(("tls.hello_retry", "true".into()));
             });
             return;
         }
@@ -244,7 +245,7 @@ impl Tls {
             response.status = Some(ResponseStatus::Ok);
             response.version = Some(version_name(hello.version));
             response.result = Some(match &alpn {
-                Some(alpn) => format!("{cipher} {alpn}"),
+                Some(alpn) => format_compact!("{cipher} {alpn}"),
                 None => cipher.clone(),
             });
             response.attributes.push(("tls.cipher", cipher));
@@ -266,7 +267,7 @@ impl Tls {
         cx.amend_response(|response| {
             response.status = Some(status);
             response.code = Some(i32::from(description));
-            response.exception = Some(alert::name(description).to_owned());
+            response.exception = Some(alert::name(description).into());
         });
         if role == Role::Server {
             cx.end_after(len);
@@ -277,7 +278,9 @@ impl Tls {
     fn finish(&mut self, role: Role, len: usize, cx: &mut Cx<'_>) {
         if let Some(hello_ns) = self.hello_ns {
             let took_us = cx.at.ts_ns.saturating_sub(hello_ns) / 1000;
-            cx.amend_response(|response| response.attributes.push(("tls.handshake_us", took_us.to_string())));
+            cx.amend_response(|response| {
+                response.attributes.push(("tls.handshake_us", took_us.to_compact_string()))
+            });
         }
         if role == Role::Server {
             cx.end_after(len);
@@ -295,13 +298,13 @@ fn is_tls13(version: u16) -> bool {
     version == 0x0304 || matches!(version >> 8, 0x7f | 0xfb)
 }
 
-fn version_name(version: u16) -> String {
+fn version_name(version: u16) -> Text {
     match version {
-        0x0002 => "SSL 2.0".to_owned(),
-        0x0300 => "SSL 3.0".to_owned(),
-        0x0301..=0x0304 => format!("TLS 1.{}", version - 0x0301),
+        0x0002 => "SSL 2.0".into(),
+        0x0300 => "SSL 3.0".into(),
+        0x0301..=0x0304 => format_compact!("TLS 1.{}", version - 0x0301),
         // Drafts of TLS 1.3 had numbers of their own, and those of Facebook's Fizz too.
-        0x7f00..=0x7fff | 0xfb00..=0xfbff => format!("TLS 1.3 draft {}", version & 0xff),
-        _ => format!("0x{version:04x}"),
+        0x7f00..=0x7fff | 0xfb00..=0xfbff => format_compact!("TLS 1.3 draft {}", version & 0xff),
+        _ => format_compact!("0x{version:04x}"),
     }
 }
