@@ -4,10 +4,9 @@ use crate::decode::{DecodeConfig, Decoder};
 use crate::filter::Filter;
 use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink, ShuntPolicy};
 use crate::overload::{Overload, OverloadConfig, OverloadStats};
-use crate::packet::{Addresses, Packet};
+use crate::packet::Packet;
 use crate::pending::Pending;
 use smallvec::SmallVec;
-use std::net::IpAddr;
 use wirespan_frame::{Batch, Filter as Wanted, Mark, Shunt, prefetch};
 use wirespan_l7::Engine;
 use wirespan_records::{DropReason, Drops, Endpoint};
@@ -67,12 +66,17 @@ impl Ignored {
         Self { endpoints, ports }
     }
 
+    #[inline]
     fn contains(&self, packet: &Packet<'_>) -> bool {
-        let is_one = |port, ip: fn(&Addresses) -> IpAddr| {
-            self.ports.contains(&port)
-                && self.endpoints.contains(&Endpoint { ip: ip(&packet.addresses), port })
-        };
-        is_one(packet.src_port, Addresses::src_ip) || is_one(packet.dst_port, Addresses::dst_ip)
+        let may_be = self.ports.iter().any(|&port| port == packet.src_port || port == packet.dst_port);
+        may_be && self.contains_an_end_of(packet)
+    }
+
+    #[inline(never)]
+    fn contains_an_end_of(&self, packet: &Packet<'_>) -> bool {
+        let from = Endpoint { ip: packet.addresses.src_ip(), port: packet.src_port };
+        let to = Endpoint { ip: packet.addresses.dst_ip(), port: packet.dst_port };
+        self.endpoints.contains(&from) || self.endpoints.contains(&to)
     }
 }
 
