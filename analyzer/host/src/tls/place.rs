@@ -10,6 +10,8 @@ const OVERHEADS: [u32; 3] = [17, 24, 16];
 const MAX_PLAIN: u32 = 1 << 14;
 /// Calls that are remembered of one direction.
 const MAX_CALLS: usize = 64;
+/// Runs of bytes with one record that are: of a connection of HTTP/2, those of all requests that wait for their responses.
+const MAX_PLACED: usize = 512;
 
 /// A call of a TLS library that moved bytes.
 #[derive(Clone, Copy, Debug)]
@@ -239,7 +241,13 @@ impl Way {
     }
 
     fn put(&mut self, placed: Placed) {
-        if self.placed.len() >= MAX_CALLS {
+        if let Some(last) = self.placed.back_mut()
+            && (last.pos.wrapping_add(last.len), last.seq) == (placed.pos, placed.seq)
+        {
+            last.len = last.len.saturating_add(placed.len);
+            return;
+        }
+        if self.placed.len() >= MAX_PLACED {
             self.placed.pop_front();
         }
         self.placed.push_back(placed);
@@ -282,15 +290,21 @@ mod tests {
         }));
     }
 
+    /// A server's call that reads the socket.
+    fn call(pos: u32) -> Call {
+        let actor = Actor::Coroutine(7);
+        let (enter_ns, exit_ns) = (45, 54);
+        Call { pos, len: 0, enter_ns, exit_ns, tid: 9, actor, turn: 1, thread_event: 3, is_server: true }
+    }
+
     /// Takes so many bytes each; the first call reads the socket. Gives the records.
     fn read(way: &mut Way, lens: &[u32], is_server: bool, records: &mut Records) -> Vec<Find> {
         let mut pos = 1000;
         let mut found = Vec::new();
-        for (time_ns, &len) in (50..).step_by(10).zip(lens) {
-            let actor = Actor::Coroutine(7);
-            let (enter_ns, exit_ns) = (time_ns - 5, time_ns + 4);
-            let call =
-                Call { pos, len, enter_ns, exit_ns, tid: 9, actor, turn: 1, thread_event: 3, is_server };
+        for (later, &len) in (0..).step_by(10).zip(lens) {
+            let call = call(pos);
+            let (enter_ns, exit_ns) = (call.enter_ns + later, call.exit_ns + later);
+            let call = Call { len, enter_ns, exit_ns, is_server, ..call };
             way.received(call, Some(records), &mut Some(OVERHEAD), true);
             found.push(way.find(pos));
             pos += len;
@@ -319,6 +333,23 @@ mod tests {
         let (mut way, mut there) = (Way::default(), Records::default());
         records(&[130, 261, 33, 22], 50, &mut there);
         assert_eq!(read(&mut way, &[33, 22], false, &mut there), [300, 400].map(Find::Record));
+    }
+
+    /// As many requests as a server takes at the same time, each in two parts.
+    #[test]
+    fn records_are_remembered_until_the_last_answer() {
+        let (mut way, mut there) = (Way::default(), Records::default());
+        for number in 0..250 {
+            records(&[32], 50, &mut there);
+            there.recent.iter_mut().for_each(|record| record.seq = number);
+            let found = [9, 23].map(|len| {
+                let pos = way.placed.back().map_or(0, |placed| placed.pos + placed.len);
+                way.received(Call { len, ..call(pos) }, Some(&mut there), &mut Some(OVERHEAD), true);
+                way.find(pos)
+            });
+            assert_eq!(found, [Find::Record(number); 2]);
+        }
+        assert_eq!(way.find(0), Find::Record(0));
     }
 
     #[test]
