@@ -1,9 +1,9 @@
 //! What applications give to and take from TLS libraries, and the sockets it goes through.
 //!
 //! A session is bound to a socket because a system call on that socket was made within the library's call (then the event names
-//! it), or, where libraries work in memory only, because the same thread moved records of the right lengths at the same time. Then
-//! its spans have the socket's endpoints, and the sequence numbers of the records that held their first bytes. Without a proof
-//! there is no binding.
+//! it), or, where libraries work in memory only, because the same thread moved records of the right lengths at the same time, or
+//! the same goroutine received them before. Then its spans have the socket's endpoints, and the sequence numbers of the records
+//! that held their first bytes. Without a proof there is no binding.
 //!
 //! | module | what |
 //! |---|---|
@@ -16,12 +16,12 @@ pub(crate) mod records;
 mod session;
 
 use crate::connection::Connection;
-use crate::context::{Happening, Moment};
+use crate::context::{Happening, Moment, ProcessKey};
 use crate::shared::Shared;
 use session::Session;
 pub(crate) use session::SessionKey;
 use std::collections::VecDeque;
-use wirespan_event::Header;
+use wirespan_event::{Header, Source};
 
 type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
 type Streams = Map<u64, Box<Connection>>;
@@ -32,7 +32,7 @@ const HOLD_NS: u64 = 5_000_000;
 const MAX_READS: usize = 8;
 /// Sessions that are not bound are forgotten when nothing came for so long, ns.
 const IDLE_NS: u64 = 60_000_000_000;
-/// Threads of which reads are remembered.
+/// Threads, and goroutines, of which reads are remembered.
 const MAX_THREADS: usize = 16_384;
 
 #[derive(Default)]
@@ -40,6 +40,8 @@ pub(crate) struct Tls {
     sessions: Map<SessionKey, Box<Session>>,
     /// TLS sockets that a thread read from in its last turn.
     reads: Map<u32, (u32, VecDeque<u64>)>,
+    /// Those that a goroutine did, on whatever threads it ran: it may have read more for a handshake than that needed.
+    goroutine_reads: Map<(ProcessKey, u64), VecDeque<u64>>,
     /// Sessions with events that wait for the socket, or for bytes of it, by when they waited long enough, and their thread and turn.
     holding: VecDeque<Holding>,
     nicknames: u64,
@@ -110,9 +112,14 @@ impl Tls {
     /// Which of the sockets that the thread has just read from held these bytes?
     fn look_back(&mut self, shared: &mut Shared, streams: &mut Streams, header: &Header, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        let Some((_, conns)) = self.reads.get(&header.tid).filter(|(turn, _)| *turn == header.turn) else {
-            return;
+        let of_thread = || self.reads.get(&header.tid).filter(|(turn, _)| *turn == header.turn);
+        let conns = match header.source() {
+            Some(Source::GoTls) if header.coroutine != 0 => {
+                self.goroutine_reads.get(&(key.1, header.coroutine))
+            }
+            _ => of_thread().map(|(_, conns)| conns),
         };
+        let Some(conns) = conns else { return };
         let mut fitting: Vec<u64> =
             conns.iter().copied().filter(|conn| fits(streams, session, *conn, header)).collect();
         if !session.candidates.is_empty() {
@@ -162,11 +169,12 @@ impl Tls {
             if *turn != at.turn {
                 (*turn, _) = (at.turn, conns.clear());
             }
-            if !conns.contains(&header.conn) {
-                if conns.len() >= MAX_READS {
-                    conns.pop_front();
+            remember(conns, header.conn);
+            if at.coroutine != 0 {
+                if self.goroutine_reads.len() >= MAX_THREADS {
+                    self.goroutine_reads.clear();
                 }
-                conns.push_back(header.conn);
+                remember(self.goroutine_reads.entry((at.process, at.coroutine)).or_default(), header.conn);
             }
             return;
         }
@@ -244,6 +252,16 @@ impl Tls {
     /// A thread is no more.
     pub(crate) fn exit(&mut self, tid: u32) {
         self.reads.remove(&tid);
+    }
+}
+
+/// A socket was read from.
+fn remember(conns: &mut VecDeque<u64>, conn: u64) {
+    if !conns.contains(&conn) {
+        if conns.len() >= MAX_READS {
+            conns.pop_front();
+        }
+        conns.push_back(conn);
     }
 }
 

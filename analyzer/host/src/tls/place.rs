@@ -112,7 +112,10 @@ impl Way {
             }
             in_step = false;
         }
-        let is_same_turn = |record: &Record| (record.actor, record.turn) == (call.actor, call.turn);
+        // A goroutine goes on where it was, on whatever thread.
+        let is_coroutine = matches!(call.actor, Actor::Coroutine(_));
+        let is_same_turn =
+            |record: &Record| record.actor == call.actor && (is_coroutine || record.turn == call.turn);
         let fits = |record: &Record| {
             let is_before = record.time_ns <= call.exit_ns;
             fit(record.body, call.len, *overhead).is_some() && is_before && (nested || is_same_turn(record))

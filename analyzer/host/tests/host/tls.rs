@@ -3,7 +3,7 @@
 
 use crate::common::*;
 use proptest::prelude::*;
-use wirespan_event::{Flags, Header, Kind};
+use wirespan_event::{Flags, Header, Kind, Source};
 use wirespan_host::HostConfig;
 use wirespan_records::{L7Protocol, ObservationPoint, Session, Signal, Span};
 
@@ -230,6 +230,32 @@ fn a_request_whose_call_ends_after_the_response_was_read_is_no_loss() {
         plain(&spans).iter().map(|span| [span.req_tcp_seq, span.resp_tcp_seq].map(Option::unwrap)).collect();
     assert_eq!(found, expected.iter().flat_map(|both| [*both, *both]).collect::<Vec<_>>());
     assert_eq!(host.stats().tls_messages_without_record, 0);
+}
+
+/// As servers of Go do that were busy: the request came with the end of the handshake, and is read later, on another thread.
+#[test]
+fn what_a_goroutine_received_is_its_own_on_another_thread() {
+    let mut script = Script::default();
+    let [mut client, mut server] = connected(&mut script, 10, [false, true]);
+    let asked = client.socket.seq[0];
+    let records = client.write(&mut script, &get("/"));
+    script.cut(&mut server.thread, &mut server.socket, &records, true, 1024);
+    server.thread = Thread { turn: 7, ..Thread::new(200, 201) };
+    server.call(&mut script, &get("/"), true, None);
+    let answered = server.socket.seq[0];
+    server.in_memory = false;
+    let records = server.write(&mut script, &ok(""));
+    client.read(&mut script, &records, &ok(""));
+    for (header, _) in script.log.iter_mut().filter(|(header, _)| header.tgid == 200) {
+        header.coroutine = 5;
+        if header.tls != 0 {
+            header.source = Source::GoTls as u8;
+        }
+    }
+    let (spans, host) = run_with(config(), &script.log);
+    let found: Vec<_> = plain(&spans).iter().map(|span| (span.req_tcp_seq, span.resp_tcp_seq)).collect();
+    assert_eq!(found, [(Some(asked), Some(answered)); 2], "{:?}", shown(&spans));
+    assert_eq!(host.stats().tls_bound_by_records, 1);
 }
 
 #[test]
