@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench accuracy peers instructions check-instructions lint fuzz clean cargo engine nextest cargo-fuzz
+.PHONY: help setup build demo test kernels bench accuracy peers instructions check-instructions lint fuzz clean cargo engine nextest cargo-fuzz
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -45,6 +45,9 @@ test: cargo engine nextest $(WEB)/node_modules/.package-lock.json ## Run all tes
 	$(call say,testing the crates)
 	cargo nextest run --workspace --features dpdk --locked --profile ci
 	@$(MAKE) --no-print-directory check-instructions
+
+kernels: cargo engine ## Boot older and newer kernels of Debian in qemu, and run tests of capture and tracing there (SUITES=bookworm)
+	@.ci/kernels.sh $(SUITES)
 
 bench: cargo engine ## Measure: one line per measurement, beside its physical limit
 	@.ci/packages.sh build bench

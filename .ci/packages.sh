@@ -27,6 +27,7 @@ declare -A groups=(
         python3:/usr/bin/python3 golang-go:go"
     [peers]="tshark:tshark python3-venv:/usr/share/doc/python3-venv"
     [record]="tcpdump:tcpdump"
+    [kernels]="qemu-system-x86:qemu-system-x86_64 busybox-static:busybox cpio:cpio kmod:depmod xz-utils:xz"
 )
 # Packages that Debian enables as a service of the same name.
 services=(nginx redis-server)

@@ -6,7 +6,7 @@
 //! What runs for each system call, and each time that bytes go through a socket, is paid by everybody. So the programs that see
 //! io_uring's bytes, which run for all bytes, are attached when somebody uses it: by the next [`Tracer::drain`].
 //!
-//! Written for Linux 5.8 and newer with BTF; tried on 6.18, x86-64.
+//! Written for Linux 5.8 and newer with BTF; `make kernels` tries it on Debian's, from 5.10 on, x86-64.
 //!
 //! | module | what |
 //! |---|---|

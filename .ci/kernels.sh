@@ -1,0 +1,178 @@
+#!/bin/bash
+# Boots kernels of Debian in qemu, which emulates the machine, and runs tests of live capture and tracing on them: kernels.sh [SUITE...]
+# Takes about ten minutes for each. What a kernel lacks is in `lacks`; everything else has to work.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin
+
+# Oldest kernel first: Linux 5.10, 6.1, 6.12, and the newest.
+suites=(bullseye-security bookworm trixie trixie-backports)
+(($# == 0)) || suites=("$@")
+
+# PACKAGE TARGET TESTS. Each start of the tracer takes the emulated machine up to a minute, so there is one test of each kind.
+checks=(
+    "wirespan-bpf wirespan_bpf xdp:: tracer::object tracer::tests::calls::every_call tracer::tests::closes::close_range
+        tracer::tests::process::a_process tracer::tests::process::threads_whose tracer::tests::tcp::ipv4 tracer::tests::uprobe::entries
+        tracer::tests::uring"
+    "wirespan-capture af_packet"
+    "wirespan-capture af_xdp"
+    "wirespan-capture af_xdp_fallbacks"
+    "wirespan-offload wirespan_offload tests::veth"
+    "wirespan-syscalls live processes_are_told"
+    "wirespan-syscalls tls openssl gnutls"
+)
+
+# By the beginning of a kernel's version: tests, and targets, of what it does not have.
+declare -A lacks=(
+    [5.10]="af_xdp af_xdp_fallbacks xdp::tests a_fanout_group_looks close_range uring"
+    [6.1.]="the_nic_tells each_mode jumbo_frames the_longest_frames uring"
+)
+
+# For the disk of the host, then for what the tests make.
+modules=(virtio_pci 9pnet_virtio 9p overlay veth tun dummy vxlan sch_netem)
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/wirespan/kernels
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# apt of a suite, apart from the machine's own.
+apt_of() {
+    local suite=$1 command=$2 lists=$cache/$1/apt
+    shift 2
+    "$command" -o Dir::Etc::sourcelist="$lists/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$lists/lists" \
+        -o Dir::Cache="$lists" -o Acquire::Languages=none -o APT::Sandbox::User=root "$@"
+}
+
+# Unpacks the kernel of a suite into the cache.
+fetch() {
+    local suite=$1 label=Debian mirror image packages
+    local directory=$cache/$1
+    mkdir -p "$directory"/apt/lists/partial
+    [[ $suite != *-security ]] || label=Debian-Security
+    mirror=$(apt-get indextargets --format "\$(LABEL) \$(REPO_URI)" | awk -v label="$label" '$1 == label { print $2; exit }')
+    [[ $mirror ]] || { echo "apt knows no mirror of $label: this needs Debian" >&2; exit 1; }
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$directory/apt/sources.list"
+    apt_of "$suite" apt-get -qq update
+    image=$(apt_of "$suite" apt-cache depends linux-image-amd64 | awk '/Depends: linux-image/ { print $2 }')
+    [[ ! -e $directory/$image ]] || return 0
+    echo "==> fetching $image"
+    # The newest are in several packages.
+    packages=$(apt_of "$suite" apt-cache depends "$image" | awk '/Depends: linux-(binary|modules)/ { print $2 }')
+    rm -rf "$directory"/{new,linux-image-*}
+    mkdir "$directory/new"
+    # shellcheck disable=SC2086 # these are names
+    (cd "$scratch" && apt_of "$suite" apt-get -qq download "$image" $packages)
+    for package in "$scratch"/*.deb; do
+        dpkg-deb -x "$package" "$directory/new"
+        rm "$package"
+    done
+    [[ ! -e $directory/new/usr/lib/modules ]] || mv "$directory/new/usr/lib" "$directory/new/lib"
+    depmod -b "$directory/new" "$(ls "$directory/new/lib/modules")" 2>/dev/null
+    mv "$directory/new" "$directory/$image"
+}
+
+# What boots: loads modules, lays a file system in memory over the host's, which stays as it is, and runs a script there.
+write_initrd() {
+    local kernel=$1 version=$2 root=$scratch/root number=100 module
+    rm -rf "$root"
+    mkdir -p "$root"/{bin,modules,proc,sys,dev,host,memory,new}
+    cp "$(command -v busybox)" "$root/bin/busybox"
+    for module in "${modules[@]}"; do
+        # What is built in has none.
+        modprobe -d "$kernel" -S "$version" --show-depends "$module" 2>/dev/null || true
+    done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r module; do
+        number=$((number + 1))
+        case $module in
+        *.xz) xz -dc "$module" >"$root/modules/$number" ;;
+        *) cp "$module" "$root/modules/$number" ;;
+        esac
+    done
+    cat >"$root/init" <<'END'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+for module in /modules/*; do insmod "$module"; done
+mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 host /host
+mount -t tmpfs -o size=2g memory /memory
+mkdir /memory/upper /memory/work
+mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work overlay /new
+for directory in proc sys dev; do mount --move /$directory /new/$directory; done
+mkdir -p /new/dev/pts /new/dev/shm
+mount -t devpts devpts /new/dev/pts
+mount -t tmpfs memory /new/dev/shm
+mount -t tmpfs memory /new/run
+mount -t tmpfs memory /new/var/tmp
+mount -t cgroup2 cgroup /new/sys/fs/cgroup
+mount -t tracefs tracefs /new/sys/kernel/tracing
+ip link set lo up
+script=$(sed 's/.*script=\([^ ]*\).*/\1/' /new/proc/cmdline)
+exec switch_root /new /bin/bash "$script" </new/dev/null
+END
+    chmod +x "$root/init"
+    (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$scratch/initrd"
+}
+
+# The programs of the tests, `PACKAGE TARGET DIRECTORY FILE` a line.
+build() {
+    local check packages=()
+    for check in "${checks[@]}"; do packages+=(-p "${check%% *}"); done
+    cargo test --no-run --locked "${packages[@]}" --message-format=json-render-diagnostics | python3 -c '
+import json, os, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("executable") and message["profile"]["test"]:
+        directory = os.path.dirname(message["manifest_path"])
+        package = open(directory + "/Cargo.toml").read().split("name = \"", 1)[1].split("\"")[0]
+        print(package, message["target"]["name"], directory, message["executable"])
+'
+}
+
+# What the guest does for a kernel of a version: looks at itself, then runs the tests, and switches itself off.
+write_script() {
+    local version=$1 check package target names directory file name skip="" key
+    for key in "${!lacks[@]}"; do
+        [[ $version != "$key"* ]] || for name in ${lacks[$key]}; do skip+=" --skip $name"; done
+    done
+    echo "export CI=true HOME='$HOME' PATH='$PATH' WIRESPAN_LIBCHDB='${WIRESPAN_LIBCHDB:-}'"
+    [[ ${WIRESPAN_LIBCHDB:-} ]] || echo "unset WIRESPAN_LIBCHDB"
+    echo "ip link add veth0 type veth peer name veth1"
+    echo "'$wirespan' probe -i veth0; ip link del veth0"
+    for check in "${checks[@]}"; do
+        read -r -d '' package target names <<<"$check" || true
+        [[ "$skip " != *" --skip $target "* ]] || continue
+        read -r directory file < <(awk -v p="$package" -v t="$target" '$1 == p && $2 == t { print $3, $4 }' "$scratch/programs")
+        echo "cd '$directory' && echo '=== $package $target' && timeout 1200 '$file' --test-threads=1 ${names//$'\n'/ }$skip" \
+            "&& echo 'RESULT ok $package $target' || echo 'RESULT failed $package $target'"
+    done
+    echo "echo RESULT end; sync; echo o >/proc/sysrq-trigger; exec sleep 60"
+}
+
+.ci/packages.sh build test kernels
+echo "==> building the tests"
+build >"$scratch/programs"
+cargo build --locked -p wirespan
+wirespan=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/wirespan
+
+failed=0
+for suite in "${suites[@]}"; do
+    fetch "$suite"
+    kernel=$(echo "$cache/$suite"/linux-image-*)
+    version=$(ls "$kernel/lib/modules")
+    log=$cache/$version.log
+    echo "==> Linux $version ($suite); what it says is in $log"
+    write_initrd "$kernel" "$version"
+    write_script "$version" >"$scratch/script"
+    cp "$scratch/script" "$cache/$version.script"
+    vmlinuz=$(find "$kernel" -name 'vmlinuz*')
+    timeout 3600 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 4G -nographic -nodefaults -no-reboot -serial stdio \
+        -kernel "$vmlinuz" -initrd "$scratch/initrd" -append "console=ttyS0 quiet panic=-1 script=$cache/$version.script" \
+        -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap </dev/null >"$log" 2>&1 || true
+    grep -a '^RESULT\|^test .*FAILED' "$log" || true
+    if ! grep -aq '^RESULT end' "$log" || grep -aq '^RESULT failed' "$log"; then
+        echo "Linux $version failed" >&2
+        failed=1
+    fi
+done
+exit "$failed"
