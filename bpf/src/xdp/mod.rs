@@ -324,6 +324,9 @@ fn shunt(loaded: &Loaded, statistics: &Statistics) -> Result<ShuntMap, BpfError>
 fn load(options: &XdpOptions, bound_to: Option<u32>) -> Result<(Loaded, Traits), BpfError> {
     let kfuncs =
         if bound_to.is_some() { kfuncs().map_err(|error| BpfError::load(&error))? } else { Vec::new() };
+    if bound_to.is_some() && kfuncs.is_empty() {
+        return Err(BpfError::Load { reason: "this kernel cannot ask for them, Linux 6.3 can".to_owned() });
+    }
     let attempt = |frags: bool| -> io::Result<_> {
         let traits = Traits { hints: kfuncs.iter().fold(0, |bits, kfunc| bits | kfunc.flag), frags };
         let settings = Settings::new(options, traits.hints.into(), frags);

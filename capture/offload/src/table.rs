@@ -159,7 +159,10 @@ fn capture(report: &Report) -> Vec<Row> {
     let attached = report.link.xdp_attached.unwrap_or("none").to_owned();
     let xdp = match report.xdp.told() {
         Ok(xdp) => xdp,
-        Err(no) => return vec![fact("XDP program", attached, no)],
+        Err(no) => {
+            let untold = format!("Linux 6.3 and newer tell, capture tries ({no})");
+            return vec![fact("XDP program", attached, untold)];
+        }
     };
     let listed = |all: &[(bool, &str)]| {
         let some: Vec<&str> = all.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
