@@ -80,6 +80,7 @@ impl Connection {
         let positions = if is_tcp { Positions::Tcp } else { Positions::Counted };
         // What is not TCP but a stream is read as one.
         let mut talk = Talk::new(header.conn, endpoints(header), L4Protocol::Tcp, positions);
+        talk.flow.netns = header.netns;
         if header.family == AF_UNIX {
             let inode = |bytes: &[u8; 16]| bytes.first_chunk().map_or(0, |inode| u64::from_ne_bytes(*inode));
             talk.unix = Some([inode(&header.local), inode(&header.remote)]);

@@ -92,6 +92,7 @@ impl Talk {
             l4,
             tunnel: None,
             tap: 0,
+            netns: 0,
             signal,
             observation_point: ObservationPoint::ClientProcess,
             client: None,
@@ -235,7 +236,8 @@ impl Talk {
 
     /// Stands for the other end.
     fn peer(&self) -> u64 {
-        let there = (self.flow.endpoints[THERE as usize], self.unix.map(|[_, there]| there));
+        let unix = self.unix.map(|[_, there]| there);
+        let there = (self.flow.netns, self.flow.endpoints[THERE as usize], unix);
         FixedState::default().hash_one(there)
     }
 
@@ -314,11 +316,8 @@ impl Talk {
             let index = self.exchanges.iter().position(|exchange| exchange.pos == pos)?;
             self.exchanges.remove(index)
         });
-        if let Some([here, there]) = self.unix {
+        if self.unix.is_some() {
             span.protocol = L4Protocol::Other(0);
-            let [client, server] = if is_client { [here, there] } else { [there, here] };
-            span.attributes.push(("unix.client", client.to_compact_string()));
-            span.attributes.push(("unix.server", server.to_compact_string()));
         }
         // Both ends of a UNIX socket count the same bytes.
         if self.positions == Positions::Counted && self.unix.is_none() {
@@ -354,7 +353,15 @@ impl Talk {
         self.hand_on(shared, Made { span, is_client, process: exchange.process });
     }
 
-    fn hand_on(&mut self, shared: &mut Shared, made: Made) {
+    fn hand_on(&mut self, shared: &mut Shared, mut made: Made) {
+        if self.flow.netns != 0 {
+            made.span.attributes.push(("netns", self.flow.netns.to_compact_string()));
+        }
+        if let Some([here, there]) = self.unix {
+            let [client, server] = if made.is_client { [here, there] } else { [there, here] };
+            made.span.attributes.push(("unix.client", client.to_compact_string()));
+            made.span.attributes.push(("unix.server", server.to_compact_string()));
+        }
         match self.positions {
             Positions::InTls => self.in_tls.push(made),
             _ => shared.desk.complete(made, shared.now_ns),

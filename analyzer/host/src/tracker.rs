@@ -151,7 +151,9 @@ impl Tracker {
         let [here, there] = endpoints(header);
         let Self { shared, datagrams, .. } = self;
         let talk = datagrams.entry((header.conn, there)).or_insert_with(|| {
-            Box::new(Talk::new(header.conn, [here, there], L4Protocol::Udp, Positions::Counted))
+            let mut talk = Talk::new(header.conn, [here, there], L4Protocol::Udp, Positions::Counted);
+            talk.flow.netns = header.netns;
+            Box::new(talk)
         });
         let side = side(header);
         let fact = Fact::new(header, talk.next(side).unwrap_or_default(), header.length);

@@ -94,8 +94,17 @@ pub(crate) enum Found {
 /// Protocols of server endpoints, learned from exchanges that paired. Forgets everything when it is full: it only
 /// saves time.
 pub(crate) struct Endpoints {
-    known: HashMap<(Endpoint, L4Protocol), L7Protocol, foldhash::fast::RandomState>,
+    known: HashMap<Server, L7Protocol, foldhash::fast::RandomState>,
     max: usize,
+}
+
+/// A server endpoint, in its network namespace.
+type Server = (u32, Endpoint, L4Protocol);
+
+/// One end of a flow; `None` where it has no address, as UNIX sockets have none.
+fn server_at(flow: &FlowContext, end: Side) -> Option<Server> {
+    let endpoint = flow.endpoints[end as usize];
+    (endpoint != Endpoint::default()).then_some((flow.netns, endpoint, flow.l4))
 }
 
 impl Endpoints {
@@ -133,21 +142,21 @@ impl Endpoints {
         if self.known.is_empty() {
             return None;
         }
-        [side.other(), side]
-            .into_iter()
-            .find_map(|end| self.known.get(&(flow.endpoints[end as usize], flow.l4)).copied())
+        [side.other(), side].into_iter().find_map(|end| self.known.get(&server_at(flow, end)?).copied())
     }
 
-    pub(crate) fn remember(&mut self, server: Endpoint, l4: L4Protocol, protocol: L7Protocol) {
+    pub(crate) fn remember(&mut self, flow: &FlowContext, end: Side, protocol: L7Protocol) {
+        let Some(server) = server_at(flow, end) else { return };
         if self.known.len() >= self.max {
             self.known.clear();
         }
-        self.known.insert((server, l4), protocol);
+        self.known.insert(server, protocol);
     }
 
-    pub(crate) fn forget(&mut self, server: Endpoint, l4: L4Protocol, protocol: L7Protocol) {
-        if self.known.get(&(server, l4)) == Some(&protocol) {
-            self.known.remove(&(server, l4));
+    pub(crate) fn forget(&mut self, flow: &FlowContext, end: Side, protocol: L7Protocol) {
+        let Some(server) = server_at(flow, end) else { return };
+        if self.known.get(&server) == Some(&protocol) {
+            self.known.remove(&server);
         }
     }
 }
@@ -175,9 +184,23 @@ mod tests {
     #[test]
     fn the_memory_of_endpoints_is_bounded() {
         let mut endpoints = Endpoints::new(2);
-        for port in 0..5 {
-            endpoints.remember(Endpoint { port, ..Endpoint::default() }, L4Protocol::Tcp, L7Protocol::Http);
+        for netns in 0..5 {
+            let flow = FlowContext { netns, ..crate::drive::flow(L4Protocol::Tcp) };
+            endpoints.remember(&flow, Side::B, L7Protocol::Http);
             assert!(endpoints.known.len() <= 2);
         }
+    }
+
+    #[test]
+    fn one_address_is_another_server_in_another_namespace_and_unix_sockets_have_none() {
+        let mut endpoints = Endpoints::new(9);
+        let flow = |netns| FlowContext { netns, ..crate::drive::flow(L4Protocol::Tcp) };
+        endpoints.remember(&flow(1), Side::B, L7Protocol::Redis);
+        endpoints.remember(&flow(2), Side::B, L7Protocol::Http);
+        let of = |flow: &FlowContext| endpoints.remembered(flow, Side::A);
+        assert_eq!([1, 2, 3].map(|netns| of(&flow(netns))), [Some(L7Protocol::Redis), Some(L7Protocol::Http), None]);
+        let unix = FlowContext { endpoints: Default::default(), ..flow(1) };
+        endpoints.remember(&unix, Side::B, L7Protocol::MySql);
+        assert_eq!(endpoints.remembered(&unix, Side::A), None);
     }
 }

@@ -15,6 +15,7 @@ pub fn flow(l4: L4Protocol) -> FlowContext {
         l4,
         tunnel: None,
         tap: 0,
+        netns: 0,
         signal: Signal::Packet,
         observation_point: ObservationPoint::Rest,
         client: None,

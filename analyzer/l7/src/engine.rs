@@ -41,6 +41,8 @@ pub struct FlowContext {
     pub tunnel: Option<Tunnel>,
     /// The tap that saw it; see [`wirespan_records::NO_TAP`].
     pub tap: u16,
+    /// Inode of the socket's network namespace: the same addresses are others' elsewhere. 0 where that is not known.
+    pub netns: u32,
     /// How the bytes are seen.
     pub signal: Signal,
     /// Where they are seen.
@@ -467,19 +469,19 @@ impl Engine {
     /// Remembers what the server speaks once that is certain, and forgets what turns out wrong.
     fn judge(&mut self, stream: &mut Stream, out: &mut Out<'_>) {
         let State::Active(active) = &mut stream.0 else { return };
-        let server = out.flow.endpoints[active.client.other() as usize];
+        let server = active.client.other();
         if active.proven {
             return;
         }
         if active.exchanges.has_paired() {
             active.proven = true;
             if !active.probing.has_switched() {
-                self.endpoints.remember(server, out.flow.l4, active.parser.protocol());
+                self.endpoints.remember(out.flow, server, active.parser.protocol());
             }
         } else if active.desyncs >= MAX_UNPROVEN_DESYNCS
             || active.desyncs > 0 && !active.exchanges.has_messages()
         {
-            self.endpoints.forget(server, out.flow.l4, active.parser.protocol());
+            self.endpoints.forget(out.flow, server, active.parser.protocol());
             let mut probing = active.probing;
             if active.exchanges.has_messages() {
                 probing.known = stream.known();

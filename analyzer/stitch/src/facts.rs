@@ -3,6 +3,10 @@
 //! The addresses cannot tell: NAT and load balancers change them. The TCP sequence numbers of the first bytes of request and
 //! response do, wherever the same connection is seen. Proxies that end the connection begin a new exchange. The two ends of a
 //! UNIX socket are known by their inodes, and count the same bytes.
+//!
+//! A process knows the network namespace of its socket, which every end has one of: two observations of one end that name two are of
+//! two exchanges. The ends may be in different ones, with veth between them, but not over loopback addresses or a UNIX
+//! socket, whose ends have the namespace of who connected.
 
 use crate::row::SpanRow;
 use foldhash::quality::FixedState;
@@ -71,8 +75,22 @@ pub struct Facts {
     resource: u32,
     clock: u32,
     carrier: Carrier,
+    /// Hashes of the network namespaces of client and server, as far as they are known; else 0.
+    namespaces: [u32; 2],
+    /// Both ends are of one namespace: loopback addresses, a UNIX socket.
+    within_one: bool,
     point: ObservationPoint,
     protocol: u8,
+}
+
+/// The namespace that a process names, of the host with this clock, at its end.
+fn namespaces(point: ObservationPoint, netns: Option<&str>, clock: u32) -> [u32; 2] {
+    let namespace = netns.map_or(0, |netns| (hash_of(&(clock, netns)) as u32).max(1));
+    match point {
+        ObservationPoint::ClientProcess => [namespace, 0],
+        ObservationPoint::ServerProcess => [0, namespace],
+        _ => [0, 0],
+    }
 }
 
 /// What the two have in common, as a key to find the one by the other.
@@ -86,6 +104,8 @@ pub enum Key {
     Datagram(u32, u32),
     /// UNIX sockets: a hash of both inodes, and where the request begins.
     Local(u32, u32),
+    /// A hash of another key, which an exchange of other namespaces has already, and of those of this one.
+    Elsewhere(u64),
 }
 
 impl Facts {
@@ -107,6 +127,8 @@ impl Facts {
             resource: if span.truncated { 0 } else { text_hash(resource) },
             clock,
             carrier: Carrier::of(tcp, inodes),
+            namespaces: namespaces(span.observation_point, attribute("netns"), clock),
+            within_one: inodes.is_some() || span.client.ip.is_loopback() && span.server.ip.is_loopback(),
             point: span.observation_point,
             protocol: protocol_number(span.l7_protocol.as_str()),
         }
@@ -119,6 +141,7 @@ impl Facts {
         let inodes = if row.protocol == NO_IP.as_str() { inodes(attribute) } else { None };
         let stream = tcp || inodes.is_some();
         let resource = row.request_resource.as_deref().or(row.request_domain.as_deref());
+        let is_loopback = |ip: &str| ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
         let endpoint = |ip: &str, port: u16| match ip.parse::<IpAddr>() {
             Ok(ip) => hash_of(&(ip, port)) as u32,
             Err(_) => hash_of(&(ip, port)) as u32,
@@ -134,6 +157,8 @@ impl Facts {
             resource: if row.truncated { 0 } else { text_hash(resource) },
             clock,
             carrier: Carrier::of(tcp, inodes),
+            namespaces: namespaces(row.point(), attribute("netns"), clock),
+            within_one: inodes.is_some() || is_loopback(&row.client_ip) && is_loopback(&row.server_ip),
             point: row.point(),
             protocol: protocol_number(&row.l7_protocol),
         }
@@ -153,8 +178,30 @@ impl Facts {
         [request, response, datagram, local].into_iter().flatten()
     }
 
+    /// The key under which it is found where an exchange of other namespaces has `key`.
+    pub fn elsewhere(&self, key: Key) -> Key {
+        let [client, server] = self.namespaces;
+        let ends = if self.within_one { [client.max(server), 0] } else { self.namespaces };
+        Key::Elsewhere(hash_of(&(key, ends)))
+    }
+
+    /// The two cannot be one exchange, because their ends are in different network namespaces.
+    pub fn is_apart(&self, other: &Self) -> bool {
+        let differ = |a: u32, b: u32| a != 0 && b != 0 && a != b;
+        let ([client, server], [other_client, other_server]) = (self.namespaces, other.namespaces);
+        let within_one = self.within_one && other.within_one;
+        differ(client, other_client)
+            || differ(server, other_server)
+            || within_one && (differ(client, other_server) || differ(server, other_client))
+    }
+
     /// How sure it is that the two are one exchange, 0 to 1; `None` when they are two.
     pub fn same(&self, other: &Self) -> Option<f32> {
+        self.alike(other).filter(|_| !self.is_apart(other))
+    }
+
+    /// The same, by all but the namespaces.
+    pub fn alike(&self, other: &Self) -> Option<f32> {
         if self.carrier != other.carrier || self.protocol != other.protocol {
             return None;
         }
@@ -216,6 +263,9 @@ impl Facts {
         self.response_seq = self.response_seq.or(other.response_seq);
         if self.resource == 0 {
             self.resource = other.resource;
+        }
+        for (own, others) in self.namespaces.iter_mut().zip(other.namespaces) {
+            *own = if *own == 0 { others } else { *own };
         }
     }
 }

@@ -94,6 +94,11 @@ impl Exchange {
     }
 }
 
+/// A span of a socket in this network namespace.
+pub fn in_namespace(netns: u32, span: Span) -> Span {
+    Span { attributes: [&span.attributes[..], &[("netns", netns.to_string().into())]].concat(), ..span }
+}
+
 /// A span inside VXLAN.
 pub fn in_tunnel(span: Span) -> Span {
     let outer = |host| IpAddr::from([192, 168, 0, host]);

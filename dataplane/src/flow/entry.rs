@@ -334,6 +334,7 @@ impl Entry {
             l4: self.key.l4(),
             tunnel: parts.tunnel(self.extra),
             tap: self.key.tap(),
+            netns: 0,
             signal: Signal::Packet,
             observation_point: self.observation_point(),
             client: (self.certainty == Certainty::Handshake).then_some(self.client),

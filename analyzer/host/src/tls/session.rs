@@ -62,6 +62,7 @@ impl Session {
         self.conn = Some(flow.flow_id);
         self.talk.flow.flow_id = flow.flow_id;
         self.talk.flow.endpoints = flow.endpoints;
+        self.talk.flow.netns = flow.netns;
         self.talk.flow.client = flow.client;
         self.candidates = Vec::new();
         if self.numbers.next.is_none() && connection.is_from_start() {

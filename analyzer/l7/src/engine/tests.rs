@@ -162,8 +162,7 @@ fn messages_carry_the_time_of_the_segment_they_begin_in() {
 #[test]
 fn what_is_not_http_after_all_is_forgotten() {
     let mut bench = Bench::new(Config::default());
-    let server = bench.flow.endpoints[1];
-    bench.engine.endpoints.remember(server, L4Protocol::Tcp, L7Protocol::Http);
+    bench.engine.endpoints.remember(&bench.flow, Side::B, L7Protocol::Http);
     // It begins like HTTP, but there is no such code.
     bench.data(Side::B, b"HTTP/1.1 099 x\r\n\r\n");
     assert_eq!(bench.engine.endpoints.remembered(&bench.flow, Side::A), None);

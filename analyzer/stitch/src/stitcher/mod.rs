@@ -110,13 +110,9 @@ impl Stitcher {
         // The keys under which the exchange is not known yet.
         let mut new = [None; 2];
         for (key, new) in facts.keys().zip(&mut new) {
-            match self.exchanges.get_mut(key).filter(|seen| seen.facts.same(&facts).is_some()) {
-                Some(seen) => {
-                    seen.facts.complete_with(&facts);
-                    let known = seen.set;
-                    set = self.join(set, known);
-                }
-                None => *new = Some(key),
+            match self.known(&facts, key) {
+                Ok(known) => set = self.join(set, known),
+                Err(key) => *new = Some(key),
             }
         }
         let names = names(span);
@@ -177,6 +173,21 @@ impl Stitcher {
     pub fn stats(&self) -> Stats {
         let remembered = self.exchanges.len() + self.names.len() + self.sets.len();
         Stats { remembered: remembered as u64, ..self.stats }
+    }
+
+    /// The set of an exchange that is known by `key`; else the key that it is to be known by.
+    fn known(&mut self, facts: &Facts, mut key: Key) -> Result<u64, Key> {
+        loop {
+            let Some(seen) = self.exchanges.get_mut(key) else { return Err(key) };
+            if seen.facts.alike(facts).is_none() {
+                return Err(key);
+            }
+            if !seen.facts.is_apart(facts) {
+                seen.facts.complete_with(facts);
+                return Ok(seen.set);
+            }
+            key = facts.elsewhere(key);
+        }
     }
 
     /// The set of a span that belongs to `set` and to `known`.

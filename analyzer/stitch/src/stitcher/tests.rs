@@ -1,5 +1,5 @@
 use super::*;
-use crate::sample::{Exchange, Random, endpoint, in_tunnel, process, random_trace, row};
+use crate::sample::{Exchange, Random, endpoint, in_namespace, in_tunnel, process, random_trace, row};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use wirespan_records::ObservationPoint::{ClientProcess, Rest, ServerProcess};
@@ -128,6 +128,78 @@ fn both_ends_of_a_unix_socket_are_joined() {
     let facts = |span: &Span, host| Facts::of_row(&row(span, host), host);
     assert_eq!(facts(&sent, 1).same(&facts(&received, 1)), Some(1.0));
     assert_eq!(facts(&sent, 1).same(&facts(&received, 2)), None);
+}
+
+/// Both ends of an exchange, of processes in these network namespaces.
+fn ends(first_id: u64, seen: Exchange, [client, server]: [u32; 2]) -> [Span; 2] {
+    let end = |id, point, nearer_us| seen.process(id, point, nearer_us, &process(id as u32, "a"), 0);
+    let [asked, answered] = [end(first_id, ClientProcess, 0), end(first_id + 1, ServerProcess, 10)];
+    [in_namespace(client, asked), in_namespace(server, answered)]
+}
+
+fn loopback(seq: u32) -> Exchange {
+    let endpoint = |port| wirespan_records::Endpoint { ip: [127, 0, 0, 1].into(), port };
+    Exchange { client: endpoint(999), server: endpoint(80), ..exchange(seq) }
+}
+
+#[test]
+fn the_same_addresses_and_numbers_in_two_namespaces_are_two_exchanges() {
+    // Both alike but for the namespace, also where only one number is seen, and over UDP.
+    let request = |span: Span| Span { session: Session::RequestOnly, resp_tcp_seq: None, ..span };
+    let datagram = |span: Span| Span {
+        protocol: wirespan_records::L4Protocol::Udp,
+        request_id: Some(7),
+        req_tcp_seq: None,
+        resp_tcp_seq: None,
+        ..span
+    };
+    let (one, two) = (ends(1, loopback(7), [11, 11]), ends(3, loopback(7), [12, 12]));
+    let expected = BTreeSet::from([BTreeSet::from([1, 2]), BTreeSet::from([3, 4])]);
+    let all: Vec<Span> = one.into_iter().chain(two).collect();
+    for order in 0..24 {
+        let mut left = all.clone();
+        let spans: Vec<Span> = [order / 6, order / 2 % 3, order % 2, 0].map(|at| left.remove(at)).into();
+        for change in [|span| span, request, datagram] {
+            let spans: Vec<Span> = spans.iter().cloned().map(change).collect();
+            for wait in [0, 9] {
+                assert_eq!(traces(&spans, wait), expected, "order {order}");
+            }
+            let facts: Vec<Facts> = spans.iter().map(|span| Facts::of_row(&row(span, 1), 1)).collect();
+            for (a, one) in spans.iter().zip(&facts) {
+                for (b, other) in spans.iter().zip(&facts) {
+                    let apart = (a.id - 1) / 2 != (b.id - 1) / 2;
+                    assert_eq!(one.same(other).is_none(), apart, "{} and {}", a.id, b.id);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ends_in_two_namespaces_are_joined_where_a_network_may_be_between_them() {
+    let joined = |spans: &[Span]| traces(spans, 9).len() == 1;
+    let [asked, answered] = ends(1, exchange(7), [11, 12]);
+    let between = exchange(7).seen(3, Rest, 5);
+    assert!(joined(&[asked.clone(), between.clone(), answered.clone()]), "over veth");
+    assert!(joined(&[asked.clone(), answered.clone()]));
+    assert!(!joined(&[asked.clone(), in_namespace(12, exchange(7).process(4, ClientProcess, 0, &process(4, "a"), 0))]));
+    // What is known of an end stays known.
+    let other = in_namespace(13, exchange(7).process(4, ServerProcess, 10, &process(4, "a"), 0));
+    assert_eq!(traces(&[asked, answered, other, between], 9), BTreeSet::from([[1, 2, 3].into(), [4].into()]));
+    let [asked, answered] = ends(1, loopback(7), [11, 12]);
+    assert!(!joined(&[asked.clone(), answered]), "loopback of two namespaces");
+    // A port of the host that leads into a pod: the client alone sees a loopback address.
+    let behind = Exchange { client: endpoint(1, 1, 5), server: endpoint(1, 2, 8080), ..exchange(7) };
+    let [_, answered] = ends(1, behind, [11, 12]);
+    assert!(joined(&[asked.clone(), answered]));
+    // Packets, and recordings that do not say, have any.
+    assert!(joined(&[asked.clone(), loopback(7).seen(2, Rest, 5)]));
+    assert!(joined(&[asked.clone(), loopback(7).process(2, ServerProcess, 5, &process(2, "b"), 0)]));
+    // Loopback addresses of two hosts, whose first namespaces have the same number.
+    let [asked, answered] = ends(1, loopback(7), [11, 11]);
+    let facts = |span: &Span, host| Facts::of_row(&row(span, host), host);
+    assert!(facts(&asked, 1).same(&facts(&answered, 1)).is_some());
+    assert_eq!(facts(&asked, 1).same(&facts(&answered, 2)), None);
 }
 
 #[test]
