@@ -17,7 +17,8 @@ enum event_kind {
 	EVENT_SOCKET = 8,  /* bytes went through a socket without a traced system call: io_uring */
 	EVENT_TLS_FREE = 9, /* the TLS session `tls` is no more */
 	EVENT_LOOK = 10,   /* this thread found nothing to read on an open connection that another had read from last */
-	EVENT_STREAM = 11  /* this thread asks for the HTTP/2 stream `tls` of the connection; what asks is sent later */
+	EVENT_STREAM = 11, /* this thread asks for the HTTP/2 stream `tls` of the connection; what asks is sent later */
+	EVENT_NAME = 12	   /* the payload is what this end of a UNIX socket is bound to; with FLAG_INGRESS, the other end */
 };
 
 enum event_source {
@@ -97,7 +98,7 @@ struct event {
 	__u32 other_tgid; /* DATA, OPEN, LOOK, STREAM: enum wait_limit of this thread */
 	__u32 other_tid;  /* DATA of system calls, OPEN, STREAM: HTTP/2 stream of the bytes received last whose frame this thread is at; 0
 			     for none. DATA sent in a TLS session: its events that were numbered while the call was under way */
-	__u32 netns; /* inode */
+	__u32 netns; /* inode. UNIX: of who connected, at both ends */
 	__u32 ifindex; /* SO_BINDTODEVICE; 0 for none */
 	__u32 srtt_us; /* TCP's smoothed round trip */
 	__u32 retrans; /* segments that TCP sent again so far */

@@ -144,6 +144,54 @@ static __always_inline __u32 copy_message(struct conn *conn, struct thread *thre
 	return THROUGH(scratch->got, got);
 }
 
+/* Tells what a UNIX socket is bound to: the end that was accepted has the address of the socket that listened, and one that
+ * connected has as a rule none. A global function, so that the verifier looks at it once; a socket comes here once. */
+__noinline int tell_name(__u64 sk, __u64 ns)
+{
+	struct conn *conn = find_conn(sk);
+	struct thread *thread = this_thread();
+	__u64 address = (__u64)LOAD(unix_sock, sk, addr), peer = (__u64)LOAD(unix_sock, sk, peer);
+	bool is_other = peer && (!address || (conn && conn->role == FLAG_CLIENT));
+	struct event *event;
+	__u32 len = 0;
+
+	if (!conn || !thread)
+		return 0;
+	if (is_other)
+		address = (__u64)LOAD(unix_sock, peer, addr);
+	if (address)
+		len = LOAD(unix_address, address, len) - sizeof(__u16);
+	OPAQUE(len);
+	if (len == 0 || len > UNIX_NAME_MAX) {
+		conn->named = 1;
+		return 0;
+	}
+	event = reserve_for(thread, CLASS_256);
+	if (!event)
+		return 0;
+	begin_event(event, EVENT_NAME, SOURCE_SYSCALL, thread);
+	put_conn(event, conn);
+	event->enter_ns = event->exit_ns = ns;
+	if (is_other)
+		event->flags |= FLAG_INGRESS;
+	address += bpf_core_field_offset(struct unix_address, name) + sizeof(__u16);
+	if (!bpf_probe_read_kernel(payload_of(event), len, (void *)address)) {
+		event->captured = len;
+		event->length = len;
+		event->size += len;
+	}
+	conn->named = 1;
+	submit(event);
+	return 0;
+}
+
+/* Tells the name of a UNIX socket that is a stream, when that was not told: at `ns`, when the connection is told of. */
+static __always_inline void name_conn(struct conn *conn, __u64 sk, __u64 ns)
+{
+	if (conn->family == AF_UNIX && conn->protocol == 0 && !conn->named)
+		tell_name(sk, ns);
+}
+
 /* A part of a message was told of that filled its event: more of it is wanted in another. */
 static __always_inline bool goes_on(struct conn *conn, struct thread *thread, __u32 got)
 {
@@ -178,6 +226,7 @@ static __always_inline __u32 tell(struct task_struct *task, struct thread *threa
 		return 0;
 	}
 
+	name_conn(conn, thread->sk, ingress ? bpf_ktime_get_boot_ns() : thread->enter_ns);
 	begin_event_of(event, EVENT_DATA, SOURCE_SYSCALL, task, thread, ingress ? bpf_ktime_get_boot_ns() : thread->enter_ns);
 	put_conn(event, conn);
 	conn->events++;

@@ -21,6 +21,9 @@
 #define IPPROTO_UDP 17
 #define IPPROTO_MPTCP 262
 
+/* Bytes of sun_path. */
+#define UNIX_NAME_MAX 108
+
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 
@@ -207,7 +210,17 @@ struct tcp_sock {
 	__u32 total_retrans;
 };
 
+struct sockaddr_un {
+	unsigned short sun_family;
+};
+
+struct unix_address {
+	int len;
+	struct sockaddr_un name[];
+};
+
 struct unix_sock {
+	struct unix_address *addr;
 	struct sock *peer;
 };
 

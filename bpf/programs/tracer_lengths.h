@@ -42,6 +42,7 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 		COUNT(muted, 1);
 		return 0;
 	}
+	name_conn(conn, sk, bpf_ktime_get_boot_ns());
 	event = reserve_for(thread, sizeof(*event));
 	if (!event) {
 		conn->events++;

@@ -40,6 +40,7 @@ static __always_inline void tell_open(struct thread *thread, __u64 sk, int fd, _
 		event->opposite_seq = TCP(sk, copied_seq);
 	}
 	submit(event);
+	name_conn(conn, sk, thread->enter_ns);
 }
 
 static __always_inline void tell_connect(struct thread *thread, long result)

@@ -145,6 +145,7 @@ struct conn {
 	__u8 protocol;
 	__u8 mute;
 	__u8 frames; /* it speaks HTTP/2: heads that are not seen make those behind them unreadable */
+	__u8 named;  /* the name of a UNIX socket was told, or it has none */
 	__u16 family;
 	__u16 local_port;
 	__u16 remote_port;

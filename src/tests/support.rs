@@ -5,6 +5,7 @@
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
@@ -88,6 +89,7 @@ impl Host {
         run(&format!("ip link set {veth} up"));
         run(&format!("ip -n {name} addr add {address}/30 dev eth0"));
         run(&format!("ip -n {name} link set eth0 up"));
+        run(&format!("ip -n {name} link set lo up"));
         let server =
             python(&name).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let host = Self { name, veth, address, server };
@@ -101,6 +103,18 @@ impl Host {
 
     pub fn web(number: u8) -> Self {
         Self::serving(number, &["-m", "http.server", "8000", "--directory", "/proc/self/net"])
+    }
+
+    /// A command in the namespace.
+    pub fn inside(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).args(words);
+        command
+    }
+
+    /// Inode of the namespace.
+    pub fn netns(&self) -> u64 {
+        std::fs::metadata(format!("/run/netns/{}", self.name)).unwrap().ino()
     }
 
     pub fn get(&self, path: &str) -> Child {

@@ -1,7 +1,7 @@
 //! One trace for the terminal: a line for each request with its place in time, one for its way, and the sum.
 
 use crate::table::{duration, plain};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use wirespan_stitch::{Trace, TraceSpan};
 
@@ -95,6 +95,7 @@ impl fmt::Display for Flame<'_> {
             duration(trace.duration_us)
         )?;
         writeln!(f, "{:<40} {:>9} {:>9}  request", "", "duration", "self")?;
+        let namespaces: HashSet<&str> = trace.spans.iter().filter_map(|span| span.row.netns()).collect();
         for exchange in &self.exchanges {
             let indent = "  ".repeat(exchange.depth);
             let text: String = plain(&request(exchange)).chars().take(TEXT).collect();
@@ -107,7 +108,7 @@ impl fmt::Display for Flame<'_> {
                 proof(exchange.first),
             )?;
             if exchange.points.len() > 1 {
-                writeln!(f, "{:<60}  {indent}  {}", "", way(exchange))?;
+                writeln!(f, "{:<60}  {indent}  {}", "", way(exchange, namespaces.len() > 1))?;
             }
         }
         writeln!(f, "\nwhere the time went:")?;
@@ -170,11 +171,14 @@ fn says(what: Option<&str>, verb: &str) -> bool {
 
 fn server(exchange: &Exchange<'_>) -> String {
     let row = &exchange.last.row;
-    let address = row.server_name.as_deref().unwrap_or(&row.server_ip);
-    let process = row.process.as_ref().filter(|_| row.observation_point == "s-p");
-    match process {
-        Some(process) => format!("{} ({address}:{})", process.name, row.server_port),
-        None => format!("{address}:{}", row.server_port),
+    let name = row.server_name.as_deref().unwrap_or(&row.server_ip);
+    let address = match row.unix_name() {
+        Some(name) => name.to_owned(),
+        None => format!("{name}:{}", row.server_port),
+    };
+    match row.process.as_ref().filter(|_| row.observation_point == "s-p") {
+        Some(process) => format!("{} ({address})", process.name),
+        None => address,
     }
 }
 
@@ -186,8 +190,8 @@ fn proof(span: &TraceSpan) -> String {
     }
 }
 
-/// The points that saw it, and the time between them, there and back.
-fn way(exchange: &Exchange<'_>) -> String {
+/// The points that saw it, and the time between them, there and back; with the network namespaces of processes, where told.
+fn way(exchange: &Exchange<'_>, tell_namespaces: bool) -> String {
     let mut way = String::new();
     for (place, point) in exchange.points.iter().enumerate() {
         if place > 0 {
@@ -205,6 +209,9 @@ fn way(exchange: &Exchange<'_>) -> String {
             (None, None) => row.observation_point.as_str(),
         };
         way.push_str(&plain(name));
+        if let Some(netns) = row.netns().filter(|_| tell_namespaces) {
+            way.push_str(&format!(" (net {})", plain(netns)));
+        }
     }
     way
 }
@@ -277,5 +284,28 @@ where the time went:
 the clock of host 2 was 5.0 ms ahead; its times are corrected
 ";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn unix_sockets_are_shown_by_name_and_namespaces_where_there_are_several() {
+        let with = |netns: &str, mut span: TraceSpan| {
+            span.row.server_port = 0;
+            let attributes = [("netns", netns), ("unix.name", "/run/app.sock")];
+            span.row.attributes = attributes.map(|(name, value)| (name.into(), value.into())).into();
+            span
+        };
+        let path = |ids: &[&str]| Path { spans: ids.iter().map(|id| (*id).into()).collect(), hops: vec![] };
+        let shown = |of_second: &str| {
+            let spans = vec![
+                with("11", span("1", ("c-p", "nginx"), (0, 4000), 0)),
+                with("11", span("2", ("s-p", "app"), (1000, 3000), 0)),
+                with(of_second, span("3", ("s-p", "other"), (1000, 3000), 1)),
+            ];
+            let trace = Trace { spans, paths: vec![path(&["1", "2"]), path(&["3"])], ..Trace::default() };
+            Flame::new(&trace).to_string()
+        };
+        assert!(shown("11").contains("200 by app (/run/app.sock)\n"), "{}", shown("11"));
+        assert!(shown("11").contains("  nginx - app\n"), "{}", shown("11"));
+        assert!(shown("12").contains("nginx (net 11) - app (net 11)\n"), "{}", shown("12"));
     }
 }

@@ -103,6 +103,17 @@ impl Connection {
         self.talk.last = moment(header);
     }
 
+    /// One end, a UNIX socket, is bound to `address`: a path that ends with a zero byte, or behind one an abstract name.
+    pub(crate) fn named(&mut self, header: &Header, address: &[u8]) {
+        let (mark, name) = match address {
+            [0, name @ ..] => ("@", name),
+            name => ("", name),
+        };
+        let name = String::from_utf8_lossy(name);
+        let name = format!("{mark}{}", name.trim_end_matches('\0').replace('\0', "@"));
+        self.talk.name = Some((side(header), name.into()));
+    }
+
     /// It is told of from its beginning on.
     pub(crate) fn is_from_start(&self) -> bool {
         self.opened

@@ -48,6 +48,8 @@ pub(crate) struct Talk {
     pub positions: Positions,
     /// Inodes of this and the other end of a UNIX socket.
     pub unix: Option<[u64; 2]>,
+    /// What a UNIX socket is bound to, and at which end.
+    pub name: Option<(Side, Box<str>)>,
     /// Spans in TLS whose records have to be found.
     pub in_tls: Vec<Made>,
     /// Of the newest event.
@@ -101,6 +103,7 @@ impl Talk {
             flow,
             positions,
             unix: None,
+            name: None,
             in_tls: Vec::new(),
             last: Moment::default(),
             stream: Stream::default(),
@@ -361,6 +364,10 @@ impl Talk {
             let [client, server] = if made.is_client { [here, there] } else { [there, here] };
             made.span.attributes.push(("unix.client", client.to_compact_string()));
             made.span.attributes.push(("unix.server", server.to_compact_string()));
+            let end = if made.is_client { THERE } else { HERE };
+            if let Some((_, name)) = self.name.as_ref().filter(|(side, _)| *side == end) {
+                made.span.attributes.push(("unix.name", name.to_compact_string()));
+            }
         }
         match self.positions {
             Positions::InTls => self.in_tls.push(made),

@@ -81,6 +81,7 @@ impl Tracker {
             Kind::Open => self.open(&at, header),
             Kind::Look => self.shared.happen(&at, Happening::Look { conn: header.conn }),
             Kind::Close => self.close(header.conn),
+            Kind::Name => self.name(event),
             Kind::TlsFree => self.tls.end(&mut self.shared, &mut self.streams, (header.tls, at.process)),
             Kind::Stream => {
                 let (conn, stream) = (header.conn, header.tls as u32);
@@ -174,6 +175,16 @@ impl Tracker {
         }
         let connection = self.streams.entry(conn).or_insert_with(|| Box::new(Connection::new(header)));
         connection.opened(header);
+        self.limit();
+    }
+
+    fn name(&mut self, event: &Event<'_>) {
+        let header = event.header;
+        if header.conn == 0 || event.payload.is_empty() {
+            return;
+        }
+        let connection = self.streams.entry(header.conn).or_insert_with(|| Box::new(Connection::new(header)));
+        connection.named(header, event.payload);
         self.limit();
     }
 

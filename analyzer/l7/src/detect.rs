@@ -198,7 +198,10 @@ mod tests {
         endpoints.remember(&flow(1), Side::B, L7Protocol::Redis);
         endpoints.remember(&flow(2), Side::B, L7Protocol::Http);
         let of = |flow: &FlowContext| endpoints.remembered(flow, Side::A);
-        assert_eq!([1, 2, 3].map(|netns| of(&flow(netns))), [Some(L7Protocol::Redis), Some(L7Protocol::Http), None]);
+        assert_eq!(
+            [1, 2, 3].map(|netns| of(&flow(netns))),
+            [Some(L7Protocol::Redis), Some(L7Protocol::Http), None]
+        );
         let unix = FlowContext { endpoints: Default::default(), ..flow(1) };
         endpoints.remember(&unix, Side::B, L7Protocol::MySql);
         assert_eq!(endpoints.remembered(&unix, Side::A), None);

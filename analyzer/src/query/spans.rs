@@ -140,7 +140,10 @@ pub fn answer(rows: Vec<SpanRow>, limit: u32, names: &Names) -> Spans {
 pub fn named(mut rows: Vec<SpanRow>, names: &Names) -> Vec<SpanRow> {
     for row in &mut rows {
         row.client_name = name_of(names, &row.client_ip);
-        row.server_name = name_of(names, &row.server_ip);
+        row.server_name = match row.unix_name() {
+            Some(name) => Some(name.to_owned()),
+            None => name_of(names, &row.server_ip),
+        };
     }
     rows
 }

@@ -194,9 +194,10 @@ fn summary(key: u64, rows: &[SummaryRow], names: &Names) -> Option<TraceSummary>
     };
     // A row that is not in the store yet, or any more, has no trace to list.
     let Stored::Row(root) = &first.root else { return None };
-    let server = match root.server_ip.parse() {
-        Ok(ip) => name(ip, root.server_port),
-        Err(_) => root.server_ip.clone(),
+    let server = match (root.unix_name(), root.server_ip.parse()) {
+        (Some(name), _) => name.to_owned(),
+        (None, Ok(ip)) => name(ip, root.server_port),
+        (None, Err(_)) => root.server_ip.clone(),
     };
     let trace_key = format!("{key:016x}");
     let services: BTreeSet<_> =

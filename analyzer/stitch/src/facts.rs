@@ -4,9 +4,9 @@
 //! response do, wherever the same connection is seen. Proxies that end the connection begin a new exchange. The two ends of a
 //! UNIX socket are known by their inodes, and count the same bytes.
 //!
-//! A process knows the network namespace of its socket, which every end has one of: two observations of one end that name two are of
-//! two exchanges. The ends may be in different ones, with veth between them, but not over loopback addresses or a UNIX
-//! socket, whose ends have the namespace of who connected.
+//! A process knows the network namespace of its socket. What was seen at one end in two namespaces is two exchanges. The two
+//! ends may be in different ones, with veth between them, but not those of a connection over loopback addresses, nor those of
+//! a UNIX socket, which both have the namespace of who connected.
 
 use crate::row::SpanRow;
 use foldhash::quality::FixedState;

@@ -33,7 +33,7 @@ pub struct SpanRow {
     pub client_port: u16,
     /// Address of who answered.
     pub server_ip: String,
-    /// Its name.
+    /// Its name; what a UNIX socket is bound to.
     #[serde(default)]
     pub server_name: Option<String>,
     /// Its port.
@@ -130,6 +130,16 @@ pub struct ParentRow {
 }
 
 impl SpanRow {
+    /// What the server's UNIX socket is bound to: a path, or an abstract name behind an `@`.
+    pub fn unix_name(&self) -> Option<&str> {
+        self.attributes.get("unix.name").map(String::as_str)
+    }
+
+    /// Inode of the network namespace of the process's socket.
+    pub fn netns(&self) -> Option<&str> {
+        self.attributes.get("netns").map(String::as_str)
+    }
+
     /// Where it was seen; the default for what this version does not know.
     pub(crate) fn point(&self) -> ObservationPoint {
         let known = ObservationPoint::ALL.into_iter().find(|point| point.as_str() == self.observation_point);

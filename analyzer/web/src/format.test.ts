@@ -21,6 +21,7 @@ describe("format", () => {
     expect(socket("2001:db8::1", 443)).toBe("[2001:db8::1]:443");
     expect(label("web", "10.0.0.1", 80)).toBe("web:80");
     expect(label(null, "10.0.0.1", 80)).toBe("10.0.0.1:80");
+    expect(label("/run/redis.sock", "0.0.0.0", 0)).toBe("/run/redis.sock");
   });
 
   it("writes the fields of a request", () => {

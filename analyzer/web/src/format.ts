@@ -64,9 +64,10 @@ export function socket(ip: string, port: number): string {
   return ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`;
 }
 
-/** A name where there is one, else the address, and the port. */
+/** A name where there is one, else the address, and the port, which UNIX sockets have none of. */
 export function label(name: string | null, ip: string, port: number): string {
-  return name ? `${name}:${port}` : socket(ip, port);
+  if (!name) return socket(ip, port);
+  return port ? `${name}:${port}` : name;
 }
 
 /** A field's value in the details of a request. */

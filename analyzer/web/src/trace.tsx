@@ -45,13 +45,14 @@ export function TraceView({ trace, selected, onSelect }: TraceProps) {
 function Head({ line, onSelect }: { line: Line; onSelect: (span: Span) => void }) {
   const { first, last } = line;
   const [verb, what] = requestText(first);
-  const server = last.observation_point === "s-p" && last.process ? last.process.name : label(last.server_name, last.server_ip, last.server_port);
+  const address = label(last.server_name, last.server_ip, last.server_port);
+  const server = last.observation_point === "s-p" && last.process ? last.process.name : address;
   return (
     <div class="head" style={{ paddingLeft: `${Math.min(line.depth, 12) * 14}px` }}>
       <button type="button" class="plain" onClick={() => onSelect(first)} title={`${verb} ${what}`}>
         <span class="tag">{first.l7_protocol}</span> <b>{verb}</b> {what}
       </button>
-      <span class="by">{server}</span>
+      <span class="by" title={address}>{server}</span>
       {first.parent_rule && (
         <span class="by" title="How it is known what this was made for, and how sure that is">
           {first.parent_rule} {percent(first.parent_confidence ?? 0)}

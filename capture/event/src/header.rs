@@ -50,6 +50,8 @@ numbered! {
         Look = 10,
         /// This thread asks for the stream `tls` of an HTTP/2 connection; what asks is sent later.
         Stream = 11,
+        /// The payload is what this end of a UNIX socket is bound to, or, with [`Flags::INGRESS`], the other end.
+        Name = 12,
     }
 }
 
@@ -210,7 +212,7 @@ pub struct Header {
     pub other_tgid: u32,
     /// The other thread of a fork or wake-up; else see [`Self::stream`] and [`Self::events_meanwhile`].
     pub other_tid: u32,
-    /// Inode of the network namespace.
+    /// Inode of the network namespace; of a UNIX socket, at both ends, that of who connected.
     pub netns: u32,
     /// Interface that the socket is bound to; 0 for none.
     pub ifindex: u32,

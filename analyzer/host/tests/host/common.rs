@@ -40,12 +40,13 @@ pub struct Socket {
     /// Of the next byte to send, and to receive.
     pub seq: [u32; 2],
     pub events: u32,
+    pub netns: u32,
 }
 
 impl Socket {
     pub fn tcp(conn: u64, role: Flags, local: ([u8; 4], u16), remote: ([u8; 4], u16)) -> Self {
         let seq = [0xffff_ff00, 0x1000];
-        Self { conn, family: AF_INET, protocol: 6, local, remote, role, seq, events: 0 }
+        Self { conn, family: AF_INET, protocol: 6, local, remote, role, seq, events: 0, netns: 1 }
     }
 
     /// Both ends of a TCP connection to port 80: the client's, the server's.
@@ -86,7 +87,7 @@ impl Script {
             turn: thread.turn,
             thread_event: thread.events,
             conn_event: socket.events,
-            netns: 1,
+            netns: socket.netns,
             family: socket.family,
             protocol: socket.protocol,
             tcp_state: 1,
@@ -105,6 +106,15 @@ impl Script {
             [header.tcp_seq, header.opposite_seq] = socket.seq;
         }
         self.push(header, &[]);
+    }
+
+    /// What one end of a UNIX socket is bound to: the other one, or this one.
+    pub fn name(&mut self, thread: &mut Thread, socket: &Socket, is_other: bool, address: &[u8]) {
+        let mut header = self.header(thread, socket, Kind::Name);
+        if is_other {
+            header.flags = header.flags.with(Flags::INGRESS);
+        }
+        self.push(header, address);
     }
 
     pub fn close(&mut self, socket: &Socket) {

@@ -211,7 +211,9 @@ fn unix_sockets_have_spans_that_name_both_ends() {
     let (mut nginx, mut redis) = (Thread::new(200, 200), Thread::new(400, 400));
     let (mut client, mut server) = (unix(30, Flags::CLIENT, [7, 8]), unix(31, Flags::SERVER, [8, 7]));
     script.open(&mut nginx, &client);
+    script.name(&mut nginx, &client, true, b"/run/redis.sock\0");
     script.open(&mut redis, &server);
+    script.name(&mut redis, &server, false, b"/run/redis.sock\0");
     let (command, reply) = (b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", b"$1\r\nv\r\n");
     for _ in 0..2 {
         script.send(&mut nginx, &mut client, command);
@@ -223,6 +225,7 @@ fn unix_sockets_have_spans_that_name_both_ends() {
     for span in &spans {
         let attribute = |name| span.attributes.iter().find(|(n, _)| *n == name).map(|(_, value)| &**value);
         assert_eq!((attribute("unix.client"), attribute("unix.server")), (Some("7"), Some("8")));
+        assert_eq!((attribute("unix.name"), attribute("netns")), (Some("/run/redis.sock"), Some("1")));
         assert_eq!(span.session, Session::Complete);
     }
     // Both ends count the bytes of each direction.
@@ -232,6 +235,56 @@ fn unix_sockets_have_spans_that_name_both_ends() {
         let second = (command.len() as u32, reply.len() as u32);
         assert_eq!(counted, [(Some(0), Some(0)), (Some(second.0), Some(second.1))]);
     }
+}
+
+#[test]
+fn a_unix_socket_has_the_name_of_the_end_that_answers() {
+    let named = |is_other, address: &[u8]| {
+        let mut script = Script::default();
+        let mut redis = Thread::new(400, 400);
+        let mut server = unix(31, Flags::default(), [8, 7]);
+        script.open(&mut redis, &server);
+        script.name(&mut redis, &server, is_other, address);
+        script.receive(&mut redis, &mut server, b"*1\r\n$4\r\nPING\r\n");
+        script.send(&mut redis, &mut server, b"+PONG\r\n");
+        let [span] = &run(&script.log)[..] else { panic!("one request") };
+        span.attributes.iter().find(|(name, _)| *name == "unix.name").map(|(_, value)| value.to_string())
+    };
+    assert_eq!(named(false, b"/run/redis.sock\0").as_deref(), Some("/run/redis.sock"));
+    assert_eq!(named(false, b"\0/tmp/.X11-unix/X0").as_deref(), Some("@/tmp/.X11-unix/X0"));
+    assert_eq!(named(false, b"\0a\0b\0\0").as_deref(), Some("@a@b"));
+    assert_eq!(named(true, b"/run/client.sock\0"), None, "the client's");
+    assert_eq!(named(false, b""), None, "it could not be read");
+}
+
+#[test]
+fn one_address_in_two_namespaces_is_two_servers() {
+    let mut script = Script::default();
+    let (mut one, mut two) = (Thread::new(300, 300), Thread::new(400, 400));
+    // The same addresses, ports and numbers; what differs is the socket and its namespace.
+    let ends = |conn, netns| {
+        let ends = ([127, 0, 0, 1], 80, [127, 0, 0, 1], 999);
+        Socket { netns, ..Socket::tcp(conn, Flags::SERVER, (ends.0, ends.1), (ends.2, ends.3)) }
+    };
+    let (mut web, mut redis) = (ends(10, 11), ends(20, 12));
+    script.open(&mut one, &web);
+    script.open(&mut two, &redis);
+    script.receive(&mut one, &mut web, &get("/"));
+    script.receive(&mut two, &mut redis, b"*1\r\n$4\r\nPING\r\n");
+    script.send(&mut one, &mut web, &ok("x"));
+    script.send(&mut two, &mut redis, b"+PONG\r\n");
+    let spans = run(&script.log);
+    let seen: Vec<_> = spans
+        .iter()
+        .map(|span| {
+            (
+                span.l7_protocol.as_str(),
+                span.session,
+                span.attributes.iter().any(|a| *a == ("netns", "11".into())),
+            )
+        })
+        .collect();
+    assert_eq!(seen, [("HTTP", Session::Complete, true), ("Redis", Session::Complete, false)]);
 }
 
 #[test]

@@ -182,7 +182,10 @@ fn ends_in_two_namespaces_are_joined_where_a_network_may_be_between_them() {
     let between = exchange(7).seen(3, Rest, 5);
     assert!(joined(&[asked.clone(), between.clone(), answered.clone()]), "over veth");
     assert!(joined(&[asked.clone(), answered.clone()]));
-    assert!(!joined(&[asked.clone(), in_namespace(12, exchange(7).process(4, ClientProcess, 0, &process(4, "a"), 0))]));
+    assert!(!joined(&[
+        asked.clone(),
+        in_namespace(12, exchange(7).process(4, ClientProcess, 0, &process(4, "a"), 0))
+    ]));
     // What is known of an end stays known.
     let other = in_namespace(13, exchange(7).process(4, ServerProcess, 10, &process(4, "a"), 0));
     assert_eq!(traces(&[asked, answered, other, between], 9), BTreeSet::from([[1, 2, 3].into(), [4].into()]));

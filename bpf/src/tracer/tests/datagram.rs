@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use wirespan_event::{Call, Flags, Kind};
 
 use super::calls::message;
-use super::watch::{this_process, watch};
+use super::watch::{Seen, Watch, this_process, watch};
 
 /// What is sent to a peer that the call names comes with that peer, at both ends.
 fn named_peers(bind: &str, to: &str) {
@@ -152,4 +152,49 @@ fn unix_sockets_are_told_by_the_inodes_of_both_ends() {
         assert_eq!(seen.payload, b"over unix");
     }
     assert!(sent.has(Flags::CLIENT) && received.has(Flags::SERVER));
+    // By name too, once at each end.
+    let path = directory.path().join("socket");
+    names(&mut watch, [(near, &path_bytes(&path), true), (far, &path_bytes(&path), false)]);
+}
+
+/// A path as it is bound to: with a zero byte at the end.
+fn path_bytes(path: &std::path::Path) -> Vec<u8> {
+    [path.as_os_str().as_encoded_bytes(), b"\0"].concat()
+}
+
+/// The sockets with these inodes were told of by these names once: of the other end, or of their own.
+fn names(watch: &mut Watch, expected: [(u64, &[u8], bool); 2]) {
+    let inodes = expected.map(|(inode, ..)| inode);
+    let is_one = |seen: &Seen| seen.kind() == Kind::Name && inodes.contains(&inode_of(&seen.header.local));
+    let mut told = watch.wait_for(2, is_one);
+    told.sort_by_key(|seen| inodes.iter().position(|inode| *inode == inode_of(&seen.header.local)));
+    let told: Vec<_> = told
+        .iter()
+        .map(|seen| (inode_of(&seen.header.local), &seen.payload[..], seen.has(Flags::INGRESS)))
+        .collect();
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn unix_sockets_that_were_open_before_are_named() {
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("wirespan-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let listener = UnixListener::bind_addr(&address).unwrap();
+    let mut client = UnixStream::connect_addr(&address).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let (mut one, mut other) = UnixStream::pair().unwrap();
+    let Some(mut watch) = watch(&this_process()) else { return };
+    for _ in 0..2 {
+        one.write_all(b"no name").unwrap();
+        other.read_exact(&mut [0; 7]).unwrap();
+        client.write_all(b"over unix").unwrap();
+        server.read_exact(&mut [0; 9]).unwrap();
+    }
+    let bytes = [b"\0", name.as_bytes()].concat();
+    names(&mut watch, [(inode(&client), &bytes, true), (inode(&server), &bytes, false)]);
+    let unnamed = inode(&one);
+    assert!(
+        watch.seen.iter().all(|seen| seen.kind() != Kind::Name || inode_of(&seen.header.local) != unnamed)
+    );
 }
