@@ -52,8 +52,8 @@ impl Default for WriterOptions {
     fn default() -> Self {
         Self {
             agent_id: 0,
-            batch_rows: 64 * 1024,
-            batch_bytes: 32 << 20,
+            batch_rows: 128 * 1024,
+            batch_bytes: 48 << 20,
             batch_age: Duration::from_secs(1),
             queue_bytes: 128 << 20,
             senders: 2,
