@@ -503,6 +503,8 @@ async fn params_settings_formats_and_errors() {
         "1"
     );
     assert_ne!(ask(&c, "SELECT getSetting('max_threads')").await, "");
+    let nice = "SELECT value FROM system.server_settings WHERE name = 'os_threads_nice_value_merge_mutate'";
+    assert_eq!(ask(&c, nice).await, "10");
     for (sql, code, status) in [
         ("SELECT * FROM nowhere", 60, 404),
         ("SELECT 1 +", 62, 400),

@@ -9,13 +9,16 @@ mod locate;
 use crate::StoreError;
 use bytes::Bytes;
 use ffi::{Api, Connection};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use ffi::Summary;
 pub use locate::{LIBCHDB_VERSION, locate};
+
+/// Threads that merge parts leave the CPU to queries and inserts (their nice value; without CAP_SYS_NICE they do not).
+const MERGES_YIELD: &CStr = c"--os_threads_nice_value_merge_mutate=10";
 
 /// One query with everything that changes how it runs.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +64,7 @@ impl Engine {
         let mut path = b"--path=".to_vec();
         path.extend_from_slice(data.as_os_str().as_encoded_bytes());
         let path = CString::new(path).map_err(|_| refused("its name has a NUL byte"))?;
-        let arguments = vec![CString::from(c"wirespan"), path];
+        let arguments = vec![CString::from(c"wirespan"), path, CString::from(MERGES_YIELD)];
         let api = Api::load(library)?;
         let anchor = Connection::open(&api, &arguments)
             .ok_or_else(|| refused("check that it can be written and that no other process uses it"))?;
