@@ -10,7 +10,7 @@ pub enum BpfError {
     /// The process may not load or attach programs.
     #[error(
         "no permission to load eBPF programs; run as root, or run \
-         `setcap cap_bpf,cap_net_admin,cap_net_raw,cap_ipc_lock+ep` on the program once"
+         `setcap cap_bpf,cap_perfmon,cap_net_admin,cap_net_raw,cap_ipc_lock,cap_sys_ptrace+ep` on the program once"
     )]
     NoPrivilege,
     /// Another XDP program is on the interface.
@@ -19,8 +19,19 @@ pub enum BpfError {
         /// Its name.
         interface: String,
     },
+    /// The kernel takes no programs at all.
+    #[error(
+        "no eBPF program can be loaded ({reason}); use a kernel that is built with CONFIG_BPF_SYSCALL, and let nothing (a \
+         container's seccomp profile) keep wirespan from bpf(2)"
+    )]
+    NoPrograms {
+        /// What the kernel said.
+        reason: String,
+    },
     /// The kernel does not take the program.
-    #[error("this kernel does not take the eBPF program ({reason}); Linux 5.12 or newer with BPF is needed")]
+    #[error(
+        "this kernel does not take the eBPF program ({reason}); Linux 5.12 or newer is needed, for processes alone 5.8"
+    )]
     Load {
         /// What the kernel said.
         reason: String,
@@ -133,6 +144,7 @@ fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
 pub(crate) fn text(error: &(dyn Error + 'static)) -> String {
     let mut lines: Vec<_> =
         causes(error).filter_map(|cause| cause.to_string().lines().next().map(str::to_owned)).collect();
-    lines.dedup();
+    // Some say what their cause says too.
+    lines.dedup_by(|cause, said| said.contains(cause.as_str()));
     lines.join(": ")
 }

@@ -11,6 +11,8 @@ use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_info, bpf_prog_type,
 };
 
+use crate::BpfError;
+
 /// Types that are the same bytes in the kernel and here.
 ///
 /// # Safety
@@ -182,29 +184,19 @@ pub(crate) fn load_program(program: &Program<'_>) -> io::Result<OwnedFd> {
     }
 }
 
-/// Whether the kernel knows atomic operations that give back what was there (Linux 5.12).
-pub(crate) fn has_atomics() -> bool {
-    const EXCHANGE: i32 = 0xe1;
-    let of = |code: u32, to: u8, from: u8, off: i16, imm: i32| bpf_insn {
-        code: code as u8,
-        _bitfield_align_1: [],
-        _bitfield_1: bpf_insn::new_bitfield_1(to, from),
-        off,
-        imm,
-    };
-    // r1 = 0; *(r10 - 8) = r1; r1 = exchange(r10 - 8, r1); r0 = 0; return
-    let instructions = [
-        of(BPF_ALU64 | BPF_MOV, 1, 0, 0, 0),
-        of(BPF_STX | BPF_MEM | BPF_DW, 10, 1, -8, 0),
-        of(BPF_STX | BPF_ATOMIC | BPF_DW, 10, 1, -8, EXCHANGE),
-        of(BPF_ALU64 | BPF_MOV, 0, 0, 0, 0),
-        of(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
-    ];
+/// An instruction of a program that is made up here.
+fn instruction(code: u32, to: u8, from: u8, off: i16, imm: i32) -> bpf_insn {
+    let registers = bpf_insn::new_bitfield_1(to, from);
+    bpf_insn { code: code as u8, _bitfield_align_1: [], _bitfield_1: registers, off, imm }
+}
+
+/// Loads a program to see whether the kernel takes it.
+fn try_instructions(instructions: &[bpf_insn]) -> io::Result<()> {
     let program = Program {
-        name: "atomics",
+        name: "trial",
         kind: bpf_prog_type::BPF_PROG_TYPE_SOCKET_FILTER as u32,
         attach_type: 0,
-        instructions: &instructions,
+        instructions,
         license: c"GPL",
         flags: 0,
         ifindex: 0,
@@ -212,7 +204,32 @@ pub(crate) fn has_atomics() -> bool {
         functions: &[],
         function_size: 0,
     };
-    try_load(&program, &mut []).is_ok()
+    try_load(&program, &mut []).map(drop)
+}
+
+/// Whether the kernel knows atomic operations that give back what was there (Linux 5.12).
+pub(crate) fn has_atomics() -> bool {
+    const EXCHANGE: i32 = 0xe1;
+    // r1 = 0; *(r10 - 8) = r1; r1 = exchange(r10 - 8, r1); r0 = 0; return
+    let instructions = [
+        instruction(BPF_ALU64 | BPF_MOV, 1, 0, 0, 0),
+        instruction(BPF_STX | BPF_MEM | BPF_DW, 10, 1, -8, 0),
+        instruction(BPF_STX | BPF_ATOMIC | BPF_DW, 10, 1, -8, EXCHANGE),
+        instruction(BPF_ALU64 | BPF_MOV, 0, 0, 0, 0),
+        instruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
+    ];
+    try_instructions(&instructions).is_ok()
+}
+
+/// Tells a kernel that takes no programs at all from one that does not take a certain one.
+pub(crate) fn require_programs() -> Result<(), BpfError> {
+    // r0 = 0; return
+    let instructions =
+        [instruction(BPF_ALU64 | BPF_MOV, 0, 0, 0, 0), instruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)];
+    try_instructions(&instructions).map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => BpfError::NoPrivilege,
+        _ => BpfError::NoPrograms { reason: error.to_string() },
+    })
 }
 
 /// What the verifier says at last, of a program that it rejects. Numbers of what it went through come behind.

@@ -297,6 +297,16 @@ pub enum CaptureError {
     /// AF_XDP is not in the kernel.
     #[error("this kernel has no AF_XDP (CONFIG_XDP_SOCKETS); capture with AF_PACKET instead")]
     NoAfXdp,
+    /// The process may not keep the memory of AF_XDP's frames from being moved.
+    #[error(
+        "the {kib} KiB of AF_XDP's frames of {interface} may not be locked in memory; raise `ulimit -l`, or add cap_ipc_lock with `setcap`"
+    )]
+    FewLockedPages {
+        /// Which frames.
+        interface: String,
+        /// Their memory.
+        kib: usize,
+    },
     /// Another program receives on this address and port.
     #[error("{address} is taken by another program; stop it (`ss -lunp` names it) or listen on another port")]
     AddressBusy {

@@ -10,7 +10,7 @@ use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{PATIENCE, Up, fixture, is_root, objects, run, wirespan};
+use support::{PATIENCE, Refused, Up, fixture, is_root, objects, run, text, where_refused, wirespan};
 use wirespan_capture::PacketSource;
 use wirespan_capture::pcap_file::PcapFile;
 
@@ -227,6 +227,84 @@ fn a_killed_capture_leaves_nothing_behind_after_the_next_start() {
     let _next = Up::start(&["-i", "lo"]);
     assert_eq!(defer(), before);
     assert!(!link().contains("prog/xdp") && link().contains("promiscuity 0"), "{}", link());
+}
+
+#[test]
+fn where_a_kernel_has_no_af_xdp_a_mirror_is_captured_by_af_packet() {
+    if !is_root() {
+        return;
+    }
+    const LINK_CREATE: u32 = 28;
+    let invalid = |call, arguments| Refused { call, arguments, error: libc::EINVAL };
+    let kernels = [
+        ("no eBPF program can be loaded", Refused { error: libc::ENOSYS, ..invalid(libc::SYS_bpf, &[]) }),
+        ("takes no XDP program", invalid(libc::SYS_bpf, &[(0, LINK_CREATE)])),
+        (
+            "this kernel has no AF_XDP",
+            Refused { error: libc::EAFNOSUPPORT, ..invalid(libc::SYS_socket, &[(0, libc::AF_XDP as u32)]) },
+        ),
+        ("cannot register memory", invalid(libc::SYS_setsockopt, &[(1, libc::SOL_XDP as u32)])),
+    ];
+    let mirror = Mirror::new("o");
+    let frames = frames();
+    let arguments = ["--mode", "mirror", "--tracer", "off", "--offload", "off", "-i", &mirror.port];
+    for (reason, refused) in kernels {
+        let refused = [refused];
+        let up = Up::start_by(where_refused(&refused), &arguments);
+        let told: Vec<_> = up.said.lines().filter(|line| line.contains("using AF_PACKET")).collect();
+        assert!(told.len() == 1 && told[0].contains(reason), "{reason}: {}", up.said);
+        mirror.send(&frames);
+        up.accounts_for(frames.len() as u64);
+        drop(up);
+        // Where nothing else was asked for, nothing starts.
+        let directory = tempfile::tempdir().unwrap();
+        let mut insisting = where_refused(&refused);
+        insisting.arg("up").args(arguments).args(["--backend", "af-xdp", "--data"]).arg(directory.path());
+        let output = insisting.output().unwrap();
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.lines().count() == 1 && said.contains(reason), "{said}");
+    }
+}
+
+#[test]
+fn a_full_flow_table_loses_no_packet() {
+    if !is_root() {
+        return;
+    }
+    let mirror = Mirror::new("t");
+    let frames = frames();
+    let up = Up::start(&["--mode", "mirror", "-i", &mirror.port, "--max-flows", "8"]);
+    mirror.send(&frames);
+    up.wait_for("the last frame", |up| up.count("wirespan_frames_total") >= frames.len() as u64);
+    let count = |name: &str| up.count(&format!("wirespan_{name}_total"));
+    assert_eq!(count("capture_lost"), 0);
+    assert_eq!(count("frames"), frames.len() as u64);
+    assert_eq!(count("packets") + count("frames_dropped"), frames.len() as u64);
+    assert!(count("flows_evicted") > 10);
+}
+
+#[test]
+fn a_capture_whose_interface_is_removed_ends_with_what_was_seen() {
+    if !is_root() {
+        return;
+    }
+    for mode in ["host", "mirror"] {
+        let mirror = Mirror::new("r");
+        let mut up = Up::start(&["--mode", mode, "--tracer", "off", "-i", &mirror.port]);
+        let frames = frames();
+        mirror.send(&frames);
+        up.wait_for("the last frame", |up| up.count("wirespan_frames_total") >= frames.len() as u64);
+        run(&format!("ip link set {} down", mirror.port));
+        run(&format!("ip link set {} up", mirror.port));
+        mirror.send(&frames);
+        up.wait_for("frames again", |up| up.count("wirespan_frames_total") >= 2 * frames.len() as u64);
+        run(&format!("ip link del {}", mirror.port));
+        let status = up.child.wait().unwrap();
+        let (_, said) = up.stop();
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("interface {} was removed", mirror.port)), "{said}");
+        assert!(said.contains("and lost 0"), "{said}");
+    }
 }
 
 #[test]

@@ -237,12 +237,7 @@ impl SourceArgs {
         if !wants_xdp {
             self.af_packet(interface, port, sources)?;
         } else if let Err(error) = self.af_xdp(interface, port, wanted, sources) {
-            if self.backend == Backend::AfXdp
-                || !matches!(
-                    error,
-                    CaptureError::Bpf(_) | CaptureError::NoAfXdp | CaptureError::NotEthernet { .. }
-                )
-            {
+            if self.backend == Backend::AfXdp || !is_without_af_xdp(&error) {
                 return Err(error.into());
             }
             sources.notes.push(format!("{error}; using AF_PACKET"));
@@ -342,6 +337,18 @@ impl Sources {
         self.notes.extend(frames.notes().iter().map(ToString::to_string));
         self.workers.push(WorkerSource { name: name.to_owned(), frames, shunt, samples: false, cpu });
     }
+}
+
+/// AF_XDP cannot be had, for a reason that AF_PACKET need not share: it is tried.
+fn is_without_af_xdp(error: &CaptureError) -> bool {
+    matches!(
+        error,
+        CaptureError::Bpf(_)
+            | CaptureError::NoAfXdp
+            | CaptureError::NotEthernet { .. }
+            | CaptureError::FewLockedPages { .. }
+            | CaptureError::System { .. }
+    )
 }
 
 /// What killed processes left on NICs is put back first, whatever is watched now.

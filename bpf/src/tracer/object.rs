@@ -56,6 +56,7 @@ impl Object {
         let btf = Btf::parse_file(path, aya::Endianness::default())
             .map_err(|error| BpfError::NoBtf { path: path.to_owned(), reason: crate::error::text(&error) })?;
         sys::raise_memory_limit();
+        sys::require_programs()?;
         let cast = btf.id_by_type_name_kind("bpf_rdonly_cast", BtfKind::Func).ok().filter(|_| casts);
         let code = code_for(cast, sys::has_atomics())?;
         let settings = settings(options, cast.is_some());

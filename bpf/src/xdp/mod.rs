@@ -189,6 +189,7 @@ impl XdpProgram {
     /// if the driver knows it, else in generic mode. [`Self::fallbacks`] says what could not be had.
     pub fn attach(interface: &str, options: &XdpOptions) -> Result<Self, BpfError> {
         let index = sys::interface_index(interface).map_err(|error| BpfError::attach(interface, &error))?;
+        sys::require_programs()?;
         let mut fallbacks = Vec::new();
         if options.nic_hints && !options.generic {
             match Self::attach_bound(interface, index, options) {

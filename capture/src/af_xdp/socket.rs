@@ -52,8 +52,13 @@ impl Unbound {
         let socket = fd.as_fd();
         let (memory, pages) = allocate(interface, frames, huge_pages)
             .map_err(error("get memory for the frames (fewer frames may fit)"))?;
-        register(socket, &memory, frames)
-            .map_err(error("register memory for frames (needs cap_ipc_lock or a larger `ulimit -l`)"))?;
+        register(socket, &memory, frames).map_err(|source| match source.raw_os_error() {
+            Some(libc::ENOBUFS) => CaptureError::FewLockedPages {
+                interface: interface.name.clone(),
+                kib: umem_bytes(frames).div_ceil(1024),
+            },
+            _ => error("register memory for frames")(source),
+        })?;
         for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, ring] {
             sys::set_option(socket, libc::SOL_XDP, ring, &frames).map_err(error("make the rings"))?;
         }
