@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
-use support::{Container, Host, PATIENCE, Up, is_root, objects, wirespan};
+use support::{Container, Host, PATIENCE, Refused, Up, is_root, objects, where_refused, wirespan};
 
 /// The spans of one server in an event log.
 fn spans(log: &Path, server: &str) -> Vec<Value> {
@@ -163,6 +163,50 @@ fn without_type_information_packets_alone_are_watched() {
     let output = probe.args(["probe", "-i", "lo", "--json"]).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["tracer"]["off"].as_str().unwrap().contains("BTF"), "{report}");
+}
+
+#[test]
+fn without_ebpf_packets_alone_are_watched() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::web(26);
+    for (error, reason) in [(libc::ENOSYS, "no eBPF program can be loaded"), (libc::EPERM, "run as root")] {
+        let refused = [Refused { call: libc::SYS_bpf, arguments: &[], error }];
+        let mut up = Up::start_by(where_refused(&refused), &["-i", &host.veth]);
+        let said: Vec<&str> = up.said.lines().filter(|line| line.contains("processes")).collect();
+        let [line] = said[..] else { panic!("{}", up.said) };
+        assert!(line.contains("processes are not traced, packets are") && line.contains(reason), "{line}");
+        assert!(host.get("dev").wait().unwrap().success());
+        let sql = format!("SELECT signal FROM l7_log WHERE server = '{}'", host.address);
+        up.wait_for("the packets' request", |up| !up.ask(&sql).is_empty());
+        up.stop();
+        let output = where_refused(&refused).args(["probe", "-i", "lo", "--json"]).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(report["tracer"]["off"].as_str().unwrap().contains(reason), "{report}");
+    }
+}
+
+#[test]
+fn where_the_kernel_takes_no_probes_that_is_told_once_and_counted() {
+    if !is_root() {
+        return;
+    }
+    const LINK_CREATE: u32 = 28;
+    let refused = [
+        Refused { call: libc::SYS_bpf, arguments: &[(0, LINK_CREATE)], error: libc::EINVAL },
+        Refused { call: libc::SYS_perf_event_open, arguments: &[], error: libc::ENOENT },
+    ];
+    let host = Host::web(27);
+    let mut up = Up::start_by(where_refused(&refused), &["--tracer", "on", "--tracer-cpu", "4"]);
+    up.wait_for("a file that cannot be probed", |up| up.count("wirespan_tracer_unprobed_files_total") > 0);
+    // What needs no probes is traced.
+    assert!(host.get("dev").wait().unwrap().success());
+    let sql = format!("SELECT signal FROM l7_log WHERE server = '{}'", host.address);
+    up.wait_for("both ends", |up| up.ask(&sql).len() == 2);
+    let (_, said) = up.stop();
+    let lines: Vec<_> = said.lines().filter(|line| line.contains("takes no probe")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("`wirespan probe` lists"), "{said}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub struct TracerCounters {
     process_reads: Counter,
     from_events: Counter,
     nameless: Counter,
+    unprobed_files: Counter,
     agent_millicores: Counter,
     program_millicores: Counter,
     level: Counter,
@@ -79,6 +80,10 @@ impl TracerCounters {
                 "Processes that had ended before they were read, and are known by their exec or parent.",
             ),
             nameless: counter("wirespan_tracer_processes_unknown_total", "Processes known by pid alone."),
+            unprobed_files: counter(
+                "wirespan_tracer_unprobed_files_total",
+                "Files of TLS libraries and programs that the kernel took no probes on.",
+            ),
             agent_millicores: gauge(
                 "wirespan_tracer_agent_millicores",
                 "CPU of the thread that reads events.",
@@ -109,6 +114,7 @@ impl TracerCounters {
         self.process_reads.set(processes.reads);
         self.from_events.set(processes.from_events);
         self.nameless.set(processes.unknown);
+        self.unprobed_files.set(source.unprobed_files());
         let load = source.load();
         self.agent_millicores.set((load.agent_cores * 1000.0) as u64);
         self.program_millicores.set((load.program_cores * 1000.0) as u64);

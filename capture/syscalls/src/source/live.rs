@@ -61,6 +61,8 @@ pub struct Live {
     notes: Vec<String>,
     /// Of tracers that were ended, and events left out here.
     counts: Counts,
+    /// Files that the kernel takes no probes on.
+    unprobed_files: u64,
 }
 
 struct Running {
@@ -101,6 +103,7 @@ impl Live {
             notes: Vec::new(),
             counts: Counts::default(),
             netns: std::fs::metadata("/proc/self/ns/net").ok().map(|namespace| namespace.ino()),
+            unprobed_files: 0,
             options,
             processes,
             clock,
@@ -149,6 +152,24 @@ impl Live {
         running.map_or(self.counts, |stats| self.counts.plus(Counts::of(&stats)))
     }
 
+    /// Files of TLS libraries and programs that the kernel took no probes on, so far.
+    pub fn unprobed_files(&self) -> u64 {
+        self.unprobed_files
+    }
+
+    /// Counts the files that could not be probed; the first is told.
+    fn count_unprobed(&mut self) {
+        let libraries = self.running.as_ref().and_then(|running| running.libraries.as_ref());
+        for refused in libraries.into_iter().flat_map(LibrariesThread::refused) {
+            if self.unprobed_files == 0 {
+                self.notes.push(format!(
+                    "the kernel takes no probe on {refused}: what it encrypts is not seen; `wirespan probe` lists all such files"
+                ));
+            }
+            self.unprobed_files += 1;
+        }
+    }
+
     /// What is known of processes.
     pub fn processes(&self) -> ProcessStats {
         self.processes.stats()
@@ -176,6 +197,7 @@ impl Live {
         if let Some(error) = self.recording.flush() {
             self.notes.push(format!("the recording of events ended: {error}"));
         }
+        self.count_unprobed();
         let programs = self.running.as_ref().map_or(0.0, |running| running.cost.cores());
         // What it takes to begin passes by itself.
         let probing_ns =

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use wirespan_bpf::BpfError;
 use wirespan_bpf::tracer::{Prober, UprobeLink};
 
 use super::plan::{Ends, GoProgram, Library, Plan, Probe};
@@ -28,6 +29,8 @@ pub struct Report {
     pub probes: usize,
     /// What is missing, and why.
     pub missing: Vec<String>,
+    /// Why the kernel takes no probe on a function of it.
+    pub refused: Option<String>,
 }
 
 impl fmt::Display for Report {
@@ -80,6 +83,7 @@ impl Attached {
             functions: Vec::new(),
             probes: 0,
             missing: plan.missing,
+            refused: None,
         };
         let cookie = report.go.as_ref().map(|go| wirespan_bpf::tracer::GoProgram::from(go).cookie());
         if let Some(Err(error)) = cookie.map(|_| prober.expect_coroutines()) {
@@ -100,7 +104,15 @@ impl Attached {
                     links.extend(attached);
                     report.functions.push(name);
                 }
-                Err(error) => report.missing.push(format!("{name}: {error}")),
+                Err(error) => {
+                    let reason = match error {
+                        // The user knows the file by its name.
+                        BpfError::Uprobe { offset, reason, .. } => format!("{reason}, at {offset:#x}"),
+                        other => other.to_string(),
+                    };
+                    report.missing.push(format!("{name}: {reason}"));
+                    report.refused.get_or_insert(reason);
+                }
             }
         }
         report.probes = links.iter().map(UprobeLink::count).sum();

@@ -109,6 +109,7 @@ pub struct Libraries {
     unused_due: Instant,
     unprobed: BTreeSet<PathBuf>,
     failures: BTreeSet<String>,
+    refused: Vec<String>,
 }
 
 impl Libraries {
@@ -124,6 +125,7 @@ impl Libraries {
             unused_due: Instant::now(),
             unprobed: BTreeSet::new(),
             failures: BTreeSet::new(),
+            refused: Vec::new(),
         };
         let files = |directory: &Path| directory.read_dir().into_iter().flatten().flatten();
         let named = |path: &Path, beginnings: &[&str]| {
@@ -292,6 +294,11 @@ impl Libraries {
         self.failures.iter().map(String::as_str)
     }
 
+    /// Files whose functions the kernel takes no probes on, and why, since the last call.
+    pub fn take_refused(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.refused)
+    }
+
     /// The files that are probed, one line each; then those that could not be, and why.
     pub fn report(&self) -> Vec<String> {
         let unprobed = self.unprobed().map(|file| {
@@ -363,6 +370,11 @@ impl Libraries {
         };
         if self.files.len() >= MAX_NOTHING {
             self.files.retain(|_, known| matches!(known, Known::Attached(_)));
+        }
+        if let Known::Attached(attached) = &known
+            && let Some(reason) = &attached.report.refused
+        {
+            self.refused.push(format!("{} ({reason})", name.display()));
         }
         self.files.insert(identity, known);
     }

@@ -62,6 +62,7 @@ pub struct LibrariesThread {
     /// The report that follows what was found at the start.
     first_report: Receiver<Vec<String>>,
     is_settled: bool,
+    refused: Receiver<String>,
 }
 
 impl LibrariesThread {
@@ -72,9 +73,11 @@ impl LibrariesThread {
     pub fn start(prober: Prober, found: Vec<u32>) -> io::Result<Self> {
         let (orders, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new().name("probes".to_owned());
-        let thread = thread.spawn(move || look_after(Libraries::new(prober), &receiver))?;
+        let (refusals, refused) = mpsc::channel();
+        let thread = thread.spawn(move || look_after(Libraries::new(prober), &receiver, &refusals))?;
         let (report, first_report) = mpsc::channel();
-        let this = Self { orders: Some(orders), thread: Some(thread), first_report, is_settled: false };
+        let this =
+            Self { orders: Some(orders), thread: Some(thread), first_report, is_settled: false, refused };
         this.order(Order::Look(Noticed { found, ..Noticed::default() }));
         this.order(Order::Report(report));
         Ok(this)
@@ -91,6 +94,11 @@ impl LibrariesThread {
     pub fn is_settled(&mut self) -> bool {
         self.is_settled = self.is_settled || self.first_report.try_recv().is_ok();
         self.is_settled
+    }
+
+    /// Files whose functions the kernel takes no probes on, and why, since the last call.
+    pub fn refused(&self) -> impl Iterator<Item = String> {
+        self.refused.try_iter()
     }
 
     /// The files that are probed, one line each; then those that could not be, and why. Waits until what was said before is done.
@@ -126,7 +134,7 @@ impl Drop for LibrariesThread {
     }
 }
 
-fn look_after(mut libraries: Libraries, orders: &Receiver<Order>) {
+fn look_after(mut libraries: Libraries, orders: &Receiver<Order>, refusals: &Sender<String>) {
     let mut due = Instant::now();
     loop {
         match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
@@ -139,6 +147,10 @@ fn look_after(mut libraries: Libraries, orders: &Receiver<Order>) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
         due = libraries.advance();
+        for refusal in libraries.take_refused() {
+            // Nobody asks for them any more at the end.
+            let _ = refusals.send(refusal);
+        }
     }
 }
 
