@@ -24,6 +24,7 @@ pub struct Database {
 impl Database {
     /// Starts the embedded engine, or connects, and brings the tables up to date.
     pub async fn start(place: Place) -> anyhow::Result<Self> {
+        let is_server = matches!(place, Place::Url(_));
         let (child, url) = match place {
             Place::Url(url) => (None, url),
             Place::Embedded { data, listen, libchdb } => {
@@ -37,7 +38,10 @@ impl Database {
         let database = Self { client: Client::new(&url)?, child };
         if let Err(error) = migrate(&database.client, &Retention::default()).await {
             database.stop().await;
-            return Err(error.into());
+            return match is_server {
+                true => Err(error).context("the server of --clickhouse-url cannot be used"),
+                false => Err(error.into()),
+            };
         }
         Ok(database)
     }

@@ -39,7 +39,9 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The address to listen on is taken or not ours.
-    #[error("cannot listen on {address} ({source}): choose another address with --listen")]
+    #[error(
+        "cannot listen on {address} ({source}): stop what listens there, or choose another address with --clickhouse-listen (`wirespan store`: --listen)"
+    )]
     Listen {
         /// The address.
         address: std::net::SocketAddr,

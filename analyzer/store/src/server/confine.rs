@@ -34,7 +34,12 @@ const READABLE: &[&str] = &[
 /// already are not held to it, so this comes first in the process.
 pub(super) fn confine(options: &ServeOptions, library: &Path) -> Result<(), StoreError> {
     let data = &options.data;
-    let failed = || StoreError::io(format!("cannot use the data directory {}", data.display()));
+    let failed = || {
+        StoreError::io(format!(
+            "cannot use the data directory {} (choose another with --data)",
+            data.display()
+        ))
+    };
     std::fs::create_dir_all(data).map_err(failed())?;
     engine::preload(library)?;
     let data = PathFd::new(data).map_err(|e| failed()(std::io::Error::other(e)))?;

@@ -14,12 +14,9 @@ pub(super) fn lock(data: &Path) -> Result<File, StoreError> {
     std::fs::create_dir_all(data)
         .map_err(StoreError::io(format!("cannot make the data directory {}", data.display())))?;
     let path = data.join("wirespan.lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(StoreError::io(format!("cannot write {}", path.display())))?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(
+        StoreError::io(format!("cannot write {} (choose another directory with --data)", path.display())),
+    )?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse { path: data.into() }),

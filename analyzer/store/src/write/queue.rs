@@ -5,7 +5,7 @@ use crate::{Client, StoreError};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -39,6 +39,8 @@ pub(super) struct Queue {
     more: Notify,
     counters: Counters,
     empty: Notify,
+    /// The last answer was none, or a refusal.
+    failing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -57,6 +59,7 @@ impl Queue {
             more: Notify::new(),
             counters: Counters::default(),
             empty: Notify::new(),
+            failing: AtomicBool::new(false),
         }
     }
 
@@ -129,6 +132,9 @@ impl Queue {
             let error =
                 match client.insert(batch.table, "Native", batch.data.clone(), Some(&batch.token)).await {
                     Ok(()) => {
+                        if self.failing.swap(false, Ordering::Relaxed) {
+                            tracing::warn!("The store takes rows again");
+                        }
                         self.counters.stored.fetch_add(batch.rows as u64, Ordering::Relaxed);
                         self.counters.batches.fetch_add(1, Ordering::Relaxed);
                         return;
@@ -141,7 +147,13 @@ impl Queue {
                 self.counters.refused.fetch_add(batch.rows as u64, Ordering::Relaxed);
                 return;
             }
-            tracing::warn!(%error, table = batch.table, pause_ms = pause.as_millis() as u64, "Sending a batch again");
+            // Said once, however many batches wait and however often they are sent.
+            if !self.failing.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "The store takes no rows now ({error}): they wait, up to {} MiB, and are sent again until it does",
+                    self.max_bytes >> 20
+                );
+            }
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
