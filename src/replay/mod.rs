@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 use wirespan_capture::pcap_file::PcapFile;
 use wirespan_capture::spread::{self, FileEnd};
-use wirespan_capture::{Batch, PacketSource, SourceStats, placement};
+use wirespan_capture::{Batch, PacketSource, Unreadable, placement};
 use wirespan_dataplane::worker::{Worker, WorkerStats};
 use wirespan_dataplane::{RecordSink, Taps};
 use wirespan_l7::SpanSink;
@@ -79,7 +79,8 @@ enum Format {
 #[derive(Default)]
 struct Totals {
     worker: WorkerStats,
-    source: SourceStats,
+    /// What could not be read of which capture file, and how often.
+    unreadable: Vec<(String, Unreadable, u64)>,
     spans: [u64; L7Protocol::ALL.len()],
     /// Events of event logs.
     events: u64,
@@ -116,11 +117,15 @@ pub fn run(args: ReplayArgs) -> anyhow::Result<()> {
     });
     let stored = recorder.map(|recorder| recorder.finish(&exports)).transpose();
     let totals = totals?;
-    for (reason, count) in &totals.source.unreadable {
-        eprintln!("wirespan: {count} x {reason}");
+    for (file, reason, count) in &totals.unreadable {
+        let times = if *count > 1 { format!(" ({count} times)") } else { String::new() };
+        eprintln!("wirespan: {file}: {reason}{times}; what could be read was analysed");
     }
     if totals.events_unreadable > 0 {
-        eprintln!("wirespan: {} x record of an event log that is cut or damaged", totals.events_unreadable);
+        eprintln!(
+            "wirespan: {} records of event logs are cut or damaged; the others were analysed",
+            totals.events_unreadable
+        );
     }
     if let Some(counters) = stored? {
         eprintln!("wirespan: {} rows stored", counters.rows_stored);
@@ -172,7 +177,7 @@ fn analyse_all(
                 // Slower where it is refused, but not wrong.
                 let _ = placement::pin_to_cpu(cpu);
             }
-            analysis(index).part(end)
+            analysis(index).part(end, captures)
         };
         let start = |(index, end)| scope.spawn(move || part(index, end));
         let workers: Vec<_> = (0..).zip(ends).map(start).collect();
@@ -226,26 +231,30 @@ impl<'a> Analysis<'a> {
 
     /// All frames of all files, straight from the files.
     fn all(mut self, files: &[PathBuf], taps: &Taps) -> anyhow::Result<Totals> {
-        let mut source = SourceStats::default();
+        let mut unreadable = Vec::new();
         let names = interfaces(files, taps).into();
         for (place, file) in files.iter().enumerate() {
             let mut frames = PcapFile::open(file)?.nth_of(place, &names);
             while let Some(batch) = frames.next_batch()? {
                 self.batch(batch)?;
             }
-            let stats = frames.stats();
-            source.received += stats.received;
-            source.unreadable.extend(stats.unreadable);
+            let name = file.display().to_string();
+            unreadable.extend(frames.stats().unreadable.into_iter().map(|(what, n)| (name.clone(), what, n)));
         }
-        self.finish(source)
+        self.finish(unreadable)
     }
 
     /// A worker's part of the flows.
-    fn part(mut self, mut frames: FileEnd) -> anyhow::Result<Totals> {
+    fn part(mut self, mut frames: FileEnd, files: &[PathBuf]) -> anyhow::Result<Totals> {
         while let Some(batch) = frames.next_batch()? {
             self.batch(batch)?;
         }
-        self.finish(frames.stats())
+        let name = match files {
+            [file] => file.display().to_string(),
+            _ => "one of the capture files".to_owned(),
+        };
+        let unreadable = frames.stats().unreadable.into_iter().map(|(what, n)| (name.clone(), what, n));
+        self.finish(unreadable.collect())
     }
 
     fn batch(&mut self, batch: Batch<'_>) -> anyhow::Result<()> {
@@ -253,11 +262,11 @@ impl<'a> Analysis<'a> {
         if self.sink.pending.len() >= HAND_ON_RECORDS { self.hand_on() } else { Ok(()) }
     }
 
-    fn finish(mut self, source: SourceStats) -> anyhow::Result<Totals> {
+    fn finish(mut self, unreadable: Vec<(String, Unreadable, u64)>) -> anyhow::Result<Totals> {
         self.worker.finish(&mut self.sink);
         self.hand_on()?;
         let (worker, spans) = (self.worker.stats(), self.sink.spans);
-        Ok(Totals { worker, source, spans, ..Totals::default() })
+        Ok(Totals { worker, unreadable, spans, ..Totals::default() })
     }
 
     fn hand_on(&mut self) -> anyhow::Result<()> {
@@ -283,8 +292,7 @@ impl Totals {
         mine.l7.gap_bytes += theirs.l7.gap_bytes;
         mine.l7.desyncs += theirs.l7.desyncs;
         mine.l7.over_budget_bytes += theirs.l7.over_budget_bytes;
-        self.source.received += other.source.received;
-        self.source.unreadable.extend(other.source.unreadable);
+        self.unreadable.extend(other.unreadable);
         for (mine, theirs) in self.spans.iter_mut().zip(other.spans) {
             *mine += theirs;
         }

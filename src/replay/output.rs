@@ -100,7 +100,7 @@ impl Output {
             "bytes": worker.bytes,
             "decoded": worker.packets,
             "undecoded": worker.drops,
-            "unreadable": totals.source.unreadable.iter().map(|(_, count)| count).sum::<u64>(),
+            "unreadable": totals.unreadable.iter().map(|(.., count)| count).sum::<u64>(),
             "events": totals.events,
             "events_unreadable": totals.events_unreadable,
             "flows": worker.flow.flows,

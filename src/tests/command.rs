@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -199,14 +199,65 @@ fn corrupt_captures_are_counted_and_missing_ones_are_an_error() {
     std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
     let output = wirespan(&["replay", "--format", "jsonl", "--emit", "stats", cut.to_str().unwrap()]);
     assert_eq!(objects(&output)[0]["unreadable"], 1);
-    assert!(text(&output.stderr).contains("ends in the middle"), "{}", text(&output.stderr));
+    let reads = |files: &[&Path]| {
+        let files = files.iter().map(|file| file.to_str().unwrap());
+        let output = wirespan(
+            &["replay", "--format", "jsonl", "--emit", "stats"].into_iter().chain(files).collect::<Vec<_>>(),
+        );
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let (empty, unpacked) = (directory.path().join("empty.pcap"), directory.path().join("cut.pcap.gz"));
+    std::fs::write(&empty, b"").unwrap();
+    let mut gzip = Command::new("gzip").arg("-c").arg(fixture()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut zipped = Vec::new();
+    gzip.stdout.take().unwrap().read_to_end(&mut zipped).unwrap();
+    gzip.wait().unwrap();
+    std::fs::write(&unpacked, &zipped[..zipped.len() / 2]).unwrap();
+    let said = reads(&[&cut, &empty, &unpacked]);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    let whats =
+        ["the file ends in the middle of a record", "the file is empty", "the gzip stream is corrupt"];
+    for ((line, file), what) in lines.iter().zip([&cut, &empty, &unpacked]).zip(whats) {
+        assert!(line.contains(&format!("{}: {what}", file.display())), "{line}");
+        assert!(line.ends_with("what could be read was analysed"), "{line}");
+    }
 
     let noise = directory.path().join("noise.pcap");
     std::fs::write(&noise, b"this is no capture file at all").unwrap();
-    for (file, says) in [(noise, "is not a capture file"), (directory.path().join("none"), "cannot open")] {
+    let refused = [
+        (noise, "is not a capture file"),
+        (directory.path().join("none"), "check the path"),
+        (directory.path().to_owned(), "Is a directory"),
+    ];
+    for (file, says) in refused {
         let output = wirespan(&["replay", file.to_str().unwrap()]);
         assert!(!output.status.success());
         assert!(text(&output.stderr).contains(says), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn each_packet_is_in_one_flow_also_where_the_flow_table_is_full() {
+    let capture = fixture();
+    let replayed = |flows_max: &str| {
+        let emit = ["--format", "jsonl", "--emit", "flows,stats", "--max-flows", flows_max];
+        objects(&wirespan(&[&["replay", capture.to_str().unwrap()], &emit[..]].concat()))
+    };
+    for (flows_max, is_full) in [("1000", false), ("8", true), ("1", true)] {
+        let mut flows = replayed(flows_max);
+        let stats = flows.pop().unwrap();
+        let sum = |tx: &str, rx: &str| -> u64 {
+            flows.iter().map(|flow| flow[tx].as_u64().unwrap() + flow[rx].as_u64().unwrap()).sum()
+        };
+        assert_eq!(sum("packet_tx", "packet_rx"), stats["decoded"].as_u64().unwrap());
+        let without_flow: u64 =
+            stats["undecoded"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+        assert_eq!(stats["decoded"].as_u64().unwrap() + without_flow, stats["packets"].as_u64().unwrap());
+        let evicted = flows.iter().filter(|flow| flow["close_type"] == "evicted").count();
+        assert_eq!(stats["flows_evicted"], evicted);
+        assert_eq!(evicted > 100, is_full, "{stats}");
     }
 }
 
