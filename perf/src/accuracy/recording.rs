@@ -85,7 +85,7 @@ impl Run<'_> {
             if scenario.attached_late {
                 let before = format!("{tag}before");
                 Requests { tag: &before, count: 4 * concurrency, ..requests }.make()?;
-                late = Tracing::start()?;
+                late = tracing.another()?;
                 late.record(&events)?;
                 tracing = &late;
             }

@@ -19,10 +19,16 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// It is behind, or attaches the first probes, for so long at most.
 const BEHIND: Duration = Duration::from_secs(60);
 
+/// With loss: a ring that is soon full, and for how long at a time it is read, and is not.
+const SMALL_RING: u32 = 64 << 10;
+const READ: Duration = Duration::from_millis(200);
+const UNREAD: Duration = Duration::from_millis(100);
+
 /// Traces all processes but this one, on a thread of its own. One tracer serves many runs: taking its probes away takes long.
 pub struct Tracing {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Result<(), SourceError>>>,
+    with_loss: bool,
 }
 
 #[derive(Default)]
@@ -48,21 +54,26 @@ struct Heard {
 }
 
 impl Tracing {
-    /// Starts the tracer; all that runs already is probed then.
-    pub fn start() -> anyhow::Result<Self> {
-        let options = LiveOptions {
-            tracer: TracerOptions::default(),
-            tls: true,
-            limits: None,
-            own: Vec::new(),
-            record: None,
-        };
+    /// Starts the tracer; all that runs already is probed then. `with_loss`, the ring is full now and then, as when this process
+    /// gets no CPU.
+    pub fn start(with_loss: bool) -> anyhow::Result<Self> {
+        let mut tracer = TracerOptions::default();
+        if with_loss {
+            tracer.ring_bytes = SMALL_RING;
+        }
+        let options = LiveOptions { tracer, tls: true, limits: None, own: Vec::new(), record: None };
         let live = Live::start(options).context("cannot trace")?;
         let shared = Arc::<Shared>::default();
         let of_thread = Arc::clone(&shared);
-        let this = Self { shared, thread: Some(std::thread::spawn(move || trace(live, &of_thread))) };
+        let thread = std::thread::spawn(move || trace(live, &of_thread, with_loss));
+        let this = Self { shared, thread: Some(thread), with_loss };
         this.wait_until(|heard| heard.is_settled)?;
         Ok(this)
+    }
+
+    /// Another one of the same kind.
+    pub fn another(&self) -> anyhow::Result<Self> {
+        Self::start(self.with_loss)
     }
 
     /// Writes what is said from now on to an event log.
@@ -128,8 +139,13 @@ impl Shared {
     }
 }
 
-fn trace(mut live: Live, shared: &Shared) -> Result<(), SourceError> {
+fn trace(mut live: Live, shared: &Shared, with_loss: bool) -> Result<(), SourceError> {
+    let mut read_since = Instant::now();
     while !shared.stop.load(Ordering::Relaxed) {
+        if with_loss && read_since.elapsed() >= READ {
+            std::thread::sleep(UNREAD);
+            read_since = Instant::now();
+        }
         live.next(PATIENCE, &mut |entry| shared.heard().take(entry))?;
         let lost = live.counts().lost().map(|(_, events)| events).sum();
         let is_settled = live.is_settled();
