@@ -365,6 +365,13 @@ impl Engine {
         if chunk.data.is_empty() || !active.finds_place(side, chunk.data, out.flow) {
             return;
         }
+        if active.guessed_wrongly(side, chunk.data, out.flow) {
+            self.buffered -= std::mem::take(&mut active.directions[side as usize].buffer).len();
+            active.lose(side);
+            if !active.finds_place(side, chunk.data, out.flow) {
+                return;
+            }
+        }
         let direction = &mut active.directions[side as usize];
         direction.newest = (chunk.ts_ns, direction.buffer.len());
         if direction.buffer.is_empty() {

@@ -102,6 +102,8 @@ pub(crate) struct Direction {
     skip: u64,
     /// Message boundaries are lost.
     lost: bool,
+    /// A message was taken to begin with what is buffered, though that is too little to tell.
+    guessed: bool,
 }
 
 impl Active {
@@ -135,24 +137,41 @@ impl Active {
 
     /// Is it known where messages begin, or does one begin with `data`?
     pub(crate) fn finds_place(&mut self, side: Side, data: &[u8], flow: &FlowContext) -> bool {
-        let role = self.role(side);
-        let direction = &mut self.directions[side as usize];
-        if direction.lost {
-            let info = ProbeInfo {
-                l4: flow.l4,
-                src_port: flow.endpoints[side as usize].port,
-                dst_port: flow.endpoints[side.other() as usize].port,
-                role: Some(role),
-                stream_start: false,
-            };
+        if self.directions[side as usize].lost {
+            let begins = self.begins(side, data, flow);
+            let direction = &mut self.directions[side as usize];
             // When the first bytes do not tell, the parser waits for more and sees.
-            direction.lost = match self.parser.probe(data, &info) {
-                Verdict::Yes(found) => found != role,
-                Verdict::Maybe => false,
-                Verdict::No => true,
-            };
+            (direction.lost, direction.guessed) = (begins == Some(false), begins.is_none());
         }
-        !direction.lost
+        !self.directions[side as usize].lost
+    }
+
+    /// Was it a mistake that a message begins with what is buffered, as `data` shows which follows it?
+    pub(crate) fn guessed_wrongly(&mut self, side: Side, data: &[u8], flow: &FlowContext) -> bool {
+        let direction = &self.directions[side as usize];
+        if !direction.guessed {
+            return false;
+        }
+        let begins = self.begins(side, &[&direction.buffer, data].concat(), flow);
+        self.directions[side as usize].guessed = begins.is_none();
+        begins == Some(false)
+    }
+
+    /// Does a message of this side begin with `data`? `None` when that is too little to tell.
+    fn begins(&self, side: Side, data: &[u8], flow: &FlowContext) -> Option<bool> {
+        let role = self.role(side);
+        let info = ProbeInfo {
+            l4: flow.l4,
+            src_port: flow.endpoints[side as usize].port,
+            dst_port: flow.endpoints[side.other() as usize].port,
+            role: Some(role),
+            stream_start: false,
+        };
+        match self.parser.probe(data, &info) {
+            Verdict::Yes(found) => Some(found == role),
+            Verdict::Maybe => None,
+            Verdict::No => Some(false),
+        }
     }
 
     /// Lets the parser look at `data`. `last`: there will be no more; `cut`: though the message goes on.
