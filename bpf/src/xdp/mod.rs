@@ -86,6 +86,8 @@ pub struct XdpOptions {
     pub nic_hints: bool,
     /// Run in the network stack, also where the driver could run the program: for drivers whose native mode is broken.
     pub generic: bool,
+    /// Take frames that lie in several buffers: only where the sockets can have them, who else lose them without counting.
+    pub frags: bool,
     /// UDP destination ports of tunnels; those beyond [`TUNNEL_PORTS_MAX`] are not looked into.
     pub tunnel_ports: Vec<(u16, UdpTunnel)>,
 }
@@ -102,6 +104,7 @@ impl Default for XdpOptions {
             shunt_flows: 0,
             nic_hints: false,
             generic: false,
+            frags: true,
             tunnel_ports: [vxlan.as_slice(), &[(6081, UdpTunnel::Geneve), (2152, UdpTunnel::Gtpu)]].concat(),
         }
     }
@@ -203,7 +206,7 @@ impl XdpProgram {
         }
         let (loaded, traits) = load(options, None)?;
         if !traits.frags {
-            fallbacks.push("this kernel gives no jumbo frames to XDP; Linux 5.18 does".to_owned());
+            fallbacks.push("this kernel gives no jumbo frames to AF_XDP; Linux 6.6 does".to_owned());
         }
         let link = |flags| {
             sys::link_xdp(&loaded.program, index, flags).map_err(|error| BpfError::attach(interface, &error))
@@ -349,8 +352,8 @@ fn load(options: &XdpOptions, bound_to: Option<u32>) -> Result<(Loaded, Traits),
         })?;
         Ok((loaded, traits))
     };
-    match attempt(true) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => attempt(false),
+    match attempt(options.frags) {
+        Err(error) if options.frags && error.kind() == io::ErrorKind::InvalidInput => attempt(false),
         result => result,
     }
     .map_err(|error| BpfError::load(&error))

@@ -9,7 +9,7 @@ use wirespan_frame::{Filter, LinkType};
 
 use super::busy_poll::{self, Effect};
 use super::clock::{Clock, NicClock};
-use super::socket::{Socket, umem_bytes};
+use super::socket::{self, Socket, umem_bytes};
 use super::spare::{SPARE_AREA_BYTES, Spares};
 use super::{AfXdp, BATCH_FRAMES, FRAME_CAPACITY, Mode, Options};
 use crate::interface::Interface;
@@ -53,8 +53,11 @@ pub(super) fn open(interface: &str, options: &Options) -> Result<Vec<AfXdp>, Cap
     }
     let mut notes = Vec::new();
     // Drivers set their queues up anew for a program, so it comes before the sockets.
-    let program_options =
-        XdpOptions { generic: options.first_mode == Mode::Generic, ..options.program.clone() };
+    let program_options = XdpOptions {
+        generic: options.first_mode == Mode::Generic,
+        frags: socket::knows_multi_buffer(),
+        ..options.program.clone()
+    };
     let mut program = XdpProgram::attach(&interface.name, &program_options)?;
     let promiscuous = options.promiscuous.then(|| interface.hold_promiscuous()).transpose()?;
     let try_zero_copy = program.mode() == xdp::Mode::Native && options.first_mode == Mode::ZeroCopy;

@@ -161,6 +161,17 @@ pub(super) fn bind(
     Err(CaptureError::system("bind an AF_XDP socket to a queue", &interface.name, source))
 }
 
+/// Whether sockets of this kernel can have frames that lie in several buffers (Linux 6.6). It is asked for an interface that is not
+/// there: flags that the kernel does not know are refused before it looks for that (`xsk_bind` in net/xdp/xsk.c).
+pub(super) fn knows_multi_buffer() -> bool {
+    let mut address: libc::sockaddr_xdp = sys::zeroed();
+    address.sxdp_family = libc::AF_XDP as u16;
+    address.sxdp_flags = libc::XDP_USE_SG;
+    address.sxdp_ifindex = i32::MAX as u32;
+    let bound = sys::socket(libc::AF_XDP, libc::SOCK_RAW).and_then(|fd| sys::bind(fd.as_fd(), &address));
+    bound.is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV))
+}
+
 /// The kernel frees a queue some time after the socket that had it was closed, as by a process that was killed.
 fn bind_patiently(bind: impl Fn() -> io::Result<()>) -> io::Result<()> {
     let start = Instant::now();
@@ -189,4 +200,19 @@ fn bind_so(
     address.sxdp_ifindex = interface.index;
     address.sxdp_queue_id = queue;
     sys::bind(socket, &address)
+}
+
+#[cfg(test)]
+mod tests {
+    /// Opening the socket needs a privilege, and that is the first thing that is refused.
+    #[test]
+    fn kernels_from_6_6_on_know_frames_of_several_buffers() {
+        if std::env::var_os("CI").is_none() && super::sys::socket(libc::AF_XDP, libc::SOCK_RAW).is_err() {
+            return eprintln!("skipped: no permission to open an AF_XDP socket; run it as root");
+        }
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split(['.', '-']).map(|number| number.trim().parse().unwrap_or(0));
+        let version: (u32, u32) = (numbers.next().unwrap(), numbers.next().unwrap());
+        assert_eq!(super::knows_multi_buffer(), version >= (6, 6), "{release}");
+    }
 }
