@@ -82,6 +82,8 @@ lint: cargo $(WEB)/node_modules/.package-lock.json ## Check format, lints, scrip
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	$(call say,format)
 	cargo fmt --all --check
+	@# It does not find files whose `mod` is written by a macro.
+	rustfmt --edition 2024 --check $$(git ls-files 'analyzer/l7/src/protocols/*.rs')
 	$(call say,dependency arrows)
 	python3 .ci/arrows.py
 	$(call say,scripts)

@@ -66,7 +66,9 @@ impl Frame {
             DATA | HEADERS | CONTINUATION => on_stream,
             PRIORITY => on_stream && self.length == 5,
             RST_STREAM => on_stream && self.length == 4,
-            SETTINGS => !on_stream && self.length.is_multiple_of(6) && (self.length == 0 || self.flags & ACK == 0),
+            SETTINGS => {
+                !on_stream && self.length.is_multiple_of(6) && (self.length == 0 || self.flags & ACK == 0)
+            }
             PUSH_PROMISE => on_stream && self.length >= 4,
             PING => !on_stream && self.length == 8,
             GOAWAY => !on_stream && self.length >= 8,

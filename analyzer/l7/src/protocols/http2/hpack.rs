@@ -312,7 +312,10 @@ mod tests {
     fn what_refers_to_a_missing_entry_is_unknown_and_the_rest_is_not() {
         let mut decoder = Decoder::default();
         // Entry 64, a new entry under the name of entry 65, a new entry, then both by index.
-        assert_eq!(decode(&mut decoder, "c0 7f02 0161 4001 6e01 76 be bf c0"), "?\n?: a\nn: v\nn: v\n?: a\n?");
+        assert_eq!(
+            decode(&mut decoder, "c0 7f02 0161 4001 6e01 76 be bf c0"),
+            "?\n?: a\nn: v\nn: v\n?: a\n?"
+        );
         assert_eq!(decode(&mut decoder, "be 82"), "n: v\n:method: GET");
     }
 
@@ -340,7 +343,8 @@ mod tests {
     fn encode(table: &mut Vec<(u8, u8)>, fields: &[(u8, u8)]) -> Vec<u8> {
         let mut block = Vec::new();
         for &field in fields {
-            let place = |found: Option<usize>| found.map(|at| (table.len() - 1 - at + STATIC_TABLE.len() + 1) as u8);
+            let place =
+                |found: Option<usize>| found.map(|at| (table.len() - 1 - at + STATIC_TABLE.len() + 1) as u8);
             if let Some(index) = place(table.iter().position(|entry| *entry == field)) {
                 block.push(0x80 | index);
                 continue;

@@ -30,8 +30,7 @@ static CODE: Code = Code::new();
 
 impl Code {
     const fn new() -> Self {
-        let mut built =
-            Self { bytes: [0; 256], first: [(0, 0); MAX_BITS + 1], limit: [0; MAX_BITS + 1] };
+        let mut built = Self { bytes: [0; 256], first: [(0, 0); MAX_BITS + 1], limit: [0; MAX_BITS + 1] };
         let (mut code, mut index, mut bits) = (0u32, 0, 1);
         while bits <= MAX_BITS {
             code <<= 1;

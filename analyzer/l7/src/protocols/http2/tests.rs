@@ -81,7 +81,10 @@ fn the_fields_of_a_request_fill_the_span() {
     assert_eq!(post.request_domain.as_deref(), Some("shop:50550"));
     assert_eq!(post.endpoint.as_deref(), Some("/echo"));
     assert_eq!(post.trace_id.as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
-    assert_eq!((post.span_id.as_deref(), post.x_request_id.as_deref()), (Some("00f067aa0ba902b7"), Some("r-7")));
+    assert_eq!(
+        (post.span_id.as_deref(), post.x_request_id.as_deref()),
+        (Some("00f067aa0ba902b7"), Some("r-7"))
+    );
     let missing = &spans[2];
     assert_eq!(missing.endpoint.as_deref(), Some("/a/b"));
     assert_eq!(attribute(missing, "referer"), Some("http://from/x?k=v"));
@@ -174,8 +177,10 @@ fn interleaved_responses_keep_their_times_and_bytes() {
         (S, frame(frame::DATA, END_STREAM, 1, b"1")),
         (S, frame(frame::DATA, END_STREAM, 3, b"")),
     ]);
-    let seen: Vec<_> =
-        spans.iter().map(|s| (s.request_id, s.end_ns / 1_000_000, s.request_bytes, s.response_bytes)).collect();
+    let seen: Vec<_> = spans
+        .iter()
+        .map(|s| (s.request_id, s.end_ns / 1_000_000, s.request_bytes, s.response_bytes))
+        .collect();
     assert_eq!(seen, [(Some(1), 3, 12, 20), (Some(3), 2, 12, 33)]);
     assert_eq!((spans[0].resp_tcp_seq, spans[1].resp_tcp_seq), (Some(5_010), Some(5_000)));
 }
@@ -268,7 +273,8 @@ fn pushed_responses_are_passed_over_but_keep_the_table_in_step() {
 #[test]
 fn a_header_block_longer_than_the_buffer_is_read_as_far_as_it_goes() {
     let config = Config { max_buffer: 1024, ..Config::default() };
-    let cookies: Vec<u8> = (0..100).flat_map(|_| literal("cookie", "0123456789012345678901234567890")).collect();
+    let cookies: Vec<u8> =
+        (0..100).flat_map(|_| literal("cookie", "0123456789012345678901234567890")).collect();
     let request = frame(frame::HEADERS, END_STREAM | END_HEADERS, 1, &[GET, &cookies].concat());
     let mut script: Vec<_> = request.chunks(100).map(|part| (C, part.to_vec())).collect();
     script.push((C, get(3)));
@@ -308,8 +314,7 @@ fn trace_context_is_read_from_the_middle_on() {
 }
 
 fn probed(data: &[u8], role: Option<Role>) -> Verdict {
-    let info =
-        ProbeInfo { l4: L4Protocol::Tcp, src_port: 40_000, dst_port: 80, role, stream_start: false };
+    let info = ProbeInfo { l4: L4Protocol::Tcp, src_port: 40_000, dst_port: 80, role, stream_start: false };
     probe(data, &info)
 }
 
