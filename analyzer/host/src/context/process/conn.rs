@@ -211,7 +211,9 @@ impl ProcessState {
     pub(super) fn held(&mut self, at: &Moment, id: u64, held: bool) {
         let held = held && self.lost_ns.is_some();
         let reader = held.then_some(ActorId::of(at));
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+        // Of one that begins with bytes that wait, as when its opening was lost, nothing is known yet.
+        let conn = if held { Some(self.conn(id)) } else { self.conns.get_mut(&id) };
+        let Some(conn) = conn else { return };
         let before = std::mem::replace(&mut conn.held, reader);
         self.seen(before);
         if held {

@@ -325,6 +325,20 @@ fn what_was_lost_leaves_no_context() {
     assert_eq!(s.parents(), [(11, None)]);
 }
 
+/// Nothing was told of the connection before, as its opening was lost.
+#[test]
+fn what_is_opened_for_bytes_that_wait_is_for_nothing_that_came_later() {
+    let mut s = Script::new();
+    s.happen((1, 1, Wait::Forever), Happening::Lost);
+    let at = s.at(1, 2, Wait::Forever);
+    s.happen(at, Happening::Data { conn: 10, ingress: true, ahead: true });
+    s.happen(at, Happening::Held { conn: 10, held: true });
+    s.happen((1, 2, Wait::Forever), Happening::Connect { conn: 200 });
+    s.serve((1, 3, Wait::Forever), 10, 11);
+    s.ask((1, 3, Wait::Forever), 11, 200);
+    assert_eq!(s.parents(), [(11, None)]);
+}
+
 #[test]
 fn threads_that_answer_what_others_heard_prove_nothing() {
     let mut s = Script::new();
