@@ -7,6 +7,9 @@ use wirespan_event::Clock;
 use wirespan_l7::{Chunk, Engine, FlowContext, Heard, Side, SpanSink, Stream};
 use wirespan_records::{L7Counts, Span};
 
+/// Threads of which it is remembered that events were lost.
+const MAX_LOSSES: usize = 16_384;
+
 pub(crate) struct Shared {
     pub clock: Clock,
     /// Time of the newest event that was looked at, or later.
@@ -19,6 +22,8 @@ pub(crate) struct Shared {
     context: Context,
     decisions: Vec<Decision>,
     counts: L7Counts,
+    /// Threads of which events were lost, and when the first event behind the last of those was, ns.
+    losses: hashbrown::HashMap<u32, u64, foldhash::fast::RandomState>,
 }
 
 /// What the L7 engine said.
@@ -71,7 +76,26 @@ impl Shared {
             context: Context::new(config.context),
             decisions: Vec::new(),
             counts: L7Counts::default(),
+            losses: hashbrown::HashMap::default(),
         }
+    }
+
+    /// Events of a thread were lost before this time.
+    pub(crate) fn lost_before(&mut self, tid: u32, time_ns: u64) {
+        if self.losses.len() >= MAX_LOSSES {
+            self.losses.clear();
+        }
+        self.losses.insert(tid, time_ns);
+    }
+
+    /// Events of a thread were lost before this time, if any were; else 0.
+    pub(crate) fn lost_ns(&self, tid: u32) -> u64 {
+        self.losses.get(&tid).copied().unwrap_or_default()
+    }
+
+    /// A thread is no more.
+    pub(crate) fn exit(&mut self, tid: u32) {
+        self.losses.remove(&tid);
     }
 
     /// Tells the context engine, for whom time never goes back.

@@ -63,6 +63,7 @@ impl Tracker {
     /// Events of the thread of the next event were lost.
     pub(crate) fn lost_before(&mut self, header: &Header) {
         self.shared.stats.losses += 1;
+        self.shared.lost_before(header.tid, header.exit_ns);
         self.shared.happen(&moment(header), Happening::Lost);
     }
 
@@ -214,6 +215,7 @@ impl Tracker {
     fn exit(&mut self, at: &Moment) {
         self.shared.happen(at, Happening::Exit);
         self.tls.exit(at.tid);
+        self.shared.exit(at.tid);
         if at.tid == at.process.tgid {
             self.shared.desk.ended(at.process, self.shared.now_ns);
         }

@@ -26,6 +26,8 @@ pub(crate) struct Call {
     pub actor: Actor,
     pub turn: u32,
     pub thread_event: u32,
+    /// Events of the thread were lost that were before this time; 0 for none.
+    pub lost_ns: u64,
     /// The caller accepted the connection.
     pub is_server: bool,
 }
@@ -111,6 +113,11 @@ impl Way {
                 return Some(seq);
             }
             in_step = false;
+        }
+        // The record may have come with an event that was lost, if no bytes came since that follow on those before.
+        if records.newest_ns < call.lost_ns {
+            records.recent.clear();
+            return None;
         }
         // A goroutine goes on where it was, on whatever thread.
         let is_coroutine = matches!(call.actor, Actor::Coroutine(_));
@@ -297,7 +304,18 @@ mod tests {
     fn call(pos: u32) -> Call {
         let actor = Actor::Coroutine(7);
         let (enter_ns, exit_ns) = (45, 54);
-        Call { pos, len: 0, enter_ns, exit_ns, tid: 9, actor, turn: 1, thread_event: 3, is_server: true }
+        Call {
+            pos,
+            len: 0,
+            enter_ns,
+            exit_ns,
+            tid: 9,
+            actor,
+            turn: 1,
+            thread_event: 3,
+            lost_ns: 0,
+            is_server: true,
+        }
     }
 
     /// Takes so many bytes each; the first call reads the socket. Gives the records.
@@ -353,6 +371,18 @@ mod tests {
             assert_eq!(found, [Find::Record(number); 2]);
         }
         assert_eq!(way.find(0), Find::Record(0));
+    }
+
+    #[test]
+    fn where_events_were_lost_since_the_last_bytes_the_record_may_be_among_them() {
+        let (mut way, mut there) = (Way::default(), Records::default());
+        for (pos, newest_ns, expected) in [(0, 50, Find::Never), (55, 52, Find::Record(100))] {
+            records(&[55], 50, &mut there);
+            there.newest_ns = newest_ns;
+            let call = Call { len: 55, lost_ns: 51, ..call(pos) };
+            way.received(call, Some(&mut there), &mut Some(OVERHEAD), true);
+            assert_eq!(way.find(pos), expected);
+        }
     }
 
     #[test]

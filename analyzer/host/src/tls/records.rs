@@ -58,6 +58,8 @@ pub(crate) struct Records {
     pub cut: bool,
     /// Which event of which thread was the newest.
     pub newest: Option<(u32, u32)>,
+    /// And when it was.
+    pub newest_ns: u64,
     /// Position behind the newest bytes.
     end: Option<u32>,
 }
@@ -74,6 +76,7 @@ impl Records {
         }
         self.end = Some(fact.pos.wrapping_add(fact.len));
         self.newest = Some((fact.moment.tid, fact.moment.thread_event));
+        self.newest_ns = fact.moment.time_ns;
         let ahead = self.next.map(|next| next.wrapping_sub(fact.pos));
         if ahead != Some((self.partial.len() as u32).wrapping_neg()) {
             self.partial.clear();

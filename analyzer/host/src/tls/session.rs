@@ -74,7 +74,7 @@ impl Session {
     /// Would this event's bytes fit into records of the socket?
     pub(crate) fn fits(&self, header: &Header, records: &[Records; 2]) -> bool {
         let records = &records[side(header) as usize];
-        let call = call(header, 0);
+        let call = call(header, 0, 0);
         match header.is_ingress() {
             true => super::place::fits_received(header.length, records, self.overhead),
             false => {
@@ -98,10 +98,11 @@ impl Session {
         if self.numbers.are_lost_before(header) {
             self.talk.lost_unknown(shared, &moment(header));
             self.ways.iter_mut().for_each(Way::lose);
-            records
-                .iter_mut()
-                .flat_map(|records| records.iter_mut())
-                .for_each(|records| records.recent.clear());
+            if let Some(records) = &mut records {
+                // What they moved may have gone in any record before this event; those behind it are there already if it waited.
+                records[HERE as usize].recent.retain(|record| record.time_ns >= header.enter_ns);
+                records[THERE as usize].recent.retain(|record| record.time_ns > header.exit_ns);
+            }
         }
         if is_first
             && !header.is_ingress()
@@ -112,7 +113,7 @@ impl Session {
         }
         let side = side(header);
         let pos = self.talk.next(side).unwrap_or_default();
-        let (call, overhead) = (call(header, pos), &mut self.overhead);
+        let (call, overhead) = (call(header, pos, shared.lost_ns(header.tid)), &mut self.overhead);
         let way = &mut self.ways[side as usize];
         if header.is_ingress() {
             way.received(call, records.map(|records| &mut records[THERE as usize]), overhead, self.nested);
@@ -220,9 +221,9 @@ impl Numbers {
     }
 }
 
-fn call(header: &Header, pos: u32) -> Call {
+fn call(header: &Header, pos: u32, lost_ns: u64) -> Call {
     let Header { length: len, enter_ns, exit_ns, tid, turn, thread_event, .. } = *header;
     let actor = Actor::new(tid, header.coroutine);
     let is_server = header.flags.has(Flags::SERVER);
-    Call { pos, len, enter_ns, exit_ns, tid, actor, turn, thread_event, is_server }
+    Call { pos, len, enter_ns, exit_ns, tid, actor, turn, thread_event, lost_ns, is_server }
 }

@@ -258,6 +258,22 @@ fn what_a_goroutine_received_is_its_own_on_another_thread() {
     assert_eq!(host.stats().tls_bound_by_records, 1);
 }
 
+/// The call waited for its socket, so that its record is known when the loss before it is found.
+#[test]
+fn a_response_behind_a_request_that_was_lost_keeps_its_own_record() {
+    let mut script = Script::default();
+    let mut ends = connected(&mut script, 10, [false, true]);
+    let expected: Vec<_> =
+        (0..2).map(|n| exchange(&mut script, &mut ends, &get(&format!("/{n}")), &ok("same"), 0)).collect();
+    let is_call = |(header, _): &(Header, Vec<u8>)| header.tls != 0 && header.tgid == 200;
+    let request = script.log.iter().position(is_call).unwrap();
+    script.log.remove(request);
+    let spans = run(&script.log);
+    let second = plain(&spans).into_iter().filter(|span| span.request_resource.as_deref() == Some("/1"));
+    let found: Vec<_> = second.map(|span| [span.req_tcp_seq, span.resp_tcp_seq]).collect();
+    assert_eq!(found, [expected[1].map(Some); 2]);
+}
+
 #[test]
 fn a_session_that_fits_two_sockets_is_bound_to_none() {
     let mut script = Script::default();
