@@ -5,6 +5,8 @@ use std::ops::Range;
 
 /// Threads that are remembered.
 const MAX_THREADS: usize = 65_536;
+/// The first events of a thread come behind later ones by not more than this.
+const MAX_LATE: u32 = 64;
 
 /// What came of all threads.
 #[derive(Default)]
@@ -14,8 +16,9 @@ pub(crate) struct Numbers {
     missing: usize,
 }
 
-#[derive(Default)]
 struct Thread {
+    /// The lowest that came.
+    first: u32,
     /// One more than the highest that came.
     next: u32,
     /// Of those below, what did not come.
@@ -32,13 +35,19 @@ impl Numbers {
             self.threads.clear();
             self.missing = 0;
         }
-        let thread = self.threads.entry(tid).or_insert(Thread { next: number, ..Thread::default() });
+        let thread = self.threads.entry(tid).or_insert(Thread::new(number));
         if number >= thread.next {
             if number > thread.next {
                 self.missing += usize::from(thread.missing.is_empty());
                 thread.missing.push(thread.next..number);
             }
             thread.next = number.wrapping_add(1);
+        } else if number < thread.first && thread.first - number <= MAX_LATE {
+            if number + 1 < thread.first {
+                self.missing += usize::from(thread.missing.is_empty());
+                thread.missing.push(number + 1..thread.first);
+            }
+            thread.first = number;
         } else if let Some(at) = thread.missing.iter().position(|missing| missing.contains(&number)) {
             let Range { start, end } = thread.missing.remove(at);
             thread
@@ -48,7 +57,7 @@ impl Numbers {
         } else {
             // Another thread with the same id, or one that was forgotten.
             self.missing -= usize::from(!thread.missing.is_empty());
-            *thread = Thread { next: number + 1, ..Thread::default() };
+            *thread = Thread { next: number + 1, ..Thread::new(number) };
         }
     }
 
@@ -60,10 +69,22 @@ impl Numbers {
         let Some(thread) = self.threads.get_mut(&tid).filter(|thread| !thread.missing.is_empty()) else {
             return false;
         };
-        let before = thread.missing.len();
-        thread.missing.retain(|missing| missing.start >= number);
+        let is_lost = thread.missing.iter().any(|missing| missing.start < number);
+        // What came may be among them when the thread began anew in between; what lies behind this event may be lost too.
+        thread
+            .missing
+            .iter_mut()
+            .for_each(|missing| missing.start = missing.start.max(number.saturating_add(1)));
+        thread.missing.retain(|missing| missing.start < missing.end);
         self.missing -= usize::from(thread.missing.is_empty());
-        thread.missing.len() < before
+        is_lost
+    }
+}
+
+impl Thread {
+    /// The first event that comes of it has this number.
+    fn new(number: u32) -> Self {
+        Self { first: number, next: number, missing: SmallVec::new() }
     }
 }
 
@@ -82,6 +103,17 @@ mod tests {
         assert!(!numbers.lost_before(1, 12));
         assert!(!numbers.lost_before(2, 12));
         assert_eq!(numbers.missing, 0);
+    }
+
+    #[test]
+    fn what_is_lost_among_the_first_events_is_known_however_these_come() {
+        for order in [[6, 8, 2, 3, 4, 9], [8, 6, 4, 9, 3, 2], [2, 3, 4, 6, 8, 9], [9, 8, 6, 4, 3, 2]] {
+            let mut numbers = Numbers::default();
+            order.iter().for_each(|number| numbers.came(1, *number));
+            let lost = [2, 3, 4, 6, 8, 9].map(|number| numbers.lost_before(1, number));
+            assert_eq!(lost, [false, false, false, true, true, false], "{order:?}");
+            assert_eq!(numbers.missing, 0);
+        }
     }
 
     #[test]
