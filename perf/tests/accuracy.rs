@@ -66,9 +66,12 @@ fn calls_are_linked_with_the_requests_for_which_they_were_made() {
 /// The kernel has no room for events again and again, while real services answer several requests at the same time.
 #[test]
 fn where_events_are_lost_links_are_missing_and_not_wrong() {
-    let cells = run(&["nginx-python-redis", "node-all", "pipelined-redis"], &["--with-loss"]);
-    for cell in cells.into_iter().flatten() {
-        assert!(cell.lost_events > 100 && cell.right > 0, "{cell:?}");
+    let Some(cells) = run(&["nginx-python-redis", "node-all", "node-interleaved"], &["--with-loss"]) else {
+        return;
+    };
+    for cell in &cells {
+        assert!(cell.right > 0, "{cell:?}");
         assert_eq!(cell.wrong, 0, "{cell:?}");
     }
+    assert!(cells.iter().map(|cell| cell.lost_events).sum::<u64>() > 100, "{cells:?}");
 }

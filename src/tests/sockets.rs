@@ -90,12 +90,13 @@ fn unix_sockets_are_shown_by_their_names_also_across_namespaces() {
         assert_eq!(namespaces.len(), 1, "{rows:?}");
         assert!(netns.is_none_or(|netns| namespaces.contains(&netns.to_string())), "{rows:?}");
         assert_eq!(rows[0][2], rows[1][2], "one trace");
-        let shown = wirespan(&["trace", "--span", &rows[0][3], "--server", &format!("http://{}", up.page)]);
-        let shown = text(&shown.stdout);
-        assert!(
-            shown.contains("1 requests, seen 2 times") && shown.contains(&format!("({name})")),
-            "{shown}"
-        );
+        let server = format!("http://{}", up.page);
+        // Rows of a trace are written after those of the list.
+        up.wait_for("the whole trace", |_| {
+            let shown = wirespan(&["trace", "--span", &rows[0][3], "--server", &server]);
+            let shown = text(&shown.stdout);
+            shown.contains("1 requests, seen 2 times") && shown.contains(&format!("({name})"))
+        });
     }
     up.stop();
     drop(by_path);

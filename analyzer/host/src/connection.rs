@@ -72,6 +72,11 @@ pub(crate) fn endpoints(header: &Header) -> [Endpoint; 2] {
     if header.family == AF_UNIX { Default::default() } else { [header.local(), header.remote()] }
 }
 
+/// What a UNIX socket has in the place of an address; 0 for one that was not accepted yet.
+fn inode(address: &[u8; 16]) -> u64 {
+    address.first_chunk().map_or(0, |inode| u64::from_ne_bytes(*inode))
+}
+
 impl Connection {
     pub(crate) fn new(header: &Header) -> Self {
         // Without sequence numbers it is MPTCP, or another protocol for streams.
@@ -82,7 +87,6 @@ impl Connection {
         let mut talk = Talk::new(header.conn, endpoints(header), L4Protocol::Tcp, positions);
         talk.flow.netns = header.netns;
         if header.family == AF_UNIX {
-            let inode = |bytes: &[u8; 16]| bytes.first_chunk().map_or(0, |inode| u64::from_ne_bytes(*inode));
             talk.unix = Some([inode(&header.local), inode(&header.remote)]);
         }
         let mut connection =
@@ -153,6 +157,10 @@ impl Connection {
             self.give_up(shared);
             self.talk.positions = Positions::Counted;
             self.next_event = Some(header.conn_event);
+        }
+        if let Some([_, there @ 0]) = &mut self.talk.unix {
+            // A request may be sent before the server accepts.
+            *there = inode(&header.remote);
         }
         match self.awaited() {
             None if !matches!(self.place(header), Place::Ahead(_)) => self.deliver(shared, header, payload),

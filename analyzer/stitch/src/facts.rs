@@ -56,10 +56,12 @@ impl Carrier {
     }
 }
 
-/// Hashes of the inodes of client and server.
+/// What stands for the client and for the server of a UNIX socket: a hash of the client's inode, whose socket has this one connection.
+/// The server's is not known to a client before it is accepted, and not when it was closed already.
 fn inodes<'a>(attribute: impl Fn(&'static str) -> Option<&'a str>) -> Option<[u32; 2]> {
-    let [client, server] = [attribute("unix.client")?, attribute("unix.server")?];
-    Some([hash_of(&client) as u32, hash_of(&server) as u32])
+    let known = |name| attribute(name).filter(|inode| *inode != "0");
+    let hash = hash_of(&known("unix.client").or_else(|| known("unix.server"))?) as u32;
+    Some([hash, hash])
 }
 
 /// What is needed of a span to tell whether another is the same exchange.
@@ -102,7 +104,7 @@ pub enum Key {
     Response(u32),
     /// UDP: id and a hash of what was asked for.
     Datagram(u32, u32),
-    /// UNIX sockets: a hash of both inodes, and where the request begins.
+    /// UNIX sockets: a hash of the client's inode, and where the request begins.
     Local(u32, u32),
     /// A hash of another key, which an exchange of other namespaces has already, and of those of this one.
     Elsewhere(u64),

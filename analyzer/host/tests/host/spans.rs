@@ -209,14 +209,19 @@ fn the_end_of_a_socket_ends_its_own_datagrams() {
 fn unix_sockets_have_spans_that_name_both_ends() {
     let mut script = Script::default();
     let (mut nginx, mut redis) = (Thread::new(200, 200), Thread::new(400, 400));
-    let (mut client, mut server) = (unix(30, Flags::CLIENT, [7, 8]), unix(31, Flags::SERVER, [8, 7]));
+    let (mut client, mut server) = (unix(30, Flags::CLIENT, [7, 0]), unix(31, Flags::SERVER, [8, 7]));
     script.open(&mut nginx, &client);
     script.name(&mut nginx, &client, true, b"/run/redis.sock\0");
+    let (command, reply) = (b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", b"$1\r\nv\r\n");
+    // The server's end has no inode before it is accepted.
+    script.send(&mut nginx, &mut client, command);
+    client.remote = ([8, 0, 0, 0], 0);
     script.open(&mut redis, &server);
     script.name(&mut redis, &server, false, b"/run/redis.sock\0");
-    let (command, reply) = (b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", b"$1\r\nv\r\n");
-    for _ in 0..2 {
-        script.send(&mut nginx, &mut client, command);
+    for first in [true, false] {
+        if !first {
+            script.send(&mut nginx, &mut client, command);
+        }
         script.receive(&mut redis, &mut server, command);
         script.send(&mut redis, &mut server, reply);
         script.receive(&mut nginx, &mut client, reply);

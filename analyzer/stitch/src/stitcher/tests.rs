@@ -118,7 +118,8 @@ fn both_ends_of_a_unix_socket_are_joined() {
     let sent = end(1, ClientProcess, 1_000, 40, ["7", "8"]);
     let joined = |other: Span| traces(&[sent.clone(), other], 9).len() == 1;
     assert!(joined(end(2, ServerProcess, 1_300, 40, ["7", "8"])));
-    assert!(!joined(end(2, ServerProcess, 1_300, 40, ["7", "9"])), "another socket");
+    assert!(joined(end(2, ServerProcess, 1_300, 40, ["7", "0"])), "the server's end was closed");
+    assert!(!joined(end(2, ServerProcess, 1_300, 40, ["9", "8"])), "another socket");
     assert!(!joined(end(2, ServerProcess, 1_300, 60, ["7", "8"])), "another request");
     assert!(!joined(end(2, ClientProcess, 1_300, 40, ["7", "8"])), "the same end");
     assert!(!joined(end(2, ServerProcess, 900, 40, ["7", "8"])), "it came before it was sent");
