@@ -149,7 +149,7 @@ impl Active {
     /// Was it a mistake that a message begins with what is buffered, as `data` shows which follows it?
     pub(crate) fn guessed_wrongly(&mut self, side: Side, data: &[u8], flow: &FlowContext) -> bool {
         let direction = &self.directions[side as usize];
-        if !direction.guessed {
+        if !direction.guessed || direction.buffer.is_empty() {
             return false;
         }
         let begins = self.begins(side, &[&direction.buffer, data].concat(), flow);
@@ -196,6 +196,8 @@ impl Active {
         let there = n.min(data.len());
         self.exchanges.consumed(role, there as u64);
         let direction = &mut self.directions[side as usize];
+        // One did begin there.
+        direction.guessed = false;
         direction.skip = (n - there) as u64;
         direction.at.seq = direction.at.seq.map(|seq| seq.wrapping_add(there as u32));
         if there >= direction.newest.1 {
