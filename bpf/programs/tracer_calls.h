@@ -210,6 +210,7 @@ static __always_inline __u32 tell(struct task_struct *task, struct thread *threa
 	struct sock *sk = (struct sock *)thread->sk;
 	struct conn *conn = conn_of(thread->sk);
 	struct event *event;
+	__u64 ns;
 
 	if (ingress)
 		reads_nothing(thread);
@@ -226,8 +227,9 @@ static __always_inline __u32 tell(struct task_struct *task, struct thread *threa
 		return 0;
 	}
 
-	name_conn(conn, thread->sk, ingress ? bpf_ktime_get_boot_ns() : thread->enter_ns);
-	begin_event_of(event, EVENT_DATA, SOURCE_SYSCALL, task, thread, ingress ? bpf_ktime_get_boot_ns() : thread->enter_ns);
+	ns = ingress ? bpf_ktime_get_boot_ns() : thread->enter_ns;
+	name_conn(conn, thread->sk, ns);
+	begin_event_of(event, EVENT_DATA, SOURCE_SYSCALL, task, thread, ns);
 	put_conn(event, conn);
 	conn->events++;
 	conn->told = 1;
