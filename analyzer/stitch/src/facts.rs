@@ -47,21 +47,20 @@ enum Carrier {
 }
 
 impl Carrier {
-    fn of(tcp: bool, inodes: Option<[u32; 2]>) -> Self {
-        match inodes {
-            _ if tcp => Self::Tcp,
-            Some(_) => Self::Local,
-            None => Self::Datagram,
+    fn of(tcp: bool, unix: bool) -> Self {
+        match (tcp, unix) {
+            (true, _) => Self::Tcp,
+            (false, true) => Self::Local,
+            (false, false) => Self::Datagram,
         }
     }
 }
 
-/// What stands for the client and for the server of a UNIX socket: a hash of the client's inode, whose socket has this one connection.
+/// What stands for both ends of a UNIX socket: a hash of the client's inode, whose socket has this one connection.
 /// The server's is not known to a client before it is accepted, and not when it was closed already.
-fn inodes<'a>(attribute: impl Fn(&'static str) -> Option<&'a str>) -> Option<[u32; 2]> {
+fn unix<'a>(attribute: impl Fn(&'static str) -> Option<&'a str>) -> Option<u32> {
     let known = |name| attribute(name).filter(|inode| *inode != "0");
-    let hash = hash_of(&known("unix.client").or_else(|| known("unix.server"))?) as u32;
-    Some([hash, hash])
+    Some(hash_of(&known("unix.client").or_else(|| known("unix.server"))?) as u32)
 }
 
 /// What is needed of a span to tell whether another is the same exchange.
@@ -115,22 +114,22 @@ impl Facts {
     pub fn of(span: &Span, clock: u32) -> Self {
         let tcp = span.protocol == L4Protocol::Tcp;
         let attribute = |name| span.attributes.iter().find(|(n, _)| *n == name).map(|(_, value)| &**value);
-        let inodes = if span.protocol == NO_IP { inodes(attribute) } else { None };
-        let stream = tcp || inodes.is_some();
+        let unix = if span.protocol == NO_IP { unix(attribute) } else { None };
+        let stream = tcp || unix.is_some();
         let resource = span.request_resource.as_deref().or(span.request_domain.as_deref());
         Self {
             start_ns: span.start_ns,
             request_seq: span.req_tcp_seq.filter(|_| stream && span.session != Session::ResponseOnly),
             response_seq: span.resp_tcp_seq.filter(|_| stream && span.session != Session::RequestOnly),
             request_id: span.request_id.map(|id| hash_of(&id) as u32),
-            client: inodes.map_or_else(|| hash_of(&span.client) as u32, |[client, _]| client),
-            server: inodes.map_or_else(|| hash_of(&span.server) as u32, |[_, server]| server),
+            client: unix.unwrap_or_else(|| hash_of(&span.client) as u32),
+            server: unix.unwrap_or_else(|| hash_of(&span.server) as u32),
             kind: text_hash(span.request_type.as_deref()),
             resource: if span.truncated { 0 } else { text_hash(resource) },
             clock,
-            carrier: Carrier::of(tcp, inodes),
+            carrier: Carrier::of(tcp, unix.is_some()),
             namespaces: namespaces(span.observation_point, attribute("netns"), clock),
-            within_one: inodes.is_some() || span.client.ip.is_loopback() && span.server.ip.is_loopback(),
+            within_one: unix.is_some() || span.client.ip.is_loopback() && span.server.ip.is_loopback(),
             point: span.observation_point,
             protocol: protocol_number(span.l7_protocol.as_str()),
         }
@@ -140,8 +139,8 @@ impl Facts {
     pub fn of_row(row: &SpanRow, clock: u32) -> Self {
         let tcp = row.protocol == L4Protocol::Tcp.as_str();
         let attribute = |name: &str| row.attributes.get(name).map(String::as_str);
-        let inodes = if row.protocol == NO_IP.as_str() { inodes(attribute) } else { None };
-        let stream = tcp || inodes.is_some();
+        let unix = if row.protocol == NO_IP.as_str() { unix(attribute) } else { None };
+        let stream = tcp || unix.is_some();
         let resource = row.request_resource.as_deref().or(row.request_domain.as_deref());
         let is_loopback = |ip: &str| ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
         let endpoint = |ip: &str, port: u16| match ip.parse::<IpAddr>() {
@@ -153,14 +152,14 @@ impl Facts {
             request_seq: row.req_tcp_seq.filter(|_| stream && row.session != "response_only"),
             response_seq: row.resp_tcp_seq.filter(|_| stream && row.session != "request_only"),
             request_id: row.request_id.map(|id| hash_of(&id) as u32),
-            client: inodes.map_or_else(|| endpoint(&row.client_ip, row.client_port), |[client, _]| client),
-            server: inodes.map_or_else(|| endpoint(&row.server_ip, row.server_port), |[_, server]| server),
+            client: unix.unwrap_or_else(|| endpoint(&row.client_ip, row.client_port)),
+            server: unix.unwrap_or_else(|| endpoint(&row.server_ip, row.server_port)),
             kind: text_hash(row.request_type.as_deref()),
             resource: if row.truncated { 0 } else { text_hash(resource) },
             clock,
-            carrier: Carrier::of(tcp, inodes),
+            carrier: Carrier::of(tcp, unix.is_some()),
             namespaces: namespaces(row.point(), attribute("netns"), clock),
-            within_one: inodes.is_some() || is_loopback(&row.client_ip) && is_loopback(&row.server_ip),
+            within_one: unix.is_some() || is_loopback(&row.client_ip) && is_loopback(&row.server_ip),
             point: row.point(),
             protocol: protocol_number(&row.l7_protocol),
         }
