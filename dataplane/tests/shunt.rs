@@ -271,18 +271,23 @@ fn an_elephant_is_counted_and_wakes_at_its_end() {
     }
 }
 
-#[test]
-fn a_nic_that_reads_no_headers_leaves_the_sequence_open() {
-    let data = |n: u32| Sent {
+/// The `n`th frame of one side alone.
+fn sent_by_client(n: u32, seq: u32) -> Sent {
+    Sent {
         at_ms: u64::from(n) * 10,
         client_port: 40_000,
         by_server: false,
         vlan: false,
         flags: 0x10,
-        seq: 0xf000_0000 + n * 1000,
+        seq,
         window: 1000,
         payload: 1000,
-    };
+    }
+}
+
+#[test]
+fn a_nic_that_reads_no_headers_leaves_the_sequence_open() {
+    let data = |n: u32| sent_by_client(n, 0xf000_0000 + n * 1000);
     let mut sent: Vec<Sent> = (0..100).map(data).collect();
     sent.extend([Sent { flags: 0x11, ..data(100) }, Sent { flags: 0x10, payload: 0, ..data(101) }]);
     let (records, _, kept_back) = analyse(&sent, Keeper::Nic, 1, false);
@@ -293,17 +298,8 @@ fn a_nic_that_reads_no_headers_leaves_the_sequence_open() {
 
 #[test]
 fn flows_of_which_headers_come_have_the_same_records() {
-    let data = |n: u32| Sent {
-        at_ms: u64::from(n) * 10,
-        client_port: 40_000,
-        by_server: false,
-        vlan: false,
-        flags: 0x10,
-        // Each tenth comes twice.
-        seq: 100 + (n - n / 10) * 1000,
-        window: 1000,
-        payload: 1000,
-    };
+    // Each tenth comes twice.
+    let data = |n: u32| sent_by_client(n, 100 + (n - n / 10) * 1000);
     let mut sent: Vec<Sent> = (0..1000).map(data).collect();
     sent.extend([Sent { flags: 0x11, ..data(1000) }, data(1001)]);
     let (cut, stats, frames) = analyse(&sent, Keeper::Cutter, 1, true);
