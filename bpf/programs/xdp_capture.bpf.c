@@ -98,8 +98,7 @@ static __always_inline int capture(struct xdp_md *ctx, struct counters *counters
 	__u32 wire_len = frame_len(ctx), headers_len = 0;
 	struct walk walk = {};
 	const struct packet *packet = &walk.packet;
-	bool hashed = settings.flow_hash || settings.sample_below;
-	if (hashed || settings.filter || settings.shunt) {
+	if (settings.flow_hash || settings.sample_below || settings.filter || settings.shunt) {
 		__u16 id = stamp.vlan_tci & 0x0fff;
 		walk.packet.vlan = id ? id | VLAN_PRESENT : 0;
 		walk.captured_end = ctx->data_end - ctx->data;
@@ -113,17 +112,9 @@ static __always_inline int capture(struct xdp_md *ctx, struct counters *counters
 			return XDP_DROP;
 		}
 	}
-	if (hashed && packet->found) {
-		__u32 hash = flow_hash(packet);
-		/* Where a fragment's flow goes is told by its ports, which only user space knows of all fragments. */
-		if (!packet->fragment) {
-			stamp.flow_hash = hash;
-			stamp.flags |= STAMP_FLOW_HASH;
-		}
-		if (settings.sample_below && !sampled(hash)) {
-			counters->sampled_out++;
-			return XDP_DROP;
-		}
+	if (settings.sample_below && packet->found && !sampled(flow_hash(packet))) {
+		counters->sampled_out++;
+		return XDP_DROP;
 	}
 	if (settings.shunt) {
 		enum shunt_mode mode = shunt(packet, wire_len);
@@ -137,8 +128,13 @@ static __always_inline int capture(struct xdp_md *ctx, struct counters *counters
 			stamp.flags = (stamp.flags & ~STAMP_RX_HASH) | STAMP_CUT;
 		}
 	}
-	/* Only now: a frame that is not delivered does not pay for the clock. */
+	/* Only now: a frame that is not delivered pays neither for its hash nor for the clock. */
 	stamp.boot_ns = bpf_ktime_get_boot_ns();
+	/* Where a fragment's flow goes is told by its ports, which only user space knows of all fragments. */
+	if (settings.flow_hash && packet->found && !packet->fragment) {
+		stamp.flow_hash = flow_hash(packet);
+		stamp.flags |= STAMP_FLOW_HASH;
+	}
 	/* Without a stamp nobody would know how long the frame was. */
 	if (write_stamp(ctx, &stamp) && headers_len)
 		bpf_xdp_adjust_tail(ctx, (int)headers_len - (int)wire_len);
