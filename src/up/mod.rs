@@ -3,7 +3,6 @@
 mod capture;
 mod counters;
 mod filter;
-mod shunt;
 mod sources;
 mod tracer;
 mod tracer_counters;

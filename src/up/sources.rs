@@ -1,6 +1,5 @@
 //! Where `up` takes its frames from: interfaces of the host, mirror ports, a VPC's mirror.
 
-use super::shunt::HardwareFirst;
 use anyhow::ensure;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use wirespan_capture::udp_mirror::{self, Encapsulation, UdpMirror};
 use wirespan_capture::{CaptureError, Filter, PacketSource, Shunt, af_packet, af_xdp, placement, spread};
-use wirespan_offload::{Applied, Entry, Nic, Plan, STATE_DIR, Switch, restore_leftovers};
+use wirespan_offload::{Applied, Entry, HardwareFirst, Nic, Plan, STATE_DIR, Switch, restore_leftovers};
 
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// Most flows that an interface's XDP program keeps back at the same time.

@@ -14,13 +14,14 @@
 //! | `report`, `machine`, `table` | what is there, as a value and as rows of a table |
 //! | `setting`, `steps`, `nic` | one setting; from plan to settings; making and undoing them |
 //! | `state` | the file that tells what to undo |
-//! | `shunt` | drop rules in the NIC for shunted flows |
+//! | `shunt`, `hardware_first` | drop rules in the NIC for shunted flows |
 //!
 //! Settings are to be made before capture begins and undone after it ended: changing channels or rings makes most drivers take the
 //! link down for a moment, and drivers refuse it while AF_XDP sockets use the queues.
 
 mod attr;
 mod ethtool;
+mod hardware_first;
 mod kernel;
 mod link;
 mod machine;
@@ -39,6 +40,7 @@ mod table;
 mod tests;
 
 pub use ethtool::{Channels, Feature, TunnelPorts, UpTo};
+pub use hardware_first::HardwareFirst;
 pub use link::{Link, Xdp};
 pub use machine::{HugePages, Machine};
 pub use nfc::{Direction, HashFields, Hashed, NtupleTable, Rss, Timestamps};
@@ -46,7 +48,7 @@ pub use nic::{Applied, Nic, restore_leftovers};
 pub use plan::{Amount, Counting, Entry, Plan, PlanError, Switch};
 pub use refusal::Refusal;
 pub use report::{Answer, Report};
-pub use shunt::{HardwareShunt, RuleCounters};
+pub use shunt::HardwareShunt;
 pub use table::Row;
 
 use std::path::PathBuf;

@@ -3,8 +3,9 @@
 //! Totals must stay exact, so a rule has to count what it drops. Rules of tc's flower classifier do: the driver reports packets and bytes of each.
 //! They let TCP's SYN, FIN and RST through, so that a flow still ends and wakes. What they cannot give is the split
 //! of those bytes into headers and payload, TCP flags and sequence numbers, and frames that come between the last reading of a rule's
-//! counters and its removal are dropped uncounted. Ntuple rules count nothing and know no TCP flags: everything they drop is missing in all
-//! totals. So neither is part of `auto`: `hw-shunt=counted` asks for flower, `hw-shunt=uncounted` for ntuple.
+//! counters and its removal are dropped uncounted: up to a second of them where the driver itself reads the NIC by a timer, as mlx5 does. Ntuple rules
+//! count nothing and know no TCP flags: everything they drop is missing in all totals. So neither is part of `auto`: `hw-shunt=counted` asks for
+//! flower, `hw-shunt=uncounted` for ntuple.
 
 use crate::attr::{self, Attrs};
 use crate::kernel::{Bus, Kernel};
@@ -38,11 +39,11 @@ const PRIORITY: u16 = 0xc0d0;
 
 /// What a rule dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RuleCounters {
+pub(crate) struct RuleCounters {
     /// Frames.
-    pub packets: u64,
+    pub(crate) packets: u64,
     /// Their bytes as the NIC counts them, without the frame check sequence on most.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Drop rules of one NIC. Dropping it removes them.
@@ -53,7 +54,6 @@ pub struct HardwareShunt {
     /// Each shunted flow with the numbers of its two rules, side A's first.
     flows: HashMap<ShuntKey, [u32; 2]>,
     free: Vec<u32>,
-    capacity: u32,
 }
 
 enum Rules {
@@ -85,7 +85,7 @@ impl HardwareShunt {
         // Numbers are taken from the end.
         let free: Vec<u32> =
             numbers.take(capacity as usize * 2).collect::<Vec<_>>().into_iter().rev().collect();
-        Ok((Self { netlink, link: link.clone(), rules, flows: HashMap::new(), free, capacity }, record))
+        Ok((Self { netlink, link: link.clone(), rules, flows: HashMap::new(), free }, record))
     }
 
     /// Makes sure with a rule of addresses that nobody has (RFC 5737) that the NIC takes such rules.
@@ -101,24 +101,9 @@ impl HardwareShunt {
         Ok(self)
     }
 
-    /// Flows that there is room for.
-    pub fn capacity(&self) -> usize {
-        self.capacity as usize
-    }
-
-    /// Flows that are shunted.
-    pub fn len(&self) -> usize {
-        self.flows.len()
-    }
-
-    /// Whether no flow is shunted.
-    pub fn is_empty(&self) -> bool {
-        self.flows.is_empty()
-    }
-
     /// From now on the NIC drops the flow's frames, both directions. Refused when there is no room, or for a flow that rules
     /// cannot tell from others (in a tunnel or a VLAN, or neither TCP nor UDP): it is then delivered as before.
-    pub fn add(&mut self, key: &ShuntKey) -> Result<(), Refusal> {
+    pub(crate) fn add(&mut self, key: &ShuntKey) -> Result<(), Refusal> {
         if self.flows.contains_key(key) {
             return Ok(());
         }
@@ -143,14 +128,14 @@ impl HardwareShunt {
     }
 
     /// What the NIC dropped of a flow so far, side A first; `None` for a flow that is not shunted or where rules do not count.
-    pub fn read(&mut self, key: &ShuntKey) -> Option<[RuleCounters; 2]> {
+    pub(crate) fn read(&mut self, key: &ShuntKey) -> Option<[RuleCounters; 2]> {
         let [there, back] = *self.flows.get(key)?;
         let ways = directions(key).ok()?;
         Some([self.counters(&ways[0], there)?, self.counters(&ways[1], back)?])
     }
 
     /// The flow's frames are delivered again; its counters are read for the last time.
-    pub fn remove(&mut self, key: &ShuntKey) -> Option<[RuleCounters; 2]> {
+    pub(crate) fn remove(&mut self, key: &ShuntKey) -> Option<[RuleCounters; 2]> {
         let counters = self.read(key);
         let numbers = self.flows.remove(key)?;
         for (way, number) in directions(key).ok()?.iter().zip(numbers) {

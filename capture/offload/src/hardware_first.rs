@@ -1,9 +1,9 @@
 //! Flows are kept back by the NIC where it has room, else by the XDP program.
 
+use crate::shunt::{HardwareShunt, RuleCounters};
 use std::collections::HashMap;
 use std::time::UNIX_EPOCH;
-use wirespan_capture::{Shunt, ShuntCounters, ShuntKey, ShuntMode};
-use wirespan_offload::{HardwareShunt, RuleCounters};
+use wirespan_frame::{Shunt, ShuntCounters, ShuntKey, ShuntMode};
 
 /// The NIC's rules first.
 pub struct HardwareFirst {
@@ -14,6 +14,7 @@ pub struct HardwareFirst {
 }
 
 impl HardwareFirst {
+    /// Flows that the NIC has no rules for are the program's, where there is one.
     pub fn new(rules: HardwareShunt, program: Option<Box<dyn Shunt>>) -> Self {
         Self { rules, program, in_hardware: HashMap::new() }
     }
