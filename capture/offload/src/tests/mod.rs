@@ -3,6 +3,7 @@
 mod conversation;
 mod decode;
 mod nics;
+mod rules;
 mod veth;
 
 use std::process::Command;
