@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use wirespan_bpf::xdp::Fallback;
+
 /// A fallback that was taken: for the operator, who may prefer to change something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// What the XDP program could not have.
-    Program(String),
+    Program(Fallback),
     /// The driver does not receive into our memory.
     NoZeroCopy {
         /// On which interface.
@@ -65,10 +67,28 @@ pub enum Note {
     },
 }
 
+impl Note {
+    /// The name in counters.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Program(Fallback::NoHints { .. }) => "no_nic_hints",
+            Self::Program(Fallback::NoJumboFrames) => "no_jumbo_frames",
+            Self::Program(Fallback::Generic { .. }) => "generic_xdp",
+            Self::NoZeroCopy { .. } => "no_zero_copy",
+            Self::NoMultiBuffer { .. } => "no_multi_buffer",
+            Self::FewHugePages { .. } => "few_huge_pages",
+            Self::NoBusyPoll { .. } => "no_busy_poll",
+            Self::BusyPollWithoutEffect { .. } => "busy_poll_without_effect",
+            Self::SmallReceiveBuffer { .. } => "small_receive_buffer",
+            Self::NoInnerFanout { .. } => "no_inner_fanout",
+        }
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Program(sentence) => f.write_str(sentence),
+            Self::Program(fallback) => fallback.fmt(f),
             Self::NoZeroCopy { interface, reason } => {
                 write!(f, "{interface} has no zero-copy AF_XDP ({reason}): the kernel copies each frame")
             }

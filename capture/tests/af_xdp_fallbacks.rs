@@ -23,8 +23,10 @@ fn open_one(interface: &str, options: Options) -> AfXdp {
     sources.pop().unwrap()
 }
 
+/// Each with its name in counters.
 fn notes(source: &mut AfXdp) -> String {
-    source.notes().iter().map(Note::to_string).collect::<Vec<_>>().join("\n")
+    let said = |note: &Note| format!("{}: {note}", note.kind());
+    source.notes().iter().map(said).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -32,12 +34,12 @@ fn each_mode_is_tried_in_turn_and_what_was_refused_is_told() {
     in_namespace(|| {
         let mut source = open_one("right", options());
         assert_eq!(source.mode(), Mode::Copy);
-        insta::assert_snapshot!(notes(&mut source), @"right has no zero-copy AF_XDP (Operation not supported (os error 95)): the kernel copies each frame");
+        insta::assert_snapshot!(notes(&mut source), @"no_zero_copy: right has no zero-copy AF_XDP (Operation not supported (os error 95)): the kernel copies each frame");
         assert_eq!(notes(&mut source), "", "told once");
         drop(source);
         let mut source = open_one("lo", options());
         assert_eq!(source.mode(), Mode::Generic);
-        insta::assert_snapshot!(notes(&mut source), @"the driver of lo takes no XDP program (Operation not supported (os error 95))");
+        insta::assert_snapshot!(notes(&mut source), @"generic_xdp: the driver of lo takes no XDP program (Operation not supported (os error 95))");
         drop(source);
         for (mode, text) in [(Mode::Copy, "native XDP, copy"), (Mode::Generic, "generic XDP, copy")] {
             let mut source = open_one("right", Options { first_mode: mode, ..options() });
@@ -202,7 +204,7 @@ fn busy_polling_without_effect_is_noticed() {
             (0..100).for_each(|number| sender.send(&numbered_of(number, 60)));
             take_rest_quickly(&mut source, 100, &mut seen);
         }
-        insta::assert_snapshot!(notes(&mut source), @"busy polling of lo has no effect (the driver does not tell which of its queues they come from): switch it off, it costs CPU time only");
+        insta::assert_snapshot!(notes(&mut source), @"busy_poll_without_effect: busy polling of lo has no effect (the driver does not tell which of its queues they come from): switch it off, it costs CPU time only");
         sender.send(&numbered_of(1, 60));
         take_rest_quickly(&mut source, 1, &mut seen);
     });

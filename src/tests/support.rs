@@ -243,11 +243,22 @@ impl Up {
         Self { child, page, said, data, messages: Some(messages), _directory: directory }
     }
 
-    /// The sum of a counter over its labels.
-    pub fn count(&self, name: &str) -> u64 {
+    fn metrics(&self) -> String {
         let url = format!("http://{}/metrics", self.page);
         let output = Command::new("curl").args(["-sS", &url]).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Fallbacks that were counted, each by what tells it from others, such as `interface="lo",kind="no_zero_copy"`.
+    pub fn fallbacks(&self) -> Vec<String> {
+        let text = self.metrics();
+        let labels = text.lines().filter_map(|line| line.strip_prefix("wirespan_fallbacks_total{"));
+        labels.map(|line| line.strip_suffix("} 1").unwrap_or(line).to_owned()).collect()
+    }
+
+    /// The sum of a counter over its labels.
+    pub fn count(&self, name: &str) -> u64 {
+        let text = self.metrics();
         let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }

@@ -1,6 +1,6 @@
 //! The capture threads: one per source, each with a worker of its own.
 
-use super::counters::Counters;
+use super::counters::{Counters, Fallbacks};
 use super::filter::LiveFilter;
 use super::sources::WorkerSource;
 use std::sync::Arc;
@@ -33,12 +33,14 @@ impl CaptureThread {
     ) -> std::io::Result<Self> {
         let WorkerSource { name, frames, shunt, cpu, samples: _ } = source;
         let counters = Counters::new(registry, &name, config.flow.worker);
+        let fallbacks = Fallbacks::new(registry, &name);
         let mut worker = Worker::new(config);
         if let Some(shunt) = shunt {
             worker.set_shunt(shunt);
         }
         let records = Records::default();
-        let capture = Capture { frames, worker, filter, filter_version: 0, records, sink, counters };
+        let capture =
+            Capture { frames, worker, filter, filter_version: 0, records, sink, counters, fallbacks };
         let run = move || {
             // A worker that may not choose its CPU runs where it is put.
             if let Some(cpu) = cpu {
@@ -72,6 +74,7 @@ struct Capture {
     records: Records,
     sink: Sink,
     counters: Counters,
+    fallbacks: Fallbacks,
 }
 
 impl Capture {
@@ -122,6 +125,7 @@ impl Capture {
         self.sink.send(std::mem::take(&mut self.records));
         self.counters.set(&self.worker.stats(), &self.frames.stats());
         for note in self.frames.notes() {
+            self.fallbacks.count(note.kind());
             eprintln!("wirespan: {note}");
         }
     }

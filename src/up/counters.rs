@@ -6,6 +6,26 @@ use wirespan_capture::{KeptBack, Loss, SourceStats};
 use wirespan_dataplane::WorkerStats;
 use wirespan_records::DropReason;
 
+/// Counts what is done on an interface in another way than was asked for.
+#[derive(Clone)]
+pub struct Fallbacks {
+    registry: Registry,
+    interface: String,
+}
+
+impl Fallbacks {
+    pub fn new(registry: &Registry, interface: &str) -> Self {
+        Self { registry: registry.clone(), interface: interface.to_owned() }
+    }
+
+    /// One was taken, as a sentence has said.
+    pub fn count(&self, kind: &str) {
+        let help = "Times that something asked for could not be had and another way was taken, by kind.";
+        let labels = [("interface", self.interface.as_str()), ("kind", kind)];
+        self.registry.counter("wirespan_fallbacks_total", help, &labels).add(1);
+    }
+}
+
 pub struct Counters {
     received: Counter,
     lost: Vec<(Loss, Counter)>,

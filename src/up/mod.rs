@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracer::{TracerArgs, TracerThread};
-use wirespan_analyzer::{Ingest, IngestOptions, Registry, Server, ServerOptions, push_names, push_taps};
+use wirespan_analyzer::{Ingest, IngestOptions, Server, ServerOptions, push_names, push_taps};
 use wirespan_capture::ShuntMode;
 use wirespan_controller::Names;
 use wirespan_dataplane::decode::MirrorConfig;
@@ -163,7 +163,7 @@ async fn watch(
 ) -> anyhow::Result<()> {
     push_names(&database.client, &names).await?;
     push_taps(&database.client, &taps.taps).await?;
-    let registry = Registry::default();
+    let registry = sources.registry.clone();
     let options = ServerOptions { listen: args.listen, allowed_hosts: args.allow_host.clone(), names };
     let server = Server::start(options, database.client.clone(), registry.clone()).await?;
     let writer = Writer::start(database.client.clone(), WriterOptions::default());

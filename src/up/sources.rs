@@ -1,11 +1,13 @@
 //! Where `up` takes its frames from: interfaces of the host, mirror ports, a VPC's mirror.
 
+use super::counters::Fallbacks;
 use anyhow::ensure;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
+use wirespan_analyzer::Registry;
 use wirespan_capture::udp_mirror::{self, Encapsulation, UdpMirror};
 use wirespan_capture::{CaptureError, Filter, PacketSource, Shunt, af_packet, af_xdp, placement, spread};
 use wirespan_offload::{Applied, Entry, HardwareFirst, Nic, Plan, STATE_DIR, Switch, restore_leftovers};
@@ -13,6 +15,8 @@ use wirespan_offload::{Applied, Entry, HardwareFirst, Nic, Plan, STATE_DIR, Swit
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// Most flows that an interface's XDP program keeps back at the same time.
 const SHUNT_FLOWS: u32 = 65_536;
+/// The fallback from rules in a NIC to delivering, or to the XDP program.
+const NO_NIC_SHUNT: &str = "no_nic_shunt";
 
 /// What is watched, and how.
 #[derive(clap::Args)]
@@ -131,6 +135,8 @@ pub struct Sources {
     pub names: Vec<String>,
     /// What the operator should know of: set-up, fallbacks.
     pub notes: Vec<String>,
+    /// Where fallbacks were counted.
+    pub registry: Registry,
     /// NICs that were set up; restored when this is dropped.
     pub nics: Vec<Applied>,
 }
@@ -217,12 +223,15 @@ impl SourceArgs {
         let mut hardware = None;
         if !plan.is_off() {
             let mut nic = Nic::open(interface)?.apply(&plan, self.workers.into(), Path::new(STATE_DIR))?;
-            let said = [nic.changes(), nic.refused()].concat();
-            sources.notes.extend(said.into_iter().map(|note| format!("{interface}: {note}")));
+            sources.notes.extend(nic.changes().iter().map(|change| format!("{interface}: {change}")));
+            for refused in nic.refused() {
+                sources.fall_back(interface, "no_nic_setting", format!("{interface}: {refused}"));
+            }
             match nic.hardware_shunt(SHUNT_FLOWS) {
                 Some(Ok(shunt)) => hardware = Some(shunt),
                 Some(Err(refusal)) => {
-                    sources.notes.push(format!("{interface} keeps no flows back: {refusal}"))
+                    let sentence = format!("{interface} keeps no flows back: {refusal}");
+                    sources.fall_back(interface, NO_NIC_SHUNT, sentence);
                 }
                 None => {}
             }
@@ -239,7 +248,7 @@ impl SourceArgs {
             if self.backend == Backend::AfXdp || !is_without_af_xdp(&error) {
                 return Err(error.into());
             }
-            sources.notes.push(format!("{error}; using AF_PACKET"));
+            sources.fall_back(interface, "no_af_xdp", format!("{error}; using AF_PACKET"));
             self.af_packet(interface, port, sources)?;
         }
         // One worker alone sees all of an interface's flows, and the NIC's rules have one owner.
@@ -247,9 +256,11 @@ impl SourceArgs {
             ([worker], Some(rules)) => {
                 worker.shunt = Some(Box::new(HardwareFirst::new(rules, worker.shunt.take())));
             }
-            (_, Some(_)) => sources.notes.push(format!(
-                "{interface}: the NIC keeps no flows back, as several workers share them; it does with --workers 1"
-            )),
+            (_, Some(_)) => {
+                let why =
+                    "the NIC keeps no flows back, as several workers share them; it does with --workers 1";
+                sources.fall_back(interface, NO_NIC_SHUNT, format!("{interface}: {why}"));
+            }
             (_, None) => {}
         }
         Ok(())
@@ -331,9 +342,17 @@ impl SourceArgs {
 }
 
 impl Sources {
+    /// What was asked for cannot be had, and another way is taken: said and counted.
+    fn fall_back(&mut self, interface: &str, kind: &str, sentence: String) {
+        Fallbacks::new(&self.registry, interface).count(kind);
+        self.notes.push(sentence);
+    }
+
     fn add(&mut self, name: &str, mut frames: Box<dyn PacketSource>, cpu: Option<usize>) {
         let shunt = frames.shunt();
-        self.notes.extend(frames.notes().iter().map(ToString::to_string));
+        for note in frames.notes() {
+            self.fall_back(name, note.kind(), note.to_string());
+        }
         self.workers.push(WorkerSource { name: name.to_owned(), frames, shunt, samples: false, cpu });
     }
 }

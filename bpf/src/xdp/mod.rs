@@ -7,11 +7,13 @@
 //! The program is attached by a link, which the kernel removes when the process ends, however it ends. Needs Linux 5.12;
 //! frames of several buffers (jumbo frames) 5.18, hints of the NIC 6.3, its VLAN tag 6.8, and a driver that has them.
 //!
+//! - `fallback`: what an interface or a kernel does not have
 //! - `filter`: which frames are wanted
 //! - `shunt`: flows that are counted and not delivered
 //! - `stamp`: what lies in front of a delivered frame
 //! - `stats`: frames by what became of them
 
+mod fallback;
 mod filter;
 mod shunt;
 mod stamp;
@@ -34,6 +36,7 @@ use aya_obj::generated::{
 use crate::BpfError;
 use crate::object::{self, Loaded, Recipe};
 use crate::sys::{self, Map, Plain};
+pub use fallback::Fallback;
 pub use filter::{ENTRIES_MAX, FilterMap};
 pub use shunt::ShuntMap;
 pub use stamp::Stamp;
@@ -167,7 +170,7 @@ pub struct XdpProgram {
     shunt: Option<ShuntMap>,
     mode: Mode,
     traits: Traits,
-    fallbacks: Vec<String>,
+    fallbacks: Vec<Fallback>,
 }
 
 /// What kernel and driver have.
@@ -198,15 +201,13 @@ impl XdpProgram {
             match Self::attach_bound(interface, index, options) {
                 Ok(program) => return Ok(program),
                 Err(error @ (BpfError::NoPrivilege | BpfError::InterfaceBusy { .. })) => return Err(error),
-                Err(error) => fallbacks.push(format!(
-                    "{interface} gives no hints of the NIC ({}); times are the kernel's and hashes are computed",
-                    error.reason()
-                )),
+                Err(error) => fallbacks
+                    .push(Fallback::NoHints { interface: interface.to_owned(), reason: error.reason() }),
             }
         }
         let (loaded, traits) = load(options, None)?;
         if !traits.frags {
-            fallbacks.push("this kernel gives no jumbo frames to AF_XDP; Linux 6.6 does".to_owned());
+            fallbacks.push(Fallback::NoJumboFrames);
         }
         let link = |flags| {
             sys::link_xdp(&loaded.program, index, flags).map_err(|error| BpfError::attach(interface, &error))
@@ -216,8 +217,7 @@ impl XdpProgram {
             Some(Ok(link)) => (link, Mode::Native),
             Some(Err(error @ (BpfError::NoPrivilege | BpfError::InterfaceBusy { .. }))) => return Err(error),
             Some(Err(error)) => {
-                let reason = error.reason();
-                fallbacks.push(format!("the driver of {interface} takes no XDP program ({reason})"));
+                fallbacks.push(Fallback::Generic { interface: interface.to_owned(), reason: error.reason() });
                 (link(XDP_FLAGS_SKB_MODE)?, Mode::Generic)
             }
             None => (link(XDP_FLAGS_SKB_MODE)?, Mode::Generic),
@@ -239,7 +239,7 @@ impl XdpProgram {
         link: OwnedFd,
         mode: Mode,
         traits: Traits,
-        fallbacks: Vec<String>,
+        fallbacks: Vec<Fallback>,
     ) -> Result<Self, BpfError> {
         let mut program = Self {
             _link: link,
@@ -276,8 +276,8 @@ impl XdpProgram {
         self.traits.hints
     }
 
-    /// What was asked for and could not be had, a sentence each.
-    pub fn fallbacks(&self) -> &[String] {
+    /// What was asked for and could not be had.
+    pub fn fallbacks(&self) -> &[Fallback] {
         &self.fallbacks
     }
 
