@@ -331,6 +331,62 @@ fn a_vpc_mirror_is_received_without_privileges_on_a_udp_port() {
     assert_eq!(tunnels.len(), 1, "{tunnels:?}");
 }
 
+/// What a request is told by: kind, times to the microsecond, client, what was asked, size of the answer.
+#[cfg(feature = "dpdk")]
+fn replayed() -> Vec<String> {
+    let capture = fixture();
+    let arguments = ["replay", "--format", "jsonl", "--emit", "spans", capture.to_str().unwrap()];
+    let told = |span: &Value| {
+        let text = |name: &str| span[name].as_str().unwrap_or_default().to_owned();
+        let number = |name: &str, unit: u64| (span[name].as_u64().unwrap() / unit).to_string();
+        [
+            text("l7_protocol"),
+            number("start_ns", 1000),
+            number("end_ns", 1000),
+            text("client_ip"),
+            number("client_port", 1),
+            text("request_type"),
+            text("request_resource"),
+            number("response_bytes", 1),
+        ]
+        .join(" ")
+    };
+    let spans = objects(&wirespan(&arguments));
+    let mut all: Vec<_> = spans.iter().filter(|span| span["session"] == "complete").map(told).collect();
+    all.sort();
+    all
+}
+
+#[cfg(feature = "dpdk")]
+#[test]
+fn a_capture_that_dpdk_reads_is_stored_as_replay_tells_it() {
+    let eal = format!("--no-huge --no-pci --vdev=net_pcap0,rx_pcap={}", fixture().display());
+    let arguments = ["--mode", "mirror", "--backend", "dpdk", "-i", "net_pcap0", "--show-values"];
+    let mut up = Up::start(&[&arguments[..], &["--eal", &eal, "--shunt-after", "1000000000"]].concat());
+    assert!(up.said.contains("net_pcap0: DPDK net_pcap, 1 queues"), "{}", up.said);
+    // No such device takes rules.
+    assert_eq!(up.fallbacks(), ["interface=\"net_pcap0\",kind=\"no_nic_shunt\""]);
+    up.accounts_for(frames().len() as u64);
+    let sql = "SELECT concatWithSeparator(' ', l7_protocol, toString(intDiv(toUnixTimestamp64Nano(start_time), 1000)), \
+               toString(intDiv(toUnixTimestamp64Nano(end_time), 1000)), client, toString(client_port), request_type, \
+               request_resource, toString(response_bytes)) AS told FROM l7_log WHERE session = 'complete' ORDER BY told";
+    let stored: Vec<_> = up.ask(sql).iter().map(|row| row[0].as_str().unwrap().to_owned()).collect();
+    assert_eq!(stored, replayed());
+    let (status, said) = up.stop();
+    assert!(status.success() && said.contains("and lost 0"), "{said}");
+}
+
+#[cfg(feature = "dpdk")]
+#[test]
+fn workers_that_dpdk_cannot_share_connections_among_are_told_so() {
+    let eal = ["--eal", "--no-huge --no-pci --vdev=net_ring0"];
+    let up = Up::start(
+        &[&["--mode", "mirror", "--backend", "dpdk", "-i", "net_ring0", "--workers", "2"], &eal[..]].concat(),
+    );
+    assert!(up.said.contains("--workers 1 sees them whole"), "{}", up.said);
+    assert_eq!(up.fallbacks(), ["interface=\"net_ring0\",kind=\"no_rss\""]);
+}
+
 #[test]
 fn what_cannot_be_watched_is_told_with_what_to_do() {
     let says = |arguments: &[&str]| {

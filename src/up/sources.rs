@@ -210,7 +210,7 @@ impl SourceArgs {
     ) -> anyhow::Result<()> {
         #[cfg(feature = "dpdk")]
         if self.backend == Backend::Dpdk {
-            return self.dpdk(interface, port, sources);
+            return self.dpdk(interface, port, wanted, sources);
         }
         let mut plan = match &self.offload {
             Some(plan) => plan.clone(),
@@ -324,7 +324,7 @@ impl SourceArgs {
     }
 
     #[cfg(feature = "dpdk")]
-    fn dpdk(&self, device: &str, port: u16, sources: &mut Sources) -> anyhow::Result<()> {
+    fn dpdk(&self, device: &str, port: u16, wanted: &Wanted, sources: &mut Sources) -> anyhow::Result<()> {
         use wirespan_dpdk::{Dpdk, EalOptions, PortOptions};
         let eal = EalOptions::of_command_line(&self.eal);
         let options = PortOptions {
@@ -333,7 +333,22 @@ impl SourceArgs {
             idle_sleep: (!self.busy_poll).then_some(Duration::from_micros(50)),
             ..PortOptions::new(device)
         };
-        for queue in Dpdk::start(&eal, &options)? {
+        let queues = Dpdk::start(&eal, &options)?;
+        if let [first, ..] = queues.as_slice() {
+            sources.notes.push(format!("{device}: {}", first.info()));
+            if queues.len() > 1 && !first.info().symmetric_rss {
+                let what = "does not keep both directions of a connection on one queue (no RSS)";
+                let sentence =
+                    format!("{device} {what}: they may be seen in halves; --workers 1 sees them whole");
+                sources.fall_back(device, "no_rss", sentence);
+            }
+            if wanted.shunt
+                && let Err(refusal) = first.check_shunt()
+            {
+                sources.fall_back(device, NO_NIC_SHUNT, refusal.to_string());
+            }
+        }
+        for queue in queues {
             let cpu = self.cpu(device, queue.queue().into());
             sources.add(device, Box::new(queue), cpu);
         }
