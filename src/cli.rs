@@ -23,7 +23,8 @@ enum Command {
     Top(top::TopArgs),
     /// Recent traces, or one as a flame graph with hops and where the time went
     Trace(trace::TraceArgs),
-    /// Show what NICs, kernel and machine can do for capture, what `--offload` would change, and what can be traced
+    /// Show what NICs, kernel and machine can do for capture, what the system refuses of it, what `--offload` would change, and what
+    /// can be traced
     Probe(probe::ProbeArgs),
     /// Run the embedded ClickHouse by itself (`up` does so on its own)
     Store(store::StoreArgs),

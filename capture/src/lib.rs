@@ -13,6 +13,7 @@
 //! - [`placement`]: which CPU a worker best runs on
 //! - [`source`]: the trait, its counters and its errors
 //! - [`spread`]: one source for several workers, by flow
+//! - `ways`: whether this process may capture at all
 //! - `interface`: what the kernel says of an interface
 //! - `sys`: system calls
 
@@ -27,11 +28,13 @@ pub mod source;
 pub mod spread;
 mod sys;
 pub mod udp_mirror;
+mod ways;
 
 pub use note::Note;
 pub use source::{
     CaptureError, KeptBack, LendingSource, Loss, PacketSource, Region, SourceStats, Unreadable,
 };
+pub use ways::{Way, ways};
 pub use wirespan_frame::{
     Batch, Descriptor, Filter, Frame, Hints, LinkType, Network, Rules, Shunt, ShuntCounters, ShuntKey,
     ShuntMode,

@@ -271,6 +271,39 @@ fn where_a_kernel_has_no_af_xdp_a_mirror_is_captured_by_af_packet() {
 }
 
 #[test]
+fn probe_says_what_the_system_refuses() {
+    if !is_root() {
+        return;
+    }
+    let refuses = |call, arguments| Refused { call, arguments, error: libc::EPERM };
+    const AF_XDP: &[(u32, u32)] = &[(0, libc::AF_XDP as u32)];
+    const AF_PACKET: &[(u32, u32)] = &[(0, libc::AF_PACKET as u32)];
+    for (refused, expected) in [
+        (vec![], ["", "", ""]),
+        (vec![refuses(libc::SYS_bpf, &[])], ["", "", "no permission to load eBPF programs"]),
+        (
+            vec![refuses(libc::SYS_socket, AF_XDP), refuses(libc::SYS_socket, AF_PACKET)],
+            ["no permission to open a packet socket", "no permission to open an AF_XDP socket", ""],
+        ),
+    ] {
+        let output = where_refused(&refused).args(["probe", "-i", "lo", "--json"]).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let capture = report["capture"].as_array().unwrap();
+        for ((way, name), why) in capture.iter().zip(["AF_PACKET", "AF_XDP", "XDP program"]).zip(expected) {
+            assert_eq!(way["name"], name);
+            let off = way["off"].as_str().unwrap_or_default();
+            assert!(off.starts_with(why) && off.is_empty() == why.is_empty(), "{name}: {off}");
+        }
+        let rows = report["interfaces"][0]["plan"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["what"] == "AF_XDP").unwrap();
+        let marked = row["possible"].as_str().unwrap().starts_with("refused to this process: ");
+        assert_eq!(marked, !refused.is_empty(), "{row}");
+        let output = where_refused(&refused).args(["probe", "-i", "lo"]).output().unwrap();
+        assert!(expected.iter().all(|why| text(&output.stdout).contains(why)), "{}", text(&output.stdout));
+    }
+}
+
+#[test]
 fn a_full_flow_table_loses_no_packet() {
     if !is_root() {
         return;
@@ -309,26 +342,6 @@ fn a_capture_whose_interface_is_removed_ends_with_what_was_seen() {
         assert!(said.contains(&format!("interface {} was removed", mirror.port)), "{said}");
         assert!(said.contains("and lost 0"), "{said}");
     }
-}
-
-#[test]
-fn a_vpc_mirror_is_received_without_privileges_on_a_udp_port() {
-    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let listen = format!("127.0.0.1:{port}");
-    let up = Up::start(&["--mode", "vpc-mirror", "--listen-vxlan", &listen]);
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let frames = frames();
-    for (number, frame) in frames.iter().enumerate() {
-        // RFC 7348: the flag of a valid VNI, and the VNI 42.
-        let datagram = [&[8, 0, 0, 0, 0, 0, 42, 0], &frame[..]].concat();
-        socket.send_to(&datagram, &listen).unwrap();
-        if number % 64 == 0 {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-    up.accounts_for(frames.len() as u64);
-    let tunnels = up.ask("SELECT DISTINCT tunnel_type, tunnel_id FROM l7_log");
-    assert_eq!(tunnels.len(), 1, "{tunnels:?}");
 }
 
 /// What a request is told by: kind, times to the microsecond, client, what was asked, size of the answer.
@@ -385,6 +398,26 @@ fn workers_that_dpdk_cannot_share_connections_among_are_told_so() {
     );
     assert!(up.said.contains("--workers 1 sees them whole"), "{}", up.said);
     assert_eq!(up.fallbacks(), ["interface=\"net_ring0\",kind=\"no_rss\""]);
+}
+
+#[test]
+fn a_vpc_mirror_is_received_without_privileges_on_a_udp_port() {
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = format!("127.0.0.1:{port}");
+    let up = Up::start(&["--mode", "vpc-mirror", "--listen-vxlan", &listen]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let frames = frames();
+    for (number, frame) in frames.iter().enumerate() {
+        // RFC 7348: the flag of a valid VNI, and the VNI 42.
+        let datagram = [&[8, 0, 0, 0, 0, 0, 42, 0], &frame[..]].concat();
+        socket.send_to(&datagram, &listen).unwrap();
+        if number % 64 == 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    up.accounts_for(frames.len() as u64);
+    let tunnels = up.ask("SELECT DISTINCT tunnel_type, tunnel_id FROM l7_log");
+    assert_eq!(tunnels.len(), 1, "{tunnels:?}");
 }
 
 #[test]

@@ -225,6 +225,12 @@ impl XdpProgram {
         Self::running(options, loaded, link, mode, traits, fallbacks)
     }
 
+    /// Whether the kernel takes the program from this process.
+    pub fn try_loading() -> Result<(), BpfError> {
+        sys::require_programs()?;
+        load(&XdpOptions::default(), None).map(drop)
+    }
+
     /// With the NIC's hints, for which the program is bound to the device; only native mode has them.
     fn attach_bound(interface: &str, index: u32, options: &XdpOptions) -> Result<Self, BpfError> {
         let (loaded, traits) = load(options, Some(index))?;
