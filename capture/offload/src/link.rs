@@ -93,7 +93,7 @@ pub struct Xdp {
     pub redirect: bool,
     /// Frames reach AF_XDP sockets without being copied.
     pub zero_copy: bool,
-    /// Programs can run on the NIC itself.
+    /// Programs can run on the NIC itself. Not ours: from there, no frame can be handed to an AF_XDP socket.
     pub offload: bool,
     /// Programs see frames that lie in several buffers (jumbo frames).
     pub multi_buffer: bool,

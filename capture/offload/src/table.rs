@@ -170,7 +170,7 @@ fn capture(report: &Report) -> Vec<Row> {
     };
     let modes = [
         (xdp.native, "native"),
-        (xdp.offload, "offload"),
+        (xdp.offload, "offload (not used)"),
         (xdp.redirect, "redirect"),
         (xdp.multi_buffer, "multi-buffer"),
         (true, "generic"),
