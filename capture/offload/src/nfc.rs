@@ -139,6 +139,11 @@ impl Hashed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HashFields(pub u64);
 
+impl HashFields {
+    /// Source and destination: of a tunnel's packets, the only ones that both directions of what is in it have in common.
+    pub const ADDRESSES: Self = Self(0b0011_0000);
+}
+
 impl std::fmt::Display for HashFields {
     /// The letters of `ethtool -N IF rx-flow-hash`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -60,7 +60,8 @@ pub enum Switch {
     Promiscuous,
     /// The NIC's own time on every frame received.
     HwTimestamps,
-    /// Hashing the ports of UDP (VXLAN, GENEVE) and the TEID of GTP-U, which tell tunnelled flows apart.
+    /// Hashing the ports of UDP (VXLAN, GENEVE) and the TEID of GTP-U. They tell tunnelled flows apart, but the two directions of one as well, so
+    /// `auto` has addresses hashed alone.
     TunnelHash,
     /// Drop rules by 5-tuple.
     Ntuple,

@@ -157,13 +157,15 @@ impl Steps {
             return;
         }
         for (of, fields) in &report.hash_fields {
+            // With the outer port of VXLAN or GENEVE, or the TEID, the directions of a connection would go to different workers.
+            let wanted = if asked { of.best() } else { HashFields::ADDRESSES };
             match fields.told() {
                 // Nothing hashed is how drivers without a choice answer.
                 Ok(HashFields(0)) if asked => {
                     self.refuse(name, format!("hash fields of {}: the driver hashes none", of.name()));
                 }
-                Ok(now) if now.0 != 0 && *now != of.best() => {
-                    self.set(name, Setting::HashFields { of: *of, fields: of.best() });
+                Ok(now) if now.0 != 0 && *now != wanted => {
+                    self.set(name, Setting::HashFields { of: *of, fields: wanted });
                 }
                 // A NIC that does not know GTP-U is no news.
                 Err(no) if asked && matches!(of, Hashed::Udp4 | Hashed::Udp6) => {

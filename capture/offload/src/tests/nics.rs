@@ -2,7 +2,7 @@
 
 use super::conversation::{Recorder, Replay};
 use crate::nic::Nic;
-use crate::{Plan, Report};
+use crate::{Answer, Hashed, Plan, Report};
 use std::path::Path;
 
 #[test]
@@ -49,7 +49,7 @@ fn a_capable_nic_is_set_up_and_restored_message_by_message() {
     let replay = Replay::new(include_str!("../../recordings/capable-nic.txt"));
     let dir = tempfile::tempdir().unwrap();
     let nic = Nic::through(Box::new(replay.clone()), "eth7").unwrap();
-    let plan = Plan::parse("auto,ntuple=on").unwrap();
+    let plan = Plan::parse("auto,tunnel-hash=on,ntuple=on").unwrap();
     let applied = nic.apply_as(&plan, 4, dir.path(), &("boot".to_owned(), 1)).unwrap();
     let journal = std::fs::read_to_string(dir.path().join("eth7-7-1.json")).unwrap();
     assert_eq!(applied.refused(), ["rx-lro: off: the driver said yes, but it is on"]);
@@ -64,11 +64,15 @@ fn a_capable_nic_is_set_up_and_restored_message_by_message() {
 #[test]
 fn a_capable_nic_is_shown_with_what_auto_would_do() {
     let replay = Replay::new(include_str!("../../recordings/capable-nic.txt"));
-    let report = Nic::through(Box::new(replay), "eth7").unwrap().report();
+    let mut report = Nic::through(Box::new(replay), "eth7").unwrap().report();
     let rows = report.rows(&Plan::parse("auto").unwrap(), 4);
     let rows: Vec<String> = rows
         .iter()
         .map(|row| format!("{} | {} | {} | {}", row.what, row.now, row.possible, row.plan))
         .collect();
     insta::assert_snapshot!("capable_nic_report", rows.join("\n"));
+    // Ports that are hashed already are not any more.
+    report.hash_fields = vec![(Hashed::Udp4, Answer::Is(Hashed::Udp4.best()))];
+    let plan = planned(&report, "auto");
+    assert!(plan.contains("hash fields of udp4 | sdfn |  | sd\n"), "{plan}");
 }
