@@ -27,8 +27,8 @@ struct settings {
 	__u32 flows;
 	/* A flow is replaced by a new one on each Nth frame; 0: never. */
 	__u32 new_every;
-	/* Where the inner Ethernet header begins, and the outer UDP header; 0 without a tunnel. */
-	__u32 inner;
+	/* Where the innermost IP header begins, and the outer UDP header; 0 where there is none. */
+	__u32 ip;
 	__u32 outer_udp;
 	/* Payload of a client's and of a server's segment. */
 	__u32 payload[2];
@@ -197,13 +197,13 @@ static __always_inline int address(struct xdp_md *ctx, struct template *template
 	void *end = (void *)(long)ctx->data_end;
 	__u32 mixed = now->flow * 0x9e3779b1;
 
-	if (SETTINGS.inner) {
+	if (SETTINGS.outer_udp) {
 		struct udphdr *outer = data + SETTINGS.outer_udp;
 		if ((void *)(outer + 1) > end)
 			return -1;
 		outer->source = bpf_htons(0xc000 | mixed >> 18);
 	}
-	struct iphdr *ip = data + SETTINGS.inner + sizeof(struct ethhdr);
+	struct iphdr *ip = data + SETTINGS.ip;
 	struct tcphdr *tcp = (void *)(ip + 1);
 	if ((void *)(tcp + 1) > end)
 		return -1;

@@ -39,9 +39,9 @@ pub struct Settings {
     pub flows: u32,
     /// One is replaced by a new one on each Nth frame; 0 for never.
     pub new_every: u32,
-    /// Where the inner Ethernet header begins.
-    pub inner: u32,
-    /// Where the outer UDP header is; not used without a tunnel.
+    /// Where the innermost IP header begins.
+    pub ip: u32,
+    /// Where the outer UDP header is; 0 where there is none.
     pub outer_udp: u32,
     /// Payload of a segment of the client and of the server.
     pub payload: [u32; 2],
@@ -138,7 +138,7 @@ impl Generator {
             ifindex,
             flows: 1,
             new_every: 0,
-            inner: 0,
+            ip: 0,
             outer_udp: 0,
             payload: [0; 2],
             alike: 0,

@@ -4,6 +4,7 @@
 use crate::analysis::{Analysis, Stage};
 use crate::measure::{Measurement, OneCore, Output};
 use crate::traffic::connections::{Connections, Shape};
+use crate::traffic::tunnel::Tunnel;
 use anyhow::{Context, bail};
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -54,7 +55,7 @@ pub fn rate(stage: Stage, seconds: f64) -> anyhow::Result<f64> {
 
 fn send(transmitter: &mut Transmitter, stop: &AtomicBool) -> anyhow::Result<()> {
     let _core = OneCore::first()?;
-    let shape = Shape { size: 64, flows: FLOWS, new_every: 0, vxlan: false, opaque: false };
+    let shape = Shape { size: 64, flows: FLOWS, new_every: 0, tunnel: Tunnel::None, opaque: false };
     let mut connections = Connections::new(shape, 0)?;
     let (mut bytes, mut frame) = (Vec::new(), Vec::new());
     while !stop.load(Ordering::Relaxed) {

@@ -7,6 +7,7 @@ use crate::measure::{Measurement, OneCore, Output};
 use crate::stage::resident_bytes;
 use crate::traffic::connections::{Connections, Shape};
 use crate::traffic::short;
+use crate::traffic::tunnel::Tunnel;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::process::{Command, Stdio};
@@ -113,7 +114,8 @@ pub struct Feed {
 impl Feed {
     /// So many live flows, or a new one with every packet, into a table with room for so many.
     pub fn new(flows: u32, flood: bool) -> anyhow::Result<Self> {
-        let shape = Shape { size: 64, flows, new_every: u32::from(flood), vxlan: false, opaque: false };
+        let shape =
+            Shape { size: 64, flows, new_every: u32::from(flood), tunnel: Tunnel::None, opaque: false };
         let mut config = WorkerConfig::default();
         config.flow.max_flows = flows as usize;
         Ok(Self {

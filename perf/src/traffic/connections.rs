@@ -4,17 +4,16 @@
 //! there is room, they are HTTP requests and responses, unless data is to be opaque; smaller ones are empty ACKs. `bpf/programs/generate.bpf.c` makes
 //! the same frames in the kernel.
 
+use super::tunnel::Tunnel;
 use anyhow::bail;
 use wirespan_bpf::generate::{FRAME_MAX, KINDS, STEPS, Settings, Template};
 
-const ETHERNET: usize = 14;
-const IP: usize = 20;
+pub(super) const ETHERNET: usize = 14;
+pub(super) const IP: usize = 20;
 const TCP: usize = 20;
 const HEADERS: usize = ETHERNET + IP + TCP;
 /// Shortest Ethernet frame, without its checksum.
 pub const FRAME_MIN: usize = 60;
-/// Outer Ethernet, IP, UDP and VXLAN headers.
-const VXLAN: usize = ETHERNET + IP + 8 + 8;
 /// With less room for payload, segments are empty.
 const MESSAGE_MIN: usize = 64;
 
@@ -29,8 +28,8 @@ pub struct Shape {
     pub flows: u32,
     /// One is replaced by a new one on each Nth frame; 0 for never.
     pub new_every: u32,
-    /// In a VXLAN tunnel.
-    pub vxlan: bool,
+    /// What they are in.
+    pub tunnel: Tunnel,
     /// Data is nothing that is understood, as of a backup or a tunnel.
     pub opaque: bool,
 }
@@ -63,9 +62,9 @@ impl Slot {
 impl Connections {
     /// Connections of this shape, sent out of the interface of this index.
     pub fn new(shape: Shape, ifindex: u32) -> anyhow::Result<Self> {
-        let outer = if shape.vxlan { VXLAN } else { 0 };
-        if !(FRAME_MIN..=FRAME_MAX - outer).contains(&shape.size) || shape.flows == 0 {
-            bail!("give a size of {FRAME_MIN} to {} bytes, and one flow or more", FRAME_MAX - VXLAN);
+        let size_max = FRAME_MAX - shape.tunnel.bytes();
+        if !(FRAME_MIN..=size_max).contains(&shape.size) || shape.flows == 0 {
+            bail!("give a size of {FRAME_MIN} to {size_max} bytes, and one flow or more");
         }
         let payload = match shape.size - HEADERS {
             room if room >= MESSAGE_MIN || shape.opaque => room as u32,
@@ -75,10 +74,10 @@ impl Connections {
             ifindex,
             flows: shape.flows,
             new_every: shape.new_every,
-            inner: outer as u32,
-            outer_udp: (ETHERNET + IP) as u32,
+            ip: shape.tunnel.ip() as u32,
+            outer_udp: shape.tunnel.outer_udp() as u32,
             payload: [payload; 2],
-            alike: (shape.opaque && !shape.vxlan).into(),
+            alike: (shape.opaque && shape.tunnel == Tunnel::None).into(),
             steps: steps(shape.flows),
         };
         Ok(Self {
@@ -192,45 +191,26 @@ fn template(kind: usize, shape: Shape, payload: usize) -> Template {
     let tcp_sum = sum(segment) + sum(pseudo.as_flattened());
     let ip_sum = sum(&inner[ETHERNET..ETHERNET + IP]);
 
-    let mut frame = if shape.vxlan { vxlan_headers(inner.len(), from_server) } else { Vec::new() };
-    frame.extend(inner);
+    let frame = shape.tunnel.wrap(inner, IP + TCP + payload, from_server);
     let mut bytes = [0; FRAME_MAX];
     bytes[..frame.len()].copy_from_slice(&frame);
     Template { len: frame.len() as u32, ip_sum, tcp_sum, bytes }
 }
 
 /// Destination and source of a frame.
-fn macs(from_server: bool) -> [u8; 12] {
+pub(super) fn macs(from_server: bool) -> [u8; 12] {
     let (client, server) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
     let [dst, src] = if from_server { [client, server] } else { [server, client] };
     std::array::from_fn(|at| if at < 6 { dst[at] } else { src[at - 6] })
 }
 
 /// An IPv4 header without addresses and checksum, RFC 791.
-fn ip_header(header: &mut [u8], total: usize, protocol: u8) {
+pub(super) fn ip_header(header: &mut [u8], total: usize, protocol: u8) {
     header[0] = 0x45;
     header[2..4].copy_from_slice(&(total as u16).to_be_bytes());
     header[6] = 0x40;
     header[8] = 64;
     header[9] = protocol;
-}
-
-/// Everything before a frame in a VXLAN tunnel, RFC 7348; the UDP checksum is left out, as it may be.
-fn vxlan_headers(inner: usize, from_server: bool) -> Vec<u8> {
-    let mut outer = vec![0; VXLAN];
-    outer[..12].copy_from_slice(&macs(from_server));
-    outer[12..14].copy_from_slice(&[0x08, 0x00]);
-    ip_header(&mut outer[ETHERNET..], VXLAN - ETHERNET + inner, 17);
-    let ip = &mut outer[ETHERNET..ETHERNET + IP];
-    ip[12..20].copy_from_slice(&[192, 168, 0, 1, 192, 168, 0, 2]);
-    let check = !folded(sum(ip));
-    ip[10..12].copy_from_slice(&check.to_ne_bytes());
-    let udp = &mut outer[ETHERNET + IP..];
-    udp[2..4].copy_from_slice(&4789_u16.to_be_bytes());
-    udp[4..6].copy_from_slice(&((16 + inner) as u16).to_be_bytes());
-    udp[8] = 0x08;
-    udp[12..15].copy_from_slice(&[0, 0, 42]);
-    outer
 }
 
 /// An HTTP request or response of exactly this length, or nothing.
@@ -258,9 +238,9 @@ fn address(
     from_server: bool,
 ) {
     let mixed = flow.wrapping_mul(0x9e37_79b1);
-    if settings.inner > 0 {
+    if settings.outer_udp > 0 {
         let port = 0xc000 | (mixed >> 18) as u16;
-        frame[ETHERNET + IP..][..2].copy_from_slice(&port.to_be_bytes());
+        frame[settings.outer_udp as usize..][..2].copy_from_slice(&port.to_be_bytes());
     }
     let client = (0x0a00_0000 | flow & 0x00ff_ffff, 0x8000 | (flow >> 24) as u16);
     let server = (0xac10_0000 | mixed >> 20, 80);
@@ -271,7 +251,7 @@ fn address(
     let [(src, src_port), (dst, dst_port)] = if from_server { [server, client] } else { [client, server] };
     let (seq, ack) = if from_server { (server_next, client_next) } else { (client_next, server_next) };
 
-    let ip = &mut frame[settings.inner as usize + ETHERNET..];
+    let ip = &mut frame[settings.ip as usize..];
     ip[12..16].copy_from_slice(&src.to_be_bytes());
     ip[16..20].copy_from_slice(&dst.to_be_bytes());
     ip[20..22].copy_from_slice(&src_port.to_be_bytes());
@@ -285,12 +265,12 @@ fn address(
 }
 
 /// The sum of the 16-bit words of RFC 1071, in the byte order of memory.
-fn sum(bytes: &[u8]) -> u32 {
+pub(super) fn sum(bytes: &[u8]) -> u32 {
     let word = |pair: &[u8]| u32::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
     bytes.chunks(2).map(word).sum()
 }
 
-fn folded(sum: u32) -> u16 {
+pub(super) fn folded(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);
     (once + (once >> 16)) as u16
 }
@@ -298,14 +278,16 @@ fn folded(sum: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
+    use clap::ValueEnum;
+    use std::collections::{HashMap, HashSet};
     use wirespan_bpf::generate::Generator;
-    use wirespan_capture::{Batch, Descriptor, Hints, LinkType};
+    use wirespan_capture::spread::inner_hash;
+    use wirespan_capture::{Batch, Descriptor, Frame, Hints, LinkType};
     use wirespan_dataplane::{RecordSink, Worker, WorkerConfig};
     use wirespan_l7::SpanSink;
-    use wirespan_records::{Flow, FlowTick, Span};
+    use wirespan_records::{Flow, FlowTick, Span, TunnelKind};
 
-    const SHAPE: Shape = Shape { size: 64, flows: 10, new_every: 0, vxlan: false, opaque: false };
+    const SHAPE: Shape = Shape { size: 64, flows: 10, new_every: 0, tunnel: Tunnel::None, opaque: false };
 
     #[derive(Default)]
     struct Records {
@@ -334,7 +316,7 @@ mod tests {
             (Worker::new(WorkerConfig::default()), Records::default(), Vec::new());
         for number in 0..frames {
             connections.next(&mut frame);
-            checksums_are_right(&frame[if shape.vxlan { VXLAN } else { 0 }..]);
+            checksums_are_right(&frame[shape.tunnel.ip()..]);
             let len = frame.len() as u32;
             let (ts_ns, link, hints) = (1 + number * 1_000, LinkType::Ethernet, Hints::default());
             let descriptor = Descriptor { offset: 0, len, wire_len: len, ts_ns, link, port: 0, hints };
@@ -345,8 +327,7 @@ mod tests {
         records
     }
 
-    fn checksums_are_right(inner: &[u8]) {
-        let ip = &inner[ETHERNET..];
+    fn checksums_are_right(ip: &[u8]) {
         assert_eq!(folded(sum(&ip[..IP])), 0xffff);
         let segment = &ip[IP..usize::from(u16::from_be_bytes([ip[2], ip[3]]))];
         let pseudo = [&ip[12..20], &[0, 6], &(segment.len() as u16).to_be_bytes()[..]].concat();
@@ -367,11 +348,54 @@ mod tests {
 
     #[test]
     fn data_is_requests_and_responses_in_order_also_in_a_tunnel() {
-        for vxlan in [false, true] {
-            let records = analysed(Shape { size: 300, vxlan, ..SHAPE }, 10 * (3 + 2 * 4));
-            assert_eq!(records.spans.len(), 10 * 4);
+        let ends = |records: &Records| {
+            let mut ends: Vec<_> = records.flows.iter().map(|flow| (flow.client, flow.server)).collect();
+            ends.sort();
+            ends
+        };
+        let plain = ends(&analysed(Shape { size: 300, ..SHAPE }, 10 * (3 + 2 * 4)));
+        for &tunnel in Tunnel::value_variants() {
+            let records = analysed(Shape { size: 300, tunnel, ..SHAPE }, 10 * (3 + 2 * 4));
+            assert_eq!(records.spans.len(), 10 * 4, "{tunnel:?}");
             assert!(records.spans.iter().all(|span| span.response_code == Some(200) && !span.truncated));
-            assert!(records.flows.iter().all(|flow| flow.tunnel.is_some() == vxlan));
+            assert_eq!(ends(&records), plain, "{tunnel:?}");
+            let (kind, id) = match tunnel {
+                Tunnel::None => (None, None),
+                Tunnel::Vxlan => (Some(TunnelKind::Vxlan), Some(42)),
+                Tunnel::Geneve => (Some(TunnelKind::Geneve), Some(42)),
+                Tunnel::Gre => (Some(TunnelKind::Gre), Some(42)),
+                Tunnel::Erspan => (Some(TunnelKind::Erspan), Some(42)),
+                Tunnel::Ipip => (Some(TunnelKind::Ipip), Some(0)),
+            };
+            for flow in &records.flows {
+                assert_eq!(
+                    (flow.tunnel.map(|tunnel| tunnel.kind), flow.tunnel.map(|tunnel| tunnel.id)),
+                    (kind, id)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_inner_hash_of_a_flow_is_the_same_in_every_tunnel() {
+        let hashes = |size, tunnel| {
+            let mut connections = Connections::new(Shape { size, tunnel, ..SHAPE }, 0).unwrap();
+            let mut frame = Vec::new();
+            let hashes = (0..10 * 9).map(|_| {
+                connections.next(&mut frame);
+                let (wire_len, link, hints) = (frame.len() as u32, LinkType::Ethernet, Hints::default());
+                let found = inner_hash(&Frame { data: &frame, wire_len, ts_ns: 1, link, port: 0, hints }, 7);
+                assert!(found.is_flow && found.fragment.is_none(), "{tunnel:?}");
+                found.hash
+            });
+            hashes.collect::<Vec<_>>()
+        };
+        for size in [64, 300] {
+            let plain = hashes(size, Tunnel::None);
+            assert_eq!(plain.iter().collect::<HashSet<_>>().len(), 10);
+            for &tunnel in Tunnel::value_variants() {
+                assert_eq!(hashes(size, tunnel), plain, "{tunnel:?}");
+            }
         }
     }
 
@@ -401,14 +425,17 @@ mod tests {
 
     #[test]
     fn the_kernel_makes_the_same_frames() {
-        for shape in [
+        let in_tunnel = Tunnel::value_variants().iter().flat_map(|&tunnel| {
+            let long = Shape { size: 1_400, tunnel, ..SHAPE };
+            [Shape { flows: 3, new_every: 11, ..long }, Shape { opaque: true, ..long }]
+        });
+        let alone = [
             SHAPE,
             Shape { size: 300, new_every: 7, ..SHAPE },
-            Shape { size: 1_400, flows: 3, new_every: 11, vxlan: true, ..SHAPE },
             Shape { opaque: true, ..SHAPE },
             Shape { size: 3_000, flows: 2, opaque: true, ..SHAPE },
-            Shape { size: 1_400, opaque: true, vxlan: true, ..SHAPE },
-        ] {
+        ];
+        for shape in alone.into_iter().chain(in_tunnel) {
             let mut connections = Connections::new(shape, 1).unwrap();
             let (settings, templates) = connections.for_kernel();
             let mut generator = match Generator::flows(settings, templates) {
@@ -429,11 +456,14 @@ mod tests {
 
     #[test]
     fn impossible_shapes_are_refused() {
-        for shape in
-            [Shape { size: 59, ..SHAPE }, Shape { size: 9_000, ..SHAPE }, Shape { flows: 0, ..SHAPE }]
-        {
+        let in_vxlan = Shape { tunnel: Tunnel::Vxlan, ..SHAPE };
+        for (shape, size_max) in [
+            (Shape { size: 59, ..SHAPE }, 3328),
+            (Shape { flows: 0, ..SHAPE }, 3328),
+            (Shape { size: 3279, ..in_vxlan }, 3278),
+        ] {
             let error = Connections::new(shape, 0).err().unwrap().to_string();
-            assert!(error.starts_with("give a size of 60 to 3278 bytes"), "{error}");
+            assert!(error.starts_with(&format!("give a size of 60 to {size_max} bytes")), "{error}");
         }
     }
 }

@@ -3,18 +3,20 @@
 //! - [`connections`]: the connections, frame by frame
 //! - [`sender`]: sends traffic out of an interface at a rate, from the kernel
 //! - [`socket`]: the same through an AF_XDP socket
+//! - [`tunnel`]: what connections may be in
 
 pub mod connections;
 pub mod sender;
 pub mod socket;
+pub mod tunnel;
 
 use crate::capture::{START_NS, Template, address_places};
 use anyhow::{Context, bail};
-use clap::ValueEnum;
 use connections::{Connections, Shape};
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
+use tunnel::Tunnel;
 use wirespan_bpf::generate::{Generator, RECORDED_FRAME_MAX, Recorded};
 use wirespan_capture::LinkType;
 use wirespan_capture::pcap_file::{Resolution, Writer};
@@ -42,27 +44,18 @@ pub struct TrafficArgs {
     pub opaque: bool,
 
     /// What the connections are in
-    #[arg(long, value_enum, default_value_t = TunnelArg::None)]
-    pub tunnel: TunnelArg,
+    #[arg(long, value_enum, default_value_t)]
+    pub tunnel: Tunnel,
 
     /// Instead of all that, a capture of Ethernet frames over and over; its addresses move, so that each copy has new flows
     #[arg(long, value_name = "CAPTURE")]
     pub input: Option<PathBuf>,
 }
 
-/// A tunnel to put connections in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TunnelArg {
-    /// None
-    None,
-    /// VXLAN, all with the same outer addresses, as a mirror sends them
-    Vxlan,
-}
-
 impl TrafficArgs {
     /// Connections of this size and number.
     pub fn connections(size: usize, flows: u32) -> Self {
-        Self { size, flows, new_flows: 0, opaque: false, tunnel: TunnelArg::None, input: None }
+        Self { size, flows, new_flows: 0, opaque: false, tunnel: Tunnel::None, input: None }
     }
 
     /// One connection of which nothing is understood.
@@ -88,8 +81,8 @@ impl TrafficArgs {
         if self.opaque {
             name += ", opaque";
         }
-        if self.tunnel == TunnelArg::Vxlan {
-            name += ", VXLAN";
+        if self.tunnel != Tunnel::None {
+            name += &format!(", {}", self.tunnel.name());
         }
         name
     }
@@ -100,13 +93,8 @@ impl TrafficArgs {
             0 => 0,
             new => ((rate / new as f64).round() as u32).max(1),
         };
-        let shape = Shape {
-            size: self.size,
-            flows: self.flows,
-            new_every,
-            vxlan: self.tunnel == TunnelArg::Vxlan,
-            opaque: self.opaque,
-        };
+        let shape =
+            Shape { size: self.size, flows: self.flows, new_every, tunnel: self.tunnel, opaque: self.opaque };
         Connections::new(shape, ifindex)
     }
 
@@ -227,7 +215,7 @@ mod tests {
     fn names_say_what_differs() {
         let mut args = TrafficArgs::connections(64, 100_000);
         assert_eq!(args.name(), "64 B, 100k flows");
-        (args.new_flows, args.tunnel) = (1_500, TunnelArg::Vxlan);
+        (args.new_flows, args.tunnel) = (1_500, Tunnel::Vxlan);
         assert_eq!(args.name(), "64 B, 100k flows, 1500 new/s, VXLAN");
         assert_eq!(TrafficArgs::capture(Path::new("a/shop.pcap")).name(), "shop");
     }

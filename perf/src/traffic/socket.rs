@@ -74,8 +74,8 @@ mod tests {
     use crate::capture::fixture;
     use crate::namespace::{VethPair, in_namespace};
     use crate::receiver::Backend;
-    use crate::traffic::TunnelArg;
     use crate::traffic::sender::Sender;
+    use crate::traffic::tunnel::Tunnel;
     use wirespan_bpf::generate::Verdict;
 
     const TIME: Duration = Duration::from_millis(50);
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn the_same_frames_arrive_as_from_the_kernel() {
         let made_up = TrafficArgs { new_flows: 1_000, ..TrafficArgs::connections(300, 50) };
-        let in_tunnel = TrafficArgs { tunnel: TunnelArg::Vxlan, ..made_up.clone() };
+        let in_tunnel = TrafficArgs { tunnel: Tunnel::Erspan, ..made_up.clone() };
         for traffic in [made_up, in_tunnel, TrafficArgs::capture(&fixture())] {
             let rate = 50_000.0;
             let kernel = arrived(|interface| {
