@@ -33,7 +33,8 @@ const OPTION_TSOFFSET: u16 = 14;
 /// The section that is being read.
 pub(super) struct Capture {
     order: Order,
-    interfaces: Vec<Interface>,
+    /// By their numbers in the section; `None` for one whose block cannot be read, whose number is taken all the same.
+    interfaces: Vec<Option<Interface>>,
     /// Interfaces of earlier sections: ports count on.
     first_port: usize,
 }
@@ -116,6 +117,9 @@ impl Capture {
                 if let Some(reason) = oversized(kind) {
                     unreadable.count(reason);
                 }
+                if kind == INTERFACE_DESCRIPTION {
+                    self.count_interface(None);
+                }
                 break Step::Skip(block_bytes as u64);
             }
             let Some((block, tail)) = rest.split_at_checked(block_bytes) else {
@@ -148,12 +152,17 @@ impl Capture {
             ENHANCED_PACKET => self.enhanced_packet(body),
             SIMPLE_PACKET => self.simple_packet(body)?,
             OBSOLETE_PACKET => self.obsolete_packet(body),
-            INTERFACE_DESCRIPTION => return self.add_interface(body, ports).map(|()| None),
+            INTERFACE_DESCRIPTION => {
+                let interface = self.interface(body, ports);
+                let read = if interface.is_some() { Ok(None) } else { Err(Unreadable::MalformedBlock) };
+                self.count_interface(interface);
+                return read;
+            }
             SECTION_HEADER => return self.begin_section(body).map(|()| None),
             _ => return Ok(None),
         };
         let packet = packet.ok_or(Unreadable::MalformedBlock)?;
-        let interface = self.interfaces.get(packet.interface as usize).ok_or(Unreadable::UnknownInterface)?;
+        let interface = self.numbered(packet.interface as usize)?;
         if packet.len as usize > packet.data.len() {
             return Err(Unreadable::MalformedBlock);
         }
@@ -179,7 +188,7 @@ impl Capture {
 
     /// Section 4.4: no time, always of the first interface, cut at its snap length.
     fn simple_packet<'a>(&self, body: &'a [u8]) -> Result<Option<Packet<'a>>, Unreadable> {
-        let interface = self.interfaces.first().ok_or(Unreadable::UnknownInterface)?;
+        let interface = self.numbered(0)?;
         let (Some([wire_len]), Some(data)) = (self.order.u32s(body), body.get(4..)) else {
             return Ok(None);
         };
@@ -205,18 +214,25 @@ impl Capture {
         Ok(())
     }
 
-    fn add_interface(&mut self, body: &[u8], ports: &Ports) -> Result<(), Unreadable> {
-        let link = body.first_chunk().map(|number| link_type::from_number(self.order.u16(*number)));
-        let (Some(link), Some([_, snap_len])) = (link, self.order.u32s(body)) else {
-            return Err(Unreadable::MalformedBlock);
-        };
-        if self.interfaces.len() >= INTERFACES_MAX {
-            return Err(Unreadable::MalformedBlock);
-        }
+    /// The interface that a packet names.
+    fn numbered(&self, number: usize) -> Result<&Interface, Unreadable> {
+        self.interfaces.get(number).and_then(Option::as_ref).ok_or(Unreadable::UnknownInterface)
+    }
+
+    /// What a description says of the next interface.
+    fn interface(&self, body: &[u8], ports: &Ports) -> Option<Interface> {
+        let link = link_type::from_number(self.order.u16(*body.first_chunk()?));
+        let [_, snap_len] = self.order.u32s(body)?;
         let Options { clock, name, description } = self.options(body.get(8..).unwrap_or_default());
         let port = ports.get(self.first_port + self.interfaces.len(), name.into_iter().chain(description));
-        self.interfaces.push(Interface { link, snap_len, clock, port });
-        Ok(())
+        Some(Interface { link, snap_len, clock, port })
+    }
+
+    /// Gives an interface the next number.
+    fn count_interface(&mut self, interface: Option<Interface>) {
+        if self.interfaces.len() < INTERFACES_MAX {
+            self.interfaces.push(interface);
+        }
     }
 
     /// Section 4.2: what follows the fields of an interface description.

@@ -290,6 +290,21 @@ fn pcapng_damage_is_counted_and_passed_over() {
 }
 
 #[test]
+fn an_interface_that_cannot_be_read_keeps_its_number() {
+    for unreadable in [&b"x"[..], &vec![1; 8 << 20]] {
+        let mut blocks = Blocks::section(false);
+        blocks.interface(1, 0, &[]);
+        blocks.block(1, unreadable);
+        blocks.interface(101, 0, &[(9, &[9])]);
+        (0..3).for_each(|interface| blocks.packet(interface, 5, 1, b"E"));
+        let (read, counted) = read_all(blocks.bytes);
+        let raw = Read { ts_ns: 5, wire_len: 1, link: LinkType::RawIp, port: 2, data: b"E".to_vec() };
+        assert_eq!(read, [ethernet(5_000, b"E"), raw]);
+        assert_eq!(counted, [(Unreadable::MalformedBlock, 1), (Unreadable::UnknownInterface, 1)]);
+    }
+}
+
+#[test]
 fn what_cannot_be_followed_ends_the_capture() {
     let mut classic = written(LinkType::Ethernet, Resolution::Nanoseconds, &[ethernet(1, b"x")]);
     classic.extend([0xff; 16]);
