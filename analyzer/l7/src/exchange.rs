@@ -1,13 +1,16 @@
 //! Pairs requests with responses.
 //!
+//! - `repeated`: responses to requests that were made more than once
 //! - `span`: an exchange that is ready, and the span that it becomes
 //! - `unseen`: requests that may have been made and were not seen
 
+mod repeated;
 mod span;
 mod unseen;
 
 use crate::engine::{Config, Heard, Side};
 use crate::parser::{Length, Message, Pairing, Role};
+use repeated::Repeated;
 pub(crate) use span::{At, Out};
 use span::{Half, Ready};
 use std::collections::VecDeque;
@@ -19,6 +22,8 @@ struct Pending {
     id: Option<u64>,
     cost: usize,
     half: Half,
+    /// Times that it was made again.
+    repetitions: u32,
 }
 
 /// Memory of one half, but for its texts.
@@ -69,6 +74,8 @@ pub(crate) struct Exchanges {
     late: usize,
     /// Of [`Pairing::ByStream`].
     unseen: Unseen,
+    /// Of [`Pairing::ById`].
+    repeated: Repeated,
     /// Requests may have been lost since the sink was told.
     newly_lost: bool,
     /// The sink was told that a request may be open that was not seen.
@@ -96,6 +103,7 @@ impl Exchanges {
             burst_lost: false,
             late: 0,
             unseen: Unseen::default(),
+            repeated: Repeated::default(),
             newly_lost: false,
             told_unseen: false,
             has_messages: false,
@@ -139,6 +147,7 @@ impl Exchanges {
             // Whoever uses an id again does not wait for the response to its first use.
             let id = message.id;
             self.give_up(|pending| pending.id == id, ResponseStatus::Timeout);
+            self.repeated.forget(id);
         } else {
             if self.order == Order::BrokenAndAnswered {
                 // Clients that send several requests at once mostly wait for all the responses before they go on.
@@ -163,7 +172,7 @@ impl Exchanges {
         self.request_open = half.is_open();
         let cost = HALF_BYTES + half.message.heap_bytes();
         self.pending_bytes += cost;
-        self.pending.push_back(Pending { id: half.message.id, cost, half });
+        self.pending.push_back(Pending { id: half.message.id, cost, half, repetitions: 0 });
     }
 
     /// The same question again: one exchange that began with the first.
@@ -176,6 +185,7 @@ impl Exchanges {
             half.message.resource == message.resource && half.message.request_type == message.request_type;
         if let (true, Length::Known(bytes)) = (same, message.length) {
             half.bytes += bytes;
+            first.repetitions = first.repetitions.saturating_add(1);
         }
         same
     }
@@ -190,6 +200,9 @@ impl Exchanges {
     pub(crate) fn response(&mut self, message: Message, at: At, role: Role) {
         self.end(role);
         self.has_messages = true;
+        if self.repeated.answers_again(message.id) {
+            return;
+        }
         let response = Half::new(message, at);
         let request = match self.pairing {
             Pairing::InOrder => self.next_in_order(at.ts_ns),
@@ -261,6 +274,8 @@ impl Exchanges {
 
     fn remove_with(&mut self, id: Option<u64>) -> Option<Half> {
         let index = self.pending.iter().position(|pending| pending.id == id)?;
+        let Pending { repetitions, half, .. } = self.pending.get(index)?;
+        self.repeated.answered(id, *repetitions, half.at.ts_ns);
         self.remove(index)
     }
 
@@ -463,12 +478,13 @@ impl Exchanges {
     /// When the oldest request that waits was sent.
     pub(crate) fn waits_since_ns(&self) -> Option<u64> {
         let pending = self.pending.front().map(|pending| pending.half.at.ts_ns);
-        pending.into_iter().chain(self.unseen.since_ns()).min()
+        pending.into_iter().chain(self.unseen.since_ns()).chain(self.repeated.since_ns()).min()
     }
 
     /// Requests older than `before_ns` are not waited for any longer.
     pub(crate) fn expire(&mut self, before_ns: u64) {
         self.unseen.expire(before_ns);
+        self.repeated.expire(before_ns);
         if self.pending.front().is_some_and(|pending| pending.half.at.ts_ns < before_ns) {
             let status = self.unanswered();
             let waiting = self.pending.len();
@@ -509,6 +525,7 @@ impl Exchanges {
         self.give_up(|_| true, ResponseStatus::Unknown);
         (self.order, self.late, self.requests_lost) = (Order::Kept, 0, false);
         self.unseen = Unseen::default();
+        self.repeated = Repeated::default();
     }
 
     /// How a request ends whose response did not come. When responses were lost, it may have come.

@@ -112,6 +112,22 @@ fn pairs_by_id_in_any_order_and_a_retry_is_one_exchange() {
 }
 
 #[test]
+fn a_question_that_is_repeated_and_answered_each_time_is_one_exchange() {
+    let (question, answer) = (query(1, &["a", "b"], 1), message(1, 0x8180, &["a", "b"], 1, [0; 3], &[]));
+    let (ask, reply) = ((Side::A, &question[..]), (Side::B, &answer[..]));
+    let sessions = |datagrams: &[(Side, &[u8])]| {
+        udp_spans(datagrams).iter().map(|s| (s.session, s.start_ns, s.end_ns)).collect::<Vec<_>>()
+    };
+    let complete = |start_ns: u64, end_ns: u64| (Session::Complete, start_ns * 1_000_000, end_ns * 1_000_000);
+    assert_eq!(sessions(&[ask, ask, reply, reply]), [complete(1, 3)]);
+    assert_eq!(sessions(&[ask, ask, ask, reply, reply, reply]), [complete(1, 4)]);
+    // One more than was asked for; a question that is asked when it has its answer.
+    let unasked = (Session::ResponseOnly, 5_000_000, 5_000_000);
+    assert_eq!(sessions(&[ask, ask, reply, reply, reply]), [complete(1, 3), unasked]);
+    assert_eq!(sessions(&[ask, ask, reply, ask, reply]), [complete(1, 3), complete(4, 5)]);
+}
+
+#[test]
 fn tcp_messages_share_and_span_segments() {
     let questions = [tcp(&query(1, &["a", "b"], 33)), tcp(&query(2, &["a", "b"], 65280))].concat();
     let answers = [
