@@ -89,6 +89,8 @@ impl Region {
 pub struct SourceStats {
     /// Frames that were lent.
     pub received: u64,
+    /// Of them, without their last bytes: they were longer than the memory for a frame, or than the snap length.
+    pub cut: u64,
     /// Frames that the kernel or the NIC's driver dropped because the ring was full.
     pub kernel_drops: u64,
     /// Times that the ring was full (AF_PACKET: the queue was frozen; AF_XDP: the fill ring was empty).

@@ -77,6 +77,7 @@ fn frames_are_cut_at_the_snap_length() {
             }
         });
         assert_eq!(seen, [(64, numbered(1).len(), 3, LinkType::Ethernet)]);
+        assert!(source.stats().cut > 0, "{:?}", source.stats());
     });
 }
 

@@ -102,9 +102,9 @@ fn many_datagrams_and_a_long_one_on_two_sockets() {
     }
     sender.send_to(&[8; 20_000], addresses[0]).unwrap();
     let (_, _, wire_len, data) = receive(&mut mirror, 1).remove(0);
-    assert_eq!((wire_len, mirror.cut()), (20_028, 1));
+    assert_eq!(wire_len, 20_028);
     assert!((9_000..20_000).contains(&data.len()));
-    assert_eq!(mirror.stats().received, 6_001);
+    assert_eq!((mirror.stats().received, mirror.stats().cut), (6_001, 1));
 }
 
 #[test]

@@ -28,6 +28,7 @@ impl Fallbacks {
 
 pub struct Counters {
     received: Counter,
+    cut: Counter,
     lost: Vec<(Loss, Counter)>,
     kept_back: Vec<(KeptBack, Counter)>,
     frames: Counter,
@@ -74,6 +75,10 @@ impl Counters {
         };
         Self {
             received: counter("wirespan_capture_received_total", "Frames lent by the source."),
+            cut: counter(
+                "wirespan_capture_cut_total",
+                "Of them, without their last bytes, as they were longer than the source takes.",
+            ),
             lost: Loss::ALL.into_iter().map(loss_counter).collect(),
             kept_back: KeptBack::ALL.into_iter().map(kept_back_counter).collect(),
             frames: counter("wirespan_frames_total", "Frames taken in: packets and the dropped ones."),
@@ -124,6 +129,7 @@ impl Counters {
 
     pub fn set(&self, worker: &WorkerStats, source: &SourceStats) {
         self.received.set(source.received);
+        self.cut.set(source.cut);
         for (loss, counter) in &self.lost {
             counter.set(frames(&source.drops, *loss));
         }

@@ -89,6 +89,8 @@ pub struct AfPacket {
     options: Options,
     descriptors: Vec<Descriptor>,
     received: u64,
+    /// Of them, longer than the snap length or a block.
+    cut: u64,
     dropped: u64,
     frozen: u64,
     notes: Vec<Note>,
@@ -111,6 +113,7 @@ impl AfPacket {
             link,
             descriptors: Vec::with_capacity(BATCH_FRAMES),
             received: 0,
+            cut: 0,
             dropped: 0,
             frozen: 0,
             notes,
@@ -165,8 +168,12 @@ impl PacketSource for AfPacket {
             self.dropped += u64::from(fresh.tp_drops);
             self.frozen += u64::from(fresh.tp_freeze_q_cnt);
         }
-        let mut stats =
-            SourceStats { received: self.received, ring_full: self.frozen, ..SourceStats::default() };
+        let mut stats = SourceStats {
+            received: self.received,
+            cut: self.cut,
+            ring_full: self.frozen,
+            ..SourceStats::default()
+        };
         stats.lose(Loss::RingFull, self.dropped);
         stats
     }
@@ -186,7 +193,10 @@ impl LendingSource for AfPacket {
     }
 
     fn take(&mut self, most: usize, into: &mut Vec<Descriptor>) -> Result<(), CaptureError> {
+        let first = into.len();
         self.received += self.ring.describe(most, into, self.link, self.options.port) as u64;
+        let fresh = into.get(first..).unwrap_or_default();
+        self.cut += fresh.iter().filter(|frame| frame.len < frame.wire_len).count() as u64;
         Ok(())
     }
 

@@ -78,6 +78,7 @@ pub struct UdpMirror {
     /// Of the current batch.
     lent: Vec<Descriptor>,
     received: u64,
+    /// Datagrams that were longer than any jumbo frame.
     cut: u64,
     notes: Vec<Note>,
 }
@@ -104,11 +105,6 @@ impl UdpMirror {
             received: 0,
             cut: 0,
         })
-    }
-
-    /// Datagrams that were longer than any jumbo frame, and were cut.
-    pub fn cut(&self) -> u64 {
-        self.cut
     }
 
     /// Takes what is ready on one socket; returns how many frames.
@@ -180,7 +176,7 @@ impl PacketSource for UdpMirror {
     }
 
     fn stats(&mut self) -> SourceStats {
-        let mut stats = SourceStats { received: self.received, ..SourceStats::default() };
+        let mut stats = SourceStats { received: self.received, cut: self.cut, ..SourceStats::default() };
         stats.lose(Loss::RingFull, self.sockets.iter_mut().map(Socket::drops).sum());
         stats
     }
