@@ -229,6 +229,7 @@ static __always_inline __u32 tell(struct task_struct *task, struct thread *threa
 
 	ns = ingress ? bpf_ktime_get_boot_ns() : thread->enter_ns;
 	name_conn(conn, thread->sk, ns);
+	COUNT(made, 1);
 	begin_event_of(event, EVENT_DATA, SOURCE_SYSCALL, task, thread, ns);
 	put_conn(event, conn);
 	conn->events++;

@@ -223,6 +223,7 @@ static __always_inline struct event *reserve(__u64 size)
 {
 	struct event *event = bpf_ringbuf_reserve(&events, size, 0);
 
+	COUNT(made, 1);
 	if (!event)
 		COUNT(ring_full, 1);
 	return event;

@@ -202,6 +202,7 @@ struct {
 
 /* The same as Counters in src/tracer/stats.rs. */
 struct counters {
+	__u64 made;	     /* events, those that were lost because the ring was full too */
 	__u64 ring_full;     /* events */
 	__u64 threads_full;  /* calls of threads that there was no room for */
 	__u64 conns_full;    /* calls on sockets that there was no room for */

@@ -6,6 +6,7 @@ use wirespan_syscalls::Live;
 use wirespan_syscalls::guard::Cause;
 
 pub struct TracerCounters {
+    made: Counter,
     events: Counter,
     bytes: Counter,
     own: Counter,
@@ -27,7 +28,10 @@ pub struct TracerCounters {
 /// A counter of the host: its name, what it is, and where it comes from.
 type HostCounter = (&'static str, &'static str, fn(&Stats) -> u64);
 
-const HOST: [HostCounter; 10] = [
+const HOST: [HostCounter; 11] = [
+    ("wirespan_host_events_total", "Events that were looked at, or wait for others before them.", |s| {
+        s.events
+    }),
     ("wirespan_host_late_events_total", "Events that came too late to be put in order.", |s| s.late_events),
     ("wirespan_host_early_events_total", "Events looked at early, as too many waited.", |s| s.early_events),
     ("wirespan_host_bytes_total", "Bytes that events tell of.", |s| s.bytes),
@@ -68,6 +72,10 @@ impl TracerCounters {
             registry.counter("wirespan_tracer_guard_down_total", help, &[("cause", cause.as_str())])
         };
         Self {
+            made: counter(
+                "wirespan_tracer_made_total",
+                "Events that the programs in the kernel made, with those that wait there or are lost as ring_full or malformed.",
+            ),
             events: counter("wirespan_tracer_events_total", "Events out of the kernel."),
             bytes: counter("wirespan_tracer_bytes_total", "Bytes of these events."),
             own: counter("wirespan_tracer_own_total", "Events of wirespan's own connections, left out."),
@@ -104,6 +112,7 @@ impl TracerCounters {
 
     pub fn set(&self, source: &Live, host: &Stats) {
         let counts = source.counts();
+        self.made.set(counts.made);
         self.events.set(counts.events);
         self.bytes.set(counts.bytes);
         self.own.set(counts.own);

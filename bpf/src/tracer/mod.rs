@@ -201,6 +201,11 @@ impl Tracer {
         self.ring.drain(each)
     }
 
+    /// Nothing is traced any more but by probes; what is in the ring is handed on by [`Self::drain`].
+    pub fn detach(&mut self) -> Result<(), BpfError> {
+        self.object.detach()
+    }
+
     /// Sets how much payload comes with events, and traces the data of one of `one_of` connections only, rounded up to a power of
     /// two.
     pub fn set_default(&mut self, snap: Snap, one_of: u32) -> Result<(), BpfError> {
@@ -221,6 +226,7 @@ impl Tracer {
             programs.push(stats?);
         }
         Ok(Stats {
+            made: counters.made,
             events: self.ring.events,
             bytes: self.ring.bytes,
             ring_full: counters.ring_full,

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use aya::maps::{Map, MapData};
+use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_obj::btf::{BtfFeatures, BtfKind};
@@ -47,6 +48,8 @@ pub(super) struct Object {
     btf: Btf,
     /// The object file as this kernel can take it.
     code: Vec<u8>,
+    /// Programs that are attached.
+    links: Vec<(String, BtfTracePointLinkId)>,
 }
 
 impl Object {
@@ -74,7 +77,7 @@ impl Object {
             .map_max_entries("conn_places", conn_places(options))
             .load(&code)
             .map_err(|error| BpfError::load(&error))?;
-        Ok(Self { ebpf, btf, code })
+        Ok(Self { ebpf, btf, code, links: Vec::new() })
     }
 
     /// Loads the programs of probes, which use the same maps; none of those may be taken yet. With `links_of_many`, for links that
@@ -110,10 +113,22 @@ impl Object {
         program.load(tracepoint, btf).map_err(failed)
     }
 
-    /// Attaches a loaded program to its tracepoint until the object is dropped.
-    pub fn attach(&mut self, program: &str) -> Result<()> {
-        let program: &mut BtfTracePoint = program_of(&mut self.ebpf, program)?.try_into().map_err(failed)?;
-        program.attach().map(drop).map_err(failed)
+    /// Attaches a loaded program to its tracepoint, until [`Self::detach`] or until the object is dropped.
+    pub fn attach(&mut self, name: &str) -> Result<()> {
+        let program: &mut BtfTracePoint = program_of(&mut self.ebpf, name)?.try_into().map_err(failed)?;
+        let link = program.attach().map_err(failed)?;
+        self.links.push((name.to_owned(), link));
+        Ok(())
+    }
+
+    /// Detaches all programs; they stay loaded.
+    pub fn detach(&mut self) -> Result<()> {
+        for (name, link) in self.links.drain(..) {
+            let program: &mut BtfTracePoint =
+                program_of(&mut self.ebpf, &name)?.try_into().map_err(failed)?;
+            program.detach(link).map_err(failed)?;
+        }
+        Ok(())
     }
 
     pub fn map<T>(&mut self, name: &str) -> Result<T>

@@ -11,6 +11,8 @@ use crate::{BpfError, sys};
 /// Since the start. What is not an event and could have been one is in exactly one of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Events that the programs made: those handed on, those that wait in the ring, `ring_full` and `malformed`.
+    pub made: u64,
     /// Events that were handed on.
     pub events: u64,
     /// Bytes of them in the ring.
@@ -89,6 +91,7 @@ impl ProgramStats {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counters {
+    pub made: u64,
     pub ring_full: u64,
     pub threads_full: u64,
     pub conns_full: u64,
@@ -108,6 +111,7 @@ impl Counters {
     pub fn sum(map: &PerCpuArray<MapData, Self>) -> Result<Self> {
         let values = map.get(&0, 0).map_err(|error| BpfError::map(&error))?;
         Ok(values.iter().fold(Self::default(), |sum, one| Self {
+            made: sum.made.wrapping_add(one.made),
             ring_full: sum.ring_full.wrapping_add(one.ring_full),
             threads_full: sum.threads_full.wrapping_add(one.threads_full),
             conns_full: sum.conns_full.wrapping_add(one.conns_full),

@@ -43,6 +43,8 @@ struct Said {
     clocks: usize,
     processes: HashMap<ProcessKey, Vec<Arc<Process>>>,
     events: Vec<(Header, Vec<u8>)>,
+    /// All events.
+    handed_on: u64,
     /// Events of processes that were not told of before.
     early: usize,
 }
@@ -57,6 +59,7 @@ impl Said {
             Entry::Gap => panic!("without limits, nothing is left out"),
             Entry::Event(event) => {
                 assert!(self.clocks > 0, "the clock comes first");
+                self.handed_on += 1;
                 let has_bytes = matches!(event.header.kind(), Some(Kind::Data | Kind::Open));
                 let is_told = self.processes.contains_key(&event.header.process());
                 self.early += usize::from(has_bytes && !is_told);
@@ -75,6 +78,24 @@ fn until(source: &mut dyn EventSource, said: &mut Said, done: impl Fn(&Said) -> 
     while !done(said) {
         assert!(Instant::now() < end, "{} events", said.events.len());
         source.next(LOOK, &mut |entry| said.take(entry)).unwrap();
+    }
+}
+
+/// Events that the programs made = events handed on + the sum of named losses.
+fn accounts_for_events(live: &mut Live, said: &mut Said) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        live.next(LOOK, &mut |entry| said.take(entry)).unwrap();
+        let counts = live.counts();
+        assert_eq!(counts.events, said.handed_on + counts.own);
+        let of = |reason| counts.lost().find(|(name, _)| *name == reason).unwrap().1;
+        let known = counts.events + of("ring_full") + of("malformed");
+        assert!(known <= counts.made, "{counts:?}");
+        // Others make events between the last look and the count.
+        if known == counts.made {
+            return;
+        }
+        assert!(Instant::now() < end, "{counts:?}");
     }
 }
 
@@ -99,6 +120,7 @@ fn processes_are_told_before_their_events_and_a_recording_says_the_same() {
     let mut said = Said::default();
     until(&mut live, &mut said, |said| said.of(tgid, Kind::Exit) > 0);
 
+    accounts_for_events(&mut live, &mut said);
     assert_eq!(said.early, 0);
     let (_, told) = said.processes.iter().find(|(key, _)| key.tgid == tgid).unwrap();
     let names: Vec<&str> = told.iter().map(|process| process.name.as_str()).collect();
@@ -135,6 +157,7 @@ fn own_connections_are_left_out_and_counted() {
     until(&mut live, &mut said, |said| of_port(said, port) >= 2);
     assert_eq!(of_port(&said, address.port()), 0);
     assert!(live.counts().own >= 2);
+    accounts_for_events(&mut live, &mut said);
 }
 
 /// A program that only ends, so that a thousand processes a second are not limited by what loads them.
@@ -219,6 +242,7 @@ fn short_lived_processes_are_all_told() {
         }
     }
     let took = spawner.join().unwrap();
+    accounts_for_events(&mut live, &mut said);
     let lost: u64 = live.counts().lost().map(|(_, count)| count).sum();
     assert_eq!((execs, exits, lost), (PROCESSES, PROCESSES, 0), "{:?}", live.counts());
     let stats = live.processes();
@@ -259,6 +283,7 @@ fn a_full_ring_is_counted_and_survived() {
         seen = said.events.iter().filter(|(header, _)| header.length == 5 && of_port(header)).count();
     }
     assert!(seen > 0);
+    accounts_for_events(&mut live, &mut said);
 }
 
 /// Probes are attached, and removed, while events are taken out of the ring.
@@ -287,6 +312,7 @@ fn nothing_is_lost_while_probes_are_attached() {
         sends.count()
     };
     until(&mut live, &mut said, |said| of_this(said) == sent);
+    accounts_for_events(&mut live, &mut said);
     assert!(sent > 0);
     assert_eq!(live.counts().lost().map(|(_, count)| count).sum::<u64>(), 0, "{:?}", live.counts());
     let libraries = live.libraries();
@@ -338,6 +364,7 @@ fn connections_that_were_open_before_are_traced() {
         }
     }
     assert_eq!(conns.len(), 2 * ends.len());
+    accounts_for_events(&mut live, &mut said);
 }
 
 #[test]

@@ -5,6 +5,9 @@ use wirespan_bpf::tracer::Stats;
 /// Since the source was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Events that the programs in the kernel made: those that came out of the ring or are still in it, and those that were lost
+    /// as `ring_full` and `malformed`.
+    pub made: u64,
     /// Events that came out of the ring.
     pub events: u64,
     /// Bytes of them.
@@ -22,6 +25,7 @@ impl Counts {
 
     pub(super) fn of(stats: &Stats) -> Self {
         Self {
+            made: stats.made,
             events: stats.events,
             bytes: stats.bytes,
             own: 0,
@@ -39,6 +43,7 @@ impl Counts {
 
     pub(super) fn plus(self, other: Self) -> Self {
         let mut sum = self;
+        sum.made += other.made;
         sum.events += other.events;
         sum.bytes += other.bytes;
         sum.own += other.own;

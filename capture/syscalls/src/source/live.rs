@@ -222,7 +222,12 @@ impl Live {
     /// Works at another level from now on, at which not the same things are told: nothing that is open is gone on with.
     fn set_level(&mut self, level: Level, each: &mut dyn FnMut(Entry<'_>)) -> Result<(), SourceError> {
         if level == Level::Off {
-            self.drain(each);
+            if let Some(running) = &mut self.running {
+                running.tracer.detach()?;
+                running.libraries = None;
+            }
+            // No event is made any more, so that none is left in the ring.
+            while self.drain(each) > 0 {}
             self.counts = self.counts();
             self.running = None;
         } else {
@@ -246,16 +251,16 @@ impl Live {
         each(entry);
     }
 
-    /// Hands on what is in the ring.
-    fn drain(&mut self, each: &mut dyn FnMut(Entry<'_>)) {
+    /// Hands on what is in the ring, and says how many events that were.
+    fn drain(&mut self, each: &mut dyn FnMut(Entry<'_>)) -> usize {
         let Self { running, processes, recording, options, netns, counts, .. } = self;
-        let Some(Running { tracer, libraries, .. }) = running else { return };
+        let Some(Running { tracer, libraries, .. }) = running else { return 0 };
         let mut noticed = Noticed::default();
         let mut hand_on = |entry: Entry<'_>| {
             recording.write(entry);
             each(entry);
         };
-        tracer.drain(&mut |event| {
+        let drained = tracer.drain(&mut |event| {
             if is_own(event.header, *netns, &options.own) {
                 counts.own += 1;
                 return;
@@ -271,6 +276,7 @@ impl Live {
         if let Some(libraries) = libraries {
             libraries.look(noticed);
         }
+        drained
     }
 }
 
