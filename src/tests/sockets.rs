@@ -36,6 +36,7 @@ fn one_loopback_address_in_two_namespaces_is_two_servers() {
         netns[0], netns[1], netns[1]
     );
     let rows = rows(&up, 4, &sql);
+    up.accounts_for_events();
     up.stop();
     let ends: Vec<_> = rows.iter().map(|row| (row[0].clone(), row[1].as_str())).collect();
     let expected = |netns: &u64| ["c-p", "s-p"].map(|end| (netns.to_string(), end));
@@ -98,6 +99,7 @@ fn unix_sockets_are_shown_by_their_names_also_across_namespaces() {
             shown.contains("1 requests, seen 2 times") && shown.contains(&format!("({name})"))
         });
     }
+    up.accounts_for_events();
     up.stop();
     drop(by_path);
 }

@@ -40,6 +40,7 @@ fn rows_wait_for_a_disk_that_is_full_and_for_a_store_that_was_killed() {
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", ON_SMALL_DISK, env!("CARGO_BIN_EXE_wirespan")]);
     let mut up = Up::start_by(command, &["-i", &host.veth, "--tracer", "off"]);
+    let wire = up.wire(&host);
     ask_for(&host, 0..50);
     up.wait_for("the first requests", |up| paths_stored(up) == (50, 50));
 
@@ -66,6 +67,7 @@ fn rows_wait_for_a_disk_that_is_full_and_for_a_store_that_was_killed() {
     up.wait_for("the rows of the meantime", |up| {
         up.count("wirespan_store_waiting") == 0 && paths_stored(up) == (150, 150)
     });
+    up.accounts_for_wire(&wire);
     let (status, said) = up.stop();
     assert!(status.success() && said.contains("lost 0"), "{said}");
     let times = |what: &str| said.lines().filter(|line| line.contains(what)).count() as u64;

@@ -36,6 +36,14 @@ pub fn objects(output: &Output) -> Vec<Value> {
     text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Frames of the files = packets + the sum of named drops, by the last line of `--emit stats`.
+pub fn accounts_for_frames(stats: &Value) {
+    assert_eq!(stats["kind"], "stats", "{stats}");
+    let number = |value: &Value| value.as_u64().unwrap();
+    let dropped: u64 = stats["undecoded"].as_object().unwrap().values().map(number).sum();
+    assert_eq!(number(&stats["packets"]), number(&stats["decoded"]) + dropped, "{stats}");
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -159,6 +167,15 @@ impl Host {
         std::fs::metadata(format!("/run/netns/{}", self.name)).unwrap().ino()
     }
 
+    /// Frames that went over the veth pair, as the kernel counts them.
+    pub fn frames(&self) -> u64 {
+        let count = |direction: &str| {
+            let path = format!("/sys/class/net/{}/statistics/{direction}_packets", self.veth);
+            std::fs::read_to_string(path).unwrap().trim().parse::<u64>().unwrap()
+        };
+        count("rx") + count("tx")
+    }
+
     pub fn get(&self, path: &str) -> Child {
         let url = format!("http://{}:8000/{path}", self.address);
         Command::new("curl").args(["-s", "-o", "/dev/null", "--max-time", "30", &url]).spawn().unwrap()
@@ -243,24 +260,65 @@ impl Up {
         Self { child, page, said, data, messages: Some(messages), _directory: directory }
     }
 
-    fn metrics(&self) -> String {
-        let url = format!("http://{}/metrics", self.page);
-        let output = Command::new("curl").args(["-sS", &url]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    }
-
     /// Fallbacks that were counted, each by what tells it from others, such as `interface="lo",kind="no_zero_copy"`.
     pub fn fallbacks(&self) -> Vec<String> {
-        let text = self.metrics();
+        let Counts(text) = self.counts();
         let labels = text.lines().filter_map(|line| line.strip_prefix("wirespan_fallbacks_total{"));
         labels.map(|line| line.strip_suffix("} 1").unwrap_or(line).to_owned()).collect()
     }
 
     /// The sum of a counter over its labels.
     pub fn count(&self, name: &str) -> u64 {
-        let text = self.metrics();
-        let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+        self.counts().of(name)
+    }
+
+    /// All counters of one moment.
+    pub fn counts(&self) -> Counts {
+        let url = format!("http://{}/metrics", self.page);
+        Counts(text(&Command::new("curl").args(["-sS", &url]).output().unwrap().stdout))
+    }
+
+    /// Frames on the wire = processed + the sum of named drops. `sent` is what was on the wire while it watched.
+    pub fn accounts_for_frames(&self, sent: u64) {
+        self.wait_for("the account of all frames", |up| {
+            up.counts().frames().is_some_and(|told| told >= sent)
+        });
+        assert_eq!(self.counts().frames(), Some(sent));
+    }
+
+    /// The same of what goes over a host's veth pair from now on, as the kernel counts it: to be given to
+    /// [`Self::accounts_for_wire`].
+    pub fn wire<'a>(&self, host: &'a Host) -> Wire<'a> {
+        let mut wire = Wire { host, before: wire_before(host, self) };
+        let mut calm = 0;
+        // What came at the start may still be on its way.
+        self.wait_for("a calm moment", |up| {
+            let before = wire_before(host, up);
+            calm = if before.is_some() && before == wire.before { calm + 1 } else { 0 };
+            wire.before = before;
+            calm == 10
+        });
+        wire
+    }
+
+    /// Frames on the wire = processed + the sum of named drops.
+    pub fn accounts_for_wire(&self, wire: &Wire<'_>) {
+        self.wait_for("the account of all frames", |up| wire_before(wire.host, up) == wire.before);
+    }
+
+    /// Events that the programs in the kernel made = events handled + the sum of named losses.
+    pub fn accounts_for_events(&self) {
+        // This host goes on making events: there are moments at which none is on its way.
+        self.wait_for("the account of all events", |up| {
+            let counts = up.counts();
+            let of = |name: &str| counts.of(&format!("wirespan_{name}_total"));
+            let lost = ["ring_full", "malformed"]
+                .map(|reason| counts.of_reason("wirespan_tracer_lost_total", reason))
+                .iter()
+                .sum::<u64>();
+            let handled = of("host_events") + of("tracer_own");
+            handled > 0 && handled == of("tracer_events") && handled + lost == of("tracer_made")
+        });
     }
 
     pub fn ask(&self, sql: &str) -> Vec<Vec<Value>> {
@@ -297,6 +355,48 @@ impl Up {
         let messages = self.messages.take().map(|thread| thread.join().unwrap());
         (status, messages.unwrap_or_default())
     }
+}
+
+/// What `/metrics` told at one moment.
+pub struct Counts(String);
+
+impl Counts {
+    /// The sum of a counter over its labels.
+    pub fn of(&self, name: &str) -> u64 {
+        self.sum(name, |_| true)
+    }
+
+    /// The same, of those with this reason.
+    pub fn of_reason(&self, name: &str, reason: &str) -> u64 {
+        self.sum(name, |labels| labels.contains(&format!("reason=\"{reason}\"")))
+    }
+
+    fn sum(&self, name: &str, is_wanted: impl Fn(&str) -> bool) -> u64 {
+        let lines = self.0.lines().filter_map(|line| line.rsplit_once(' '));
+        let of_name = lines.filter(|(what, _)| what.split('{').next() == Some(name) && is_wanted(what));
+        of_name.map(|(_, count)| count.parse::<u64>().unwrap()).sum()
+    }
+
+    /// All frames that are told of, when those that a worker had are packets and named drops.
+    pub fn frames(&self) -> Option<u64> {
+        let of = |name: &str| self.of(&format!("wirespan_{name}_total"));
+        let whole =
+            of("frames") == of("capture_received") && of("frames") == of("packets") + of("frames_dropped");
+        whole.then(|| of("frames") + of("capture_lost") + of("capture_kept_back"))
+    }
+}
+
+/// What goes over a host's veth pair.
+pub struct Wire<'a> {
+    host: &'a Host,
+    /// Frames that went before the capture began.
+    before: Option<u64>,
+}
+
+fn wire_before(host: &Host, up: &Up) -> Option<u64> {
+    // In this order: what comes in between is not told of twice.
+    let told = up.counts().frames()?;
+    host.frames().checked_sub(told)
 }
 
 impl Drop for Up {

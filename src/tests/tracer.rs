@@ -27,6 +27,7 @@ fn one_exchange_is_seen_by_both_processes_and_on_the_wire() {
     let log = directory.path().join("x.events");
     let record = ["--tracer", "on", "--tracer-cpu", "4", "--record-events", log.to_str().unwrap()];
     let mut up = Up::start(&[&["-i", &host.veth][..], &record].concat());
+    let wire = up.wire(&host);
     assert!(host.get("dev").wait().unwrap().success());
     let sql = format!(
         "SELECT signal, req_tcp_seq, resp_tcp_seq, response_code FROM l7_log \
@@ -45,6 +46,8 @@ fn one_exchange_is_seen_by_both_processes_and_on_the_wire() {
     assert!(rows.len() == 3 && keys.iter().all(|key| *key == keys[0]), "{rows:?}");
     assert!(up.count("wirespan_tracer_events_total") > 0);
     assert_eq!(up.count("wirespan_tracer_lost_total"), 0);
+    up.accounts_for_events();
+    up.accounts_for_wire(&wire);
     up.stop();
 
     // The recording tells the same, and who it was.
@@ -106,6 +109,7 @@ fn a_container_that_is_killed_during_its_response() {
     up.wait_for("both ends of the response that was cut", |up| rows(up, &dying) >= 2);
     assert!(living.get("dev").wait().unwrap().success());
     up.wait_for("the next request", |up| rows(up, &living) >= 2);
+    up.accounts_for_events();
     up.stop();
     let cut = spans(&log, &dying.address);
     let half: Vec<_> = cut.iter().filter(|span| span["request_resource"] == "/half").collect();
@@ -124,11 +128,15 @@ fn a_tracer_that_costs_too_much_is_stepped_down_and_packets_go_on() {
     let up = Up::start(&["-i", &host.veth, "--tracer", "on", "--tracer-cpu", "0.000001"]);
     up.wait_for("the last step", |up| up.count("wirespan_tracer_guard_level") == 3);
     assert_eq!(up.count("wirespan_tracer_guard_down_total"), 3);
+    // Of those that waited when the programs were detached, too.
+    up.accounts_for_events();
+    let wire = up.wire(&host);
     assert!(host.get("dev").wait().unwrap().success());
     let sql = format!("SELECT signal FROM l7_log WHERE server = '{}'", host.address);
     up.wait_for("the packets' request", |up| !up.ask(&sql).is_empty());
     let signals = up.ask(&sql);
     assert!(signals.iter().all(|row| row[0] == "packet"), "{signals:?}");
+    up.accounts_for_wire(&wire);
 }
 
 #[test]
@@ -147,9 +155,11 @@ fn without_type_information_packets_alone_are_watched() {
     let said: Vec<&str> = up.said.lines().filter(|line| line.contains("processes")).collect();
     let [line] = said[..] else { panic!("{}", up.said) };
     assert!(line.contains("processes are not traced, packets are") && line.contains("BTF"), "{line}");
+    let wire = up.wire(&host);
     assert!(host.get("dev").wait().unwrap().success());
     let sql = format!("SELECT signal FROM l7_log WHERE server = '{}'", host.address);
     up.wait_for("the packets' request", |up| !up.ask(&sql).is_empty());
+    up.accounts_for_wire(&wire);
     up.stop();
 
     let directory = tempfile::tempdir().unwrap();
@@ -177,9 +187,11 @@ fn without_ebpf_packets_alone_are_watched() {
         let said: Vec<&str> = up.said.lines().filter(|line| line.contains("processes")).collect();
         let [line] = said[..] else { panic!("{}", up.said) };
         assert!(line.contains("processes are not traced, packets are") && line.contains(reason), "{line}");
+        let wire = up.wire(&host);
         assert!(host.get("dev").wait().unwrap().success());
         let sql = format!("SELECT signal FROM l7_log WHERE server = '{}'", host.address);
         up.wait_for("the packets' request", |up| !up.ask(&sql).is_empty());
+        up.accounts_for_wire(&wire);
         up.stop();
         let output = where_refused(&refused).args(["probe", "-i", "lo", "--json"]).output().unwrap();
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -204,6 +216,7 @@ fn where_the_kernel_takes_no_probes_that_is_told_once_and_counted() {
     assert!(host.get("dev").wait().unwrap().success());
     let sql = format!("SELECT signal FROM l7_log WHERE server = '{}'", host.address);
     up.wait_for("both ends", |up| up.ask(&sql).len() == 2);
+    up.accounts_for_events();
     let (_, said) = up.stop();
     let lines: Vec<_> = said.lines().filter(|line| line.contains("takes no probe")).collect();
     assert!(lines.len() == 1 && lines[0].contains("`wirespan probe` lists"), "{said}");
