@@ -34,6 +34,7 @@ enum tunnel_kind {
 
 /* Set in packet.vlan when there is a tag. */
 #define VLAN_PRESENT 0x1000
+#define VLAN_TAG_LEN 4
 
 /* In network byte order; IPv4 as ::ffff:a.b.c.d. */
 struct address {

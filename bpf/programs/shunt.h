@@ -91,11 +91,11 @@ static __always_inline void shunt_key(struct shunt_key *key, const struct packet
 	key->tunnel_id = packet->tunnel_id;
 }
 
-static __always_inline void shunt_count(struct shunt_counters *counters, const struct packet *packet, __u32 wire_len)
+static __always_inline void shunt_count(struct shunt_counters *counters, const struct packet *packet, __u32 wire_bytes)
 {
 	__u64 now_ns = bpf_ktime_get_coarse_ns();
 	bool first = counters->packets++ == 0;
-	counters->bytes += wire_len;
+	counters->bytes += wire_bytes;
 	counters->l3_bytes += packet->l3_len;
 	counters->l4_bytes += packet->l4_len;
 	counters->last_ns = now_ns;
@@ -117,7 +117,7 @@ static __always_inline void shunt_count(struct shunt_counters *counters, const s
  * What is to be done with the frame; SHUNT_COUNT when it was counted. Fragments are always delivered: only together
  * do they tell how many packets they are.
  */
-static __always_inline enum shunt_mode shunt(const struct packet *packet, __u32 wire_len)
+static __always_inline enum shunt_mode shunt(const struct packet *packet, __u32 wire_bytes)
 {
 	if (!packet->found || packet->fragment)
 		return SHUNT_NONE;
@@ -137,6 +137,6 @@ static __always_inline enum shunt_mode shunt(const struct packet *packet, __u32 
 	}
 	if (*mode == SHUNT_HEADERS)
 		return SHUNT_HEADERS;
-	shunt_count(&flow->directions[from_a ? 0 : 1], packet, wire_len);
+	shunt_count(&flow->directions[from_a ? 0 : 1], packet, wire_bytes);
 	return SHUNT_COUNT;
 }

@@ -77,9 +77,9 @@ static __always_inline __u32 frame_len(struct xdp_md *ctx)
 }
 
 /* Counts a frame that was counted in its flow: who sees the one sees the other too. */
-static __always_inline void count_shunted(struct counters *counters, __u32 wire_len)
+static __always_inline void count_shunted(struct counters *counters, __u32 wire_bytes)
 {
-	counters->shunted_bytes += wire_len;
+	counters->shunted_bytes += wire_bytes;
 #ifdef __TARGET_ARCH_x86
 	/* Other CPUs see its stores in order; only the compiler must keep it. */
 	asm volatile("" ::: "memory");
@@ -117,9 +117,11 @@ static __always_inline int capture(struct xdp_md *ctx, struct counters *counters
 		return XDP_DROP;
 	}
 	if (settings.shunt) {
-		enum shunt_mode mode = shunt(packet, wire_len);
+		/* As user space counts what is delivered: with a tag that the NIC took off. */
+		__u32 wire_bytes = wire_len + (stamp.flags & STAMP_VLAN ? VLAN_TAG_LEN : 0);
+		enum shunt_mode mode = shunt(packet, wire_bytes);
 		if (mode == SHUNT_COUNT) {
-			count_shunted(counters, wire_len);
+			count_shunted(counters, wire_bytes);
 			return XDP_DROP;
 		}
 		if (mode == SHUNT_HEADERS && packet->headers_len < wire_len) {

@@ -176,7 +176,7 @@ impl Worker {
                 prefetch(frame.data.as_ptr().wrapping_add(CACHE_LINE_BYTES));
             }
             self.stats.frames += 1;
-            self.stats.bytes += u64::from(frame.wire_len);
+            self.stats.bytes += u64::from(frame.wire_bytes());
             // By reference: a packet is moved once only, into the stage.
             let decoded = self.decoder.decode(&frame);
             let packet = match &decoded {

@@ -228,6 +228,78 @@ fn what_filters_and_samples_leave_out_is_accounted_for_by_whoever_leaves_it_out(
     }
 }
 
+/// Bytes on the wire are the same wherever the tag is when the frame is counted.
+#[test]
+fn a_vlan_tag_counts_in_the_frame_beside_it_and_in_what_is_shunted() {
+    if !is_root() {
+        return;
+    }
+    const FRAMES: u64 = 1000;
+    let mirror = Mirror::new("v");
+    // Of a flow that nothing is understood of.
+    let mut untagged = vec![2; 12];
+    untagged.extend([8, 0, 0x45, 0, 0, 186, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    untagged.extend([0x9c, 0x40, 0x27, 0x0f, 0, 166, 0, 0]);
+    untagged.resize(200, 0xee);
+    let tagged = [&untagged[..12], &[0x81, 0, 0, 7], &untagged[12..]].concat();
+    for is_beside in [false, true] {
+        let tagging = is_beside.then(|| mirror.within(tag_beside));
+        if let Some(Err(error)) = &tagging {
+            assert!(std::env::var_os("CI").is_none(), "{error}");
+            return eprintln!("skipped: tags beside frames need Linux 6.8 ({error})");
+        }
+        let frame = if is_beside { &untagged } else { &tagged };
+        for more in [&["--backend", "af-packet"][..], &["--backend", "af-xdp"], &["--shunt-after", "2000"]] {
+            let watch = ["--mode", "mirror", "-i", &mirror.port, "--tracer", "off"];
+            let up = Up::start(&[&watch[..], more].concat());
+            // The flow is shunted for the first of them, before the others come.
+            for (count, sum) in [(FRAMES / 10, FRAMES / 10), (FRAMES * 9 / 10, FRAMES)] {
+                mirror.send(&vec![frame.clone(); count as usize]);
+                up.accounts_for_frames(sum);
+            }
+            let counts = up.counts();
+            let shunted = counts.of("wirespan_shunt_bytes_total");
+            assert_eq!(shunted > 0, more[0] == "--shunt-after", "beside: {is_beside}, {more:?}");
+            let delivered = counts.of("wirespan_frame_bytes_total");
+            assert_eq!(delivered + shunted, FRAMES * 204, "beside: {is_beside}, {more:?}");
+        }
+    }
+}
+
+/// Lets the kernel put the tag of VLAN 7 beside each frame that leaves `eth0`, as a VLAN interface does, until the result is
+/// dropped.
+fn tag_beside() -> io::Result<[OwnedFd; 2]> {
+    const PROGRAM_LOAD: libc::c_int = 5;
+    const LINK_CREATE: libc::c_int = 28;
+    const CLASSIFIER: u64 = 3;
+    const EGRESS: u64 = 47;
+    // As in `struct bpf_insn`: code, register, number.
+    let instruction = |code: u64, register: u64, number: u64| code | register << 8 | number << 32;
+    let program = [
+        instruction(0xb7, 2, u16::to_be(0x8100).into()),
+        instruction(0xb7, 3, 7),
+        // bpf_skb_vlan_push
+        instruction(0x85, 0, 18),
+        instruction(0xb7, 0, 0),
+        instruction(0x95, 0, 0),
+    ];
+    let bpf = |command: libc::c_int, attributes: [u64; 3]| {
+        // SAFETY: what the attributes point to lives as long as the call; the descriptor is new and owned.
+        unsafe {
+            match libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(&attributes)) {
+                -1 => Err(io::Error::last_os_error()),
+                fd => Ok(OwnedFd::from_raw_fd(fd as i32)),
+            }
+        }
+    };
+    let count = (program.len() as u64) << 32;
+    let loaded = bpf(PROGRAM_LOAD, [CLASSIFIER | count, program.as_ptr() as u64, c"GPL".as_ptr() as u64])?;
+    // SAFETY: the name ends in zero.
+    let interface = u64::from(unsafe { libc::if_nametoindex(c"eth0".as_ptr()) });
+    let link = bpf(LINK_CREATE, [loaded.as_raw_fd() as u64 | interface << 32, EGRESS, 0])?;
+    Ok([loaded, link])
+}
+
 #[test]
 fn a_killed_capture_leaves_nothing_behind_after_the_next_start() {
     if !is_root() {

@@ -56,7 +56,7 @@ pub struct Descriptor {
     pub offset: usize,
     /// Bytes that were captured.
     pub len: u32,
-    /// Bytes that were on the wire; more than `len` when a snap length cut the frame.
+    /// Bytes that were on the wire, but for a tag that was stripped; more than `len` when a snap length cut the frame.
     pub wire_len: u32,
     /// Nanoseconds since the epoch.
     pub ts_ns: u64,
@@ -77,7 +77,7 @@ const _: () = assert!(size_of::<Descriptor>() <= 48);
 pub struct Frame<'a> {
     /// The captured bytes.
     pub data: &'a [u8],
-    /// Bytes that were on the wire.
+    /// Bytes that were on the wire, but for a tag that was stripped.
     pub wire_len: u32,
     /// Nanoseconds since the epoch.
     pub ts_ns: u64,
@@ -87,6 +87,16 @@ pub struct Frame<'a> {
     pub port: u16,
     /// What the NIC or kernel already knows.
     pub hints: Hints,
+}
+
+impl Frame<'_> {
+    /// Bytes of the frame on the wire, with the VLAN tag that was stripped from it.
+    #[inline]
+    pub fn wire_bytes(&self) -> u32 {
+        const VLAN_TAG_BYTES: u32 = 4;
+        let tag = if self.hints.vlan_tci.is_some() { VLAN_TAG_BYTES } else { 0 };
+        self.wire_len.max(self.data.len() as u32) + tag
+    }
 }
 
 /// A point in packet time that a worker hears of although the frame is another worker's, so that flows time out in all

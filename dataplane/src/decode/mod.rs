@@ -118,7 +118,7 @@ impl Decoder {
     #[inline(always)]
     fn walk<'a, 'f>(&'a mut self, frame: &'f Frame<'a>) -> Walk<Decoding<'a, 'f>> {
         let told = Told {
-            wire_len: frame.wire_len.max(frame.data.len() as u32),
+            wire_len: frame.wire_bytes(),
             tunnel: None,
             outermost_vlan: None,
             outermost_tunnel: None,
