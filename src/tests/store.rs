@@ -51,9 +51,16 @@ fn rows_wait_for_a_disk_that_is_full_and_for_a_store_that_was_killed() {
     ask_for(&host, 50..100);
     up.wait_for("a row that cannot be stored", |up| up.count("wirespan_store_retries_total") > 3);
     assert!(up.count("wirespan_store_waiting") > 0);
+    up.wait_for("the metric that says so", |up| up.count("wirespan_store_failing") == 1);
+    let health = up.get("/api/health");
+    assert_eq!((&health["status"], &health["rows_dropped"]), (&"degraded".into(), &0.into()), "{health}");
+    assert!(health["store"].as_str().unwrap().contains("not enough space"), "{health}");
+    assert!(health["rows_waiting"].as_u64().unwrap() > 0, "{health}");
     let retries = up.count("wirespan_store_retries_total");
     std::fs::remove_file(&filler).unwrap();
     up.wait_for("the rows that waited", |up| paths_stored(up) == (100, 100));
+    up.wait_for("the end of it", |up| up.count("wirespan_store_failing") == 0);
+    assert_eq!(up.get("/api/health")["status"], "ok");
 
     let is_store = |pid: &&str| {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -337,6 +337,13 @@ impl Up {
         serde_json::from_value(answer["rows"].clone()).map_err(|_| answer)
     }
 
+    /// The answer of the API, good or bad.
+    pub fn get(&self, path: &str) -> Value {
+        let url = format!("http://{}{path}", self.page);
+        let output = Command::new("curl").args(["-sS", &url]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     pub fn wait_for(&self, what: &str, mut is_there: impl FnMut(&Self) -> bool) {
         let start = Instant::now();
         while !is_there(self) {

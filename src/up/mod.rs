@@ -164,9 +164,10 @@ async fn watch(
     push_names(&database.client, &names).await?;
     push_taps(&database.client, &taps.taps).await?;
     let registry = sources.registry.clone();
-    let options = ServerOptions { listen: args.listen, allowed_hosts: args.allow_host.clone(), names };
-    let server = Server::start(options, database.client.clone(), registry.clone()).await?;
     let writer = Writer::start(database.client.clone(), WriterOptions::default());
+    let (listen, allowed_hosts, writer_watch) = (args.listen, args.allow_host.clone(), Some(writer.watch()));
+    let options = ServerOptions { listen, allowed_hosts, names, writer: writer_watch };
+    let server = Server::start(options, database.client.clone(), registry.clone()).await?;
     let ingest = Ingest::start(writer, &IngestOptions::default(), &registry)?;
     let stop = Arc::new(AtomicBool::new(false));
     let local = local_addresses();

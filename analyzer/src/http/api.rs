@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 use wirespan_stitch::Trace;
+use wirespan_store::WriterWatch;
 
 type Answer<T> = Result<Json<T>, ApiError>;
 type Params<T> = Result<Query<T>, QueryRejection>;
@@ -33,15 +34,24 @@ fn range(asked: Params<RangeParams>) -> Result<crate::query::Range, ApiError> {
 }
 
 pub async fn health(State(state): State<AppState>) -> (StatusCode, Json<serde_json::Value>) {
-    let store = state.answers.ping().await;
-    let status = if store.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let unavailable = state.answers.ping().await.err().map(|error| error.to_string());
+    // A store that answers may yet take no rows: its disk is full.
+    let failure = state.writer.as_ref().and_then(WriterWatch::failure);
+    let rows = state.writer.as_ref().map(WriterWatch::counters).unwrap_or_default();
+    let (code, status) = match (&unavailable, &failure) {
+        (Some(_), _) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+        (None, Some(_)) => (StatusCode::OK, "degraded"),
+        (None, None) => (StatusCode::OK, "ok"),
+    };
     let body = serde_json::json!({
-        "status": if store.is_ok() { "ok" } else { "store_unavailable" },
-        "store": store.err().map_or_else(|| "ok".into(), |e| e.to_string()),
+        "status": status,
+        "store": unavailable.or(failure).unwrap_or_else(|| "ok".to_owned()),
+        "rows_waiting": rows.rows_waiting,
+        "rows_dropped": rows.rows_dropped_full + rows.rows_dropped_refused,
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": state.started.elapsed().as_secs(),
     });
-    (status, Json(body))
+    (code, Json(body))
 }
 
 #[derive(Deserialize)]

@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use wirespan_controller::Names;
-use wirespan_store::Client;
+use wirespan_store::{Client, WriterWatch};
 
 /// An SQL text is at most so long.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -45,6 +45,8 @@ pub struct ServerOptions {
     pub allowed_hosts: Vec<String>,
     /// Names of addresses.
     pub names: Names,
+    /// Whose rows are stored, for `/api/health`.
+    pub writer: Option<WriterWatch>,
 }
 
 impl Default for ServerOptions {
@@ -53,6 +55,7 @@ impl Default for ServerOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 7700)),
             allowed_hosts: Vec::new(),
             names: Names::default(),
+            writer: None,
         }
     }
 }
@@ -77,6 +80,7 @@ pub enum ServerError {
 pub(crate) struct AppState {
     answers: Answers,
     registry: Registry,
+    writer: Option<WriterWatch>,
     started: Instant,
 }
 
@@ -100,7 +104,8 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
         let answers = Answers::new(client, options.names);
-        let state = AppState { answers: answers.clone(), registry, started: Instant::now() };
+        let writer = options.writer;
+        let state = AppState { answers: answers.clone(), registry, writer, started: Instant::now() };
         let app = router(state, options.allowed_hosts.into());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(

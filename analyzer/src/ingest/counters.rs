@@ -76,6 +76,7 @@ pub(super) struct Counters {
     rows_refused: Counter,
     rows_waiting: Counter,
     retries: Counter,
+    failing: Counter,
 }
 
 impl Counters {
@@ -103,6 +104,11 @@ impl Counters {
             rows_refused: dropped("refused"),
             rows_waiting: registry.gauge("wirespan_store_waiting", "Rows not yet acknowledged.", &[]),
             retries: registry.counter("wirespan_store_retries_total", "Batches sent again.", &[]),
+            failing: registry.gauge(
+                "wirespan_store_failing",
+                "1 while the store does not take some batch, which is sent again.",
+                &[],
+            ),
         }
     }
 
@@ -119,6 +125,7 @@ impl Counters {
         self.rows_refused.set(writer.rows_dropped_refused);
         self.rows_waiting.set(writer.rows_waiting);
         self.retries.set(writer.retries);
+        self.failing.set(writer.failing.into());
     }
 }
 

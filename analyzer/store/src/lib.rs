@@ -28,4 +28,4 @@ pub use row_binary::RowReader;
 pub use schema::{Retention, migrate};
 pub use server::{ServeOptions, serve};
 pub use supervise::{Supervisor, SupervisorOptions};
-pub use write::{NetMetrics, Stat, Writer, WriterCounters, WriterOptions};
+pub use write::{NetMetrics, Stat, Writer, WriterCounters, WriterOptions, WriterWatch};

@@ -78,6 +78,30 @@ pub struct WriterCounters {
     pub batches_stored: u64,
     /// Batches sent again.
     pub retries: u64,
+    /// The store did not take some batch, which is sent again.
+    pub failing: bool,
+}
+
+/// What becomes of a writer's rows, for whoever does not write.
+#[derive(Clone)]
+pub struct WriterWatch(Arc<Shared>);
+
+impl WriterWatch {
+    /// What became of the rows so far.
+    pub fn counters(&self) -> WriterCounters {
+        self.0.queue.counters()
+    }
+
+    /// Why the store takes no rows now, while that is so.
+    pub fn failure(&self) -> Option<String> {
+        self.0.queue.failure()
+    }
+}
+
+impl std::fmt::Debug for WriterWatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("WriterWatch").field(&self.counters()).finish()
+    }
 }
 
 /// Takes rows from any thread; sends them from tokio tasks. Dropping it without [`Self::close`] loses what waits.
@@ -186,6 +210,11 @@ impl Writer {
     /// What became of the rows so far.
     pub fn counters(&self) -> WriterCounters {
         self.shared.queue.counters()
+    }
+
+    /// A handle that sees what becomes of the rows.
+    pub fn watch(&self) -> WriterWatch {
+        WriterWatch(Arc::clone(&self.shared))
     }
 
     /// Cuts the open batches and waits until everything pushed before is stored or dropped, at most `patience`. False when

@@ -5,7 +5,7 @@ use crate::{Client, StoreError};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -39,8 +39,15 @@ pub(super) struct Queue {
     more: Notify,
     counters: Counters,
     empty: Notify,
-    /// The last answer was none, or a refusal.
-    failing: AtomicBool,
+    failing: Mutex<Failing>,
+}
+
+/// Batches that were sent in vain and are sent again.
+#[derive(Default)]
+struct Failing {
+    batches: usize,
+    /// Why the newest of them was not taken.
+    why: String,
 }
 
 #[derive(Default)]
@@ -59,7 +66,7 @@ impl Queue {
             more: Notify::new(),
             counters: Counters::default(),
             empty: Notify::new(),
-            failing: AtomicBool::new(false),
+            failing: Mutex::default(),
         }
     }
 
@@ -128,16 +135,14 @@ impl Queue {
     async fn send(&self, client: &Client, batch: Batch) {
         let mut pause = MIN_PAUSE;
         let mut refusals = 0;
+        let mut is_failing = false;
         loop {
             let error =
                 match client.insert(batch.table, "Native", batch.data.clone(), Some(&batch.token)).await {
                     Ok(()) => {
-                        if self.failing.swap(false, Ordering::Relaxed) {
-                            tracing::warn!("The store takes rows again");
-                        }
                         self.counters.stored.fetch_add(batch.rows as u64, Ordering::Relaxed);
                         self.counters.batches.fetch_add(1, Ordering::Relaxed);
-                        return;
+                        break;
                     }
                     Err(error) => error,
                 };
@@ -145,19 +150,39 @@ impl Queue {
             if refusals >= MAX_REFUSALS || matches!(error, StoreError::Query { status: 400..=404, .. }) {
                 tracing::error!(%error, table = batch.table, rows = batch.rows, "ClickHouse refuses a batch; its rows are lost");
                 self.counters.refused.fetch_add(batch.rows as u64, Ordering::Relaxed);
-                return;
+                break;
             }
-            // Said once, however many batches wait and however often they are sent.
-            if !self.failing.swap(true, Ordering::Relaxed) {
-                tracing::warn!(
-                    "The store takes no rows now ({error}): they wait, up to {} MiB, and are sent again until it does",
-                    self.max_bytes >> 20
-                );
-            }
+            self.fails(!std::mem::replace(&mut is_failing, true), &error);
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
         }
+        if is_failing {
+            let mut failing = lock(&self.failing);
+            failing.batches -= 1;
+            if failing.batches == 0 {
+                tracing::warn!("The store takes rows again");
+            }
+        }
+    }
+
+    /// A batch was not taken, for the first time or again. Said once, however many batches wait and however often they are sent.
+    fn fails(&self, is_first: bool, error: &StoreError) {
+        let mut failing = lock(&self.failing);
+        failing.why = error.to_string();
+        failing.batches += usize::from(is_first);
+        if is_first && failing.batches == 1 {
+            tracing::warn!(
+                "The store takes no rows now ({error}): they wait, up to {} MiB, and are sent again until it does",
+                self.max_bytes >> 20
+            );
+        }
+    }
+
+    /// Why the store takes no rows, while it takes none of some batch.
+    pub(super) fn failure(&self) -> Option<String> {
+        let failing = lock(&self.failing);
+        (failing.batches > 0).then(|| failing.why.clone())
     }
 
     pub(super) fn counters(&self) -> WriterCounters {
@@ -174,6 +199,7 @@ impl Queue {
             rows_waiting: rows_in.saturating_sub(stored + full + refused),
             batches_stored: get(&c.batches),
             retries: get(&c.retries),
+            failing: lock(&self.failing).batches > 0,
         }
     }
 }
