@@ -3,12 +3,14 @@
 use crate::context::{Context, Decision, Happening, Moment};
 use crate::desk::Desk;
 use crate::host::{HostConfig, Stats};
-use wirespan_event::Clock;
+use wirespan_event::{Clock, Header};
 use wirespan_l7::{Chunk, Engine, FlowContext, Heard, Side, SpanSink, Stream};
 use wirespan_records::{L7Counts, Span};
 
 /// Threads of which it is remembered that events were lost.
 const MAX_LOSSES: usize = 16_384;
+/// What a thread has at hand it works on within this time, ns, also where it never waits for several sockets.
+const AT_HAND_NS: u64 = 1_000_000_000;
 
 pub(crate) struct Shared {
     pub clock: Clock,
@@ -22,8 +24,14 @@ pub(crate) struct Shared {
     context: Context,
     decisions: Vec<Decision>,
     counts: L7Counts,
-    /// Threads of which events were lost, and when the first event behind the last of those was, ns.
-    losses: hashbrown::HashMap<u32, u64, foldhash::fast::RandomState>,
+    /// Threads of which events were lost.
+    losses: hashbrown::HashMap<u32, Loss, foldhash::fast::RandomState>,
+}
+
+/// The first event behind the last ones of a thread that were lost.
+struct Loss {
+    time_ns: u64,
+    turn: u32,
 }
 
 /// What the L7 engine said.
@@ -80,17 +88,23 @@ impl Shared {
         }
     }
 
-    /// Events of a thread were lost before this time.
-    pub(crate) fn lost_before(&mut self, tid: u32, time_ns: u64) {
+    /// Events of a thread were lost before this one.
+    pub(crate) fn lost_before(&mut self, header: &Header) {
         if self.losses.len() >= MAX_LOSSES {
             self.losses.clear();
         }
-        self.losses.insert(tid, time_ns);
+        self.losses.insert(header.tid, Loss { time_ns: header.exit_ns, turn: header.turn });
     }
 
     /// Events of a thread were lost before this time, if any were; else 0.
     pub(crate) fn lost_ns(&self, tid: u32) -> u64 {
-        self.losses.get(&tid).copied().unwrap_or_default()
+        self.losses.get(&tid).map_or(0, |loss| loss.time_ns)
+    }
+
+    /// Events of a thread were lost that may be of this turn of it.
+    pub(crate) fn is_unsure(&self, tid: u32, turn: u32) -> bool {
+        let loss = self.losses.get(&tid).filter(|loss| loss.turn == turn);
+        loss.is_some_and(|loss| self.now_ns < loss.time_ns.saturating_add(AT_HAND_NS))
     }
 
     /// A thread is no more.

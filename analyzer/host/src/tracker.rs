@@ -63,7 +63,7 @@ impl Tracker {
     /// Events of the thread of the next event were lost.
     pub(crate) fn lost_before(&mut self, header: &Header) {
         self.shared.stats.losses += 1;
-        self.shared.lost_before(header.tid, header.exit_ns);
+        self.shared.lost_before(header);
         self.shared.happen(&moment(header), Happening::Lost);
     }
 
@@ -83,7 +83,7 @@ impl Tracker {
             Kind::Look => self.shared.happen(&at, Happening::Look { conn: header.conn }),
             Kind::Close => self.close(header.conn),
             Kind::Name => self.name(event),
-            Kind::TlsFree => self.tls.end(&mut self.shared, &mut self.streams, (header.tls, at.process)),
+            Kind::TlsFree => self.tls.end(&mut self.shared, &mut self.streams, (at.process, header.tls)),
             Kind::Stream => {
                 let (conn, stream) = (header.conn, header.tls as u32);
                 self.shared.happen(&at, Happening::Begins { conn, stream });
@@ -102,7 +102,10 @@ impl Tracker {
                 self.shared.happen(&at, Happening::Fork { tid, coroutine, place });
             }
             Kind::Fork => {}
-            Kind::Exec => self.shared.happen(&at, Happening::Exec),
+            Kind::Exec => {
+                self.tls.exec(&mut self.shared, &mut self.streams, &at);
+                self.shared.happen(&at, Happening::Exec);
+            }
             Kind::Exit => self.exit(&at),
         }
     }

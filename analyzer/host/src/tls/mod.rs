@@ -20,7 +20,7 @@ use crate::context::{Happening, Moment, ProcessKey};
 use crate::shared::Shared;
 use session::Session;
 pub(crate) use session::SessionKey;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use wirespan_event::{Header, Source};
 
 type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
@@ -37,11 +37,12 @@ const MAX_THREADS: usize = 16_384;
 
 #[derive(Default)]
 pub(crate) struct Tls {
-    sessions: Map<SessionKey, Box<Session>>,
+    /// In order, so that those of one process lie together.
+    sessions: BTreeMap<SessionKey, Box<Session>>,
     /// TLS sockets that a thread read from in its last turn.
     reads: Map<u32, (u32, VecDeque<u64>)>,
     /// Those that a goroutine did, on whatever threads it ran: it may have read more for a handshake than that needed.
-    goroutine_reads: Map<(ProcessKey, u64), VecDeque<u64>>,
+    goroutine_reads: BTreeMap<(ProcessKey, u64), VecDeque<u64>>,
     /// Sessions with events that wait for the socket, or for bytes of it, by when they waited long enough, and their thread and turn.
     holding: VecDeque<Holding>,
     nicknames: u64,
@@ -65,7 +66,7 @@ impl Tls {
         payload: &[u8],
         watermark_ns: u64,
     ) {
-        let key = (header.tls, at.process);
+        let key = (at.process, header.tls);
         let named = Some(header.conn).filter(|conn| *conn != 0);
         let other = self.sessions.get(&key).and_then(|session| session.conn);
         if named.is_some() && other.is_some() && named != other {
@@ -111,11 +112,15 @@ impl Tls {
 
     /// Which of the sockets that the thread has just read from held these bytes?
     fn look_back(&mut self, shared: &mut Shared, streams: &mut Streams, header: &Header, key: SessionKey) {
+        // What held these bytes may be what was lost.
+        if shared.is_unsure(header.tid, header.turn) {
+            return;
+        }
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let of_thread = || self.reads.get(&header.tid).filter(|(turn, _)| *turn == header.turn);
         let conns = match header.source() {
             Some(Source::GoTls) if header.coroutine != 0 => {
-                self.goroutine_reads.get(&(key.1, header.coroutine))
+                self.goroutine_reads.get(&(key.0, header.coroutine))
             }
             _ => of_thread().map(|(_, conns)| conns),
         };
@@ -178,6 +183,10 @@ impl Tls {
             }
             return;
         }
+        // They may be of a session that was lost.
+        if shared.is_unsure(at.tid, at.turn) {
+            return;
+        }
         // Of the sessions that this thread gave bytes to in this turn, the only one that fits.
         let mut found = None;
         for holding in self.holding.iter().filter(|holding| (holding.tid, holding.turn) == (at.tid, at.turn))
@@ -230,12 +239,12 @@ impl Tls {
         let is_idle = |_: &SessionKey, session: &mut Box<Session>| {
             session.conn.is_none() && session.talk.last.time_ns + IDLE_NS <= now_ns
         };
-        self.sessions.extract_if(is_idle).for_each(|(_, session)| end(shared, streams, *session));
+        self.sessions.extract_if(.., is_idle).for_each(|(_, session)| end(shared, streams, *session));
     }
 
     /// Nothing will follow.
     pub(crate) fn finish(&mut self, shared: &mut Shared, streams: &mut Streams) {
-        self.sessions.drain().for_each(|(_, session)| end(shared, streams, *session));
+        std::mem::take(&mut self.sessions).into_values().for_each(|session| end(shared, streams, *session));
     }
 
     /// If there are too many, those without a socket go, whose end is not told by one. Of the others there are no more than sockets.
@@ -243,7 +252,7 @@ impl Tls {
         if self.sessions.len() <= max {
             return;
         }
-        for (_, session) in self.sessions.extract_if(|_, session| session.conn.is_none()) {
+        for (_, session) in self.sessions.extract_if(.., |_, session| session.conn.is_none()) {
             end(shared, streams, *session);
             shared.stats.evicted_connections += 1;
         }
@@ -252,6 +261,14 @@ impl Tls {
     /// A thread is no more.
     pub(crate) fn exit(&mut self, tid: u32) {
         self.reads.remove(&tid);
+    }
+
+    /// A process is another program: what it had in memory is gone, its sockets may be there yet.
+    pub(crate) fn exec(&mut self, shared: &mut Shared, streams: &mut Streams, at: &Moment) {
+        let all = (at.process, 0)..=(at.process, u64::MAX);
+        self.sessions.extract_if(all.clone(), |_, _| true).for_each(|(_, session)| end(shared, streams, *session));
+        self.goroutine_reads.extract_if(all, |_, _| true).for_each(drop);
+        self.reads.remove(&at.tid);
     }
 }
 

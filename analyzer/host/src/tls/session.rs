@@ -18,8 +18,8 @@ const PATIENCE_NS: u64 = 200_000_000;
 /// Events of a session that come behind a higher number.
 const MAX_AWAITED: u32 = 64;
 
-/// Address of the session's structure, and whose memory it is in.
-pub(crate) type SessionKey = (u64, ProcessKey);
+/// Whose memory the session's structure is in, and its address.
+pub(crate) type SessionKey = (ProcessKey, u64);
 
 pub(crate) struct Session {
     pub talk: Talk,

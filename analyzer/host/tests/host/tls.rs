@@ -258,7 +258,7 @@ fn what_a_goroutine_received_is_its_own_on_another_thread() {
     assert_eq!(host.stats().tls_bound_by_records, 1);
 }
 
-/// The call waited for its socket, so that its record is known when the loss before it is found.
+/// The call waited for its socket, so that its record is known when the loss before it is found, which was another thread's.
 #[test]
 fn a_response_behind_a_request_that_was_lost_keeps_its_own_record() {
     let mut script = Script::default();
@@ -268,6 +268,8 @@ fn a_response_behind_a_request_that_was_lost_keeps_its_own_record() {
     let is_call = |(header, _): &(Header, Vec<u8>)| header.tls != 0 && header.tgid == 200;
     let request = script.log.iter().position(is_call).unwrap();
     script.log.remove(request);
+    let behind = script.log.iter_mut().skip(request).filter(|(header, _)| header.tgid == 200);
+    behind.for_each(|(header, _)| header.thread_event -= 1);
     let spans = run(&script.log);
     let second = plain(&spans).into_iter().filter(|span| span.request_resource.as_deref() == Some("/1"));
     let found: Vec<_> = second.map(|span| [span.req_tcp_seq, span.resp_tcp_seq]).collect();
@@ -321,6 +323,63 @@ fn the_address_of_a_session_can_be_used_again() {
         plain(&spans).iter().map(|span| (span.client.port, span.req_tcp_seq.is_some())).collect();
     assert_eq!(ports, [(40_010, true), (40_010, true), (40_020, true), (40_020, true)]);
     assert_eq!(host.stats().tls_sessions, 4);
+}
+
+/// What it had open stays open, and what lies at the address of its session is another's.
+#[test]
+fn a_session_ends_when_its_process_becomes_another_program() {
+    let mut script = Script::default();
+    let mut expected = Vec::new();
+    for conn in [10, 20] {
+        let mut ends = connected(&mut script, conn, [true, false]);
+        ends[0].session = 0x9000;
+        expected.push(exchange(&mut script, &mut ends, &get("/"), &ok(""), 0)[0]);
+        let header = script.header(&mut ends[0].thread, &ends[0].socket, Kind::Exec);
+        script.push(Header { conn: 0, family: 0, ..header }, b"/bin/other");
+    }
+    let (spans, host) = run_with(config(), &script.log);
+    let of_client =
+        plain(&spans).into_iter().filter(|span| span.process.as_ref().is_some_and(|p| p.pid == 100));
+    let found: Vec<_> = of_client.map(|span| (span.client.port, span.req_tcp_seq)).collect();
+    assert_eq!(found, [(40_010, Some(expected[0])), (40_020, Some(expected[1]))], "{:?}", shown(&spans));
+    assert_eq!(host.stats().tls_sessions, 4);
+}
+
+/// Of two requests of one length, the socket that the one came through is told of, the other's was lost.
+#[test]
+fn what_was_read_is_not_taken_for_what_was_lost() {
+    for is_lost in [false, true] {
+        let mut script = Script::default();
+        let mut one = connected(&mut script, 10, [false, true]);
+        let mut two = connected(&mut script, 20, [false, true]);
+        let mut thread = Thread { turn: 1, ..one[1].thread.clone() };
+        let mut reads = Vec::new();
+        for [client, server] in [&mut one, &mut two] {
+            let records = client.write(&mut script, &get("/same"));
+            (server.thread, server.calls) = (thread.clone(), 0);
+            reads.push(script.log.len());
+            script.cut(&mut server.thread, &mut server.socket, &records, true, 512);
+            thread = server.thread.clone();
+        }
+        // The first to decrypt is what came second.
+        two[1].call(&mut script, &get("/same"), true, None);
+        if is_lost {
+            script.log.remove(reads[1]);
+        } else {
+            script.log.remove(reads[0]);
+            script
+                .log
+                .iter_mut()
+                .skip(reads[0])
+                .for_each(|(header, _)| header.thread_event -= u32::from(header.tgid == 200));
+        }
+        let (spans, host) = run_with(config(), &script.log);
+        let of_server =
+            plain(&spans).into_iter().find(|span| span.process.as_ref().is_some_and(|p| p.pid == 200));
+        let port = if is_lost { 0 } else { 40_020 };
+        assert_eq!(of_server.map(|span| span.client.port), Some(port), "{:?}", shown(&spans));
+        assert_eq!(host.stats().tls_bound_by_records, u64::from(!is_lost));
+    }
 }
 
 proptest! {
