@@ -223,6 +223,30 @@ fn where_the_kernel_takes_no_probes_that_is_told_once_and_counted() {
 }
 
 #[test]
+fn without_the_right_to_look_into_processes_that_is_said() {
+    if !is_root() {
+        return;
+    }
+    let without_ptrace = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]);
+        command.arg(env!("CARGO_BIN_EXE_wirespan"));
+        command
+    };
+    let mut up = Up::start_by(without_ptrace(), &["--tracer", "on", "--tracer-cpu", "4"]);
+    let said: Vec<&str> = up.said.lines().filter(|line| line.contains("CAP_SYS_PTRACE")).collect();
+    assert!(said.len() == 1 && said[0].contains("not traced: programs and TLS libraries"), "{}", up.said);
+    up.stop();
+    let lacks = |mut command: Command| {
+        let output = command.args(["probe", "-i", "lo", "--json"]).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["tracer"]["features"].to_string().contains("CAP_SYS_PTRACE")
+    };
+    assert!(lacks(without_ptrace()));
+    assert!(!lacks(Command::new(env!("CARGO_BIN_EXE_wirespan"))));
+}
+
+#[test]
 fn probe_says_what_can_be_traced() {
     if !is_root() {
         return;

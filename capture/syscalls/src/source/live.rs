@@ -125,7 +125,15 @@ impl Live {
             name: "plaintext of TLS libraries",
             off: (!self.options.tls).then(|| "switched off".to_owned()),
         };
-        [&self.features[..], &[names, tls]].concat()
+        let files = Feature {
+            name: "programs and TLS libraries of all processes",
+            off: (!may_look_into_processes()).then(|| {
+                "without CAP_SYS_PTRACE, the files of processes of other users, or with more capabilities, cannot be found: \
+                 of their TLS, only libraries in the distribution's directories are probed"
+                    .to_owned()
+            }),
+        };
+        [&self.features[..], &[names, files, tls]].concat()
     }
 
     /// The TLS libraries and Go programs that are probed, one line each; then those that could not be, and why. Waits until those
@@ -313,6 +321,15 @@ impl EventSource for Live {
         }
         Ok(Some(now_ns))
     }
+}
+
+/// Whether /proc shows this process the files of all others, by its effective capabilities.
+fn may_look_into_processes() -> bool {
+    const CAP_SYS_PTRACE: u32 = 19;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> CAP_SYS_PTRACE & 1 == 1)
 }
 
 /// Takes what an event says beside what it is handed on for.
