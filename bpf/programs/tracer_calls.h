@@ -185,10 +185,10 @@ __noinline int tell_name(__u64 sk, __u64 ns)
 	return 0;
 }
 
-/* Tells the name of a UNIX socket that is a stream, when that was not told: at `ns`, when the connection is told of. */
+/* Tells the name of a UNIX socket, when that was not told: at `ns`, when the connection is told of. */
 static __always_inline void name_conn(struct conn *conn, __u64 sk, __u64 ns)
 {
-	if (conn->family == AF_UNIX && conn->protocol == 0 && !conn->named)
+	if (conn->family == AF_UNIX && !conn->named)
 		tell_name(sk, ns);
 }
 

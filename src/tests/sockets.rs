@@ -7,7 +7,7 @@ mod support;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::Command;
-use support::{Host, Up, is_root, text, wirespan};
+use support::{Host, Up, certificate, is_root, text, wirespan};
 
 const TRACED: [&str; 4] = ["--tracer", "on", "--tracer-cpu", "4"];
 
@@ -47,7 +47,7 @@ fn one_loopback_address_in_two_namespaces_is_two_servers() {
 
 /// Answers on port 8000, and on the UNIX socket that it is told of.
 const SERVER: &str = "
-import http.server, socketserver, sys, threading
+import http.server, socketserver, ssl, sys, threading
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(204)
@@ -58,6 +58,10 @@ class Unix(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     pass
 name = sys.argv[1]
 unix = Unix('\\0' + name[1:] if name[0] == '@' else name, Handler)
+if len(sys.argv) > 2:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[2])
+    unix.socket = context.wrap_socket(unix.socket, server_side=True)
 threading.Thread(target=unix.serve_forever).start()
 http.server.ThreadingHTTPServer(('', 8000), Handler).serve_forever()
 ";
@@ -102,4 +106,73 @@ fn unix_sockets_are_shown_by_their_names_also_across_namespaces() {
     up.accounts_for_events();
     up.stop();
     drop(by_path);
+}
+
+#[test]
+fn tls_over_a_unix_socket_is_named_and_joined_as_what_is_plain() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tls.sock");
+    let (path, certificate) = (path.to_str().unwrap(), certificate(directory.path()));
+    let _server = Host::serving(30, &["-c", SERVER, path, &certificate]);
+    let mut up = Up::start(&TRACED);
+    let sql = format!(
+        "SELECT observation_point, toString(protocol), trace_key, attributes['unix.client'], req_tcp_seq FROM l7_log \
+         WHERE attributes['unix.name'] = '{path}' AND signal = 'tls' AND session = 'complete' \
+         ORDER BY start_time DESC LIMIT 2"
+    );
+    // Until the libraries of both are probed.
+    up.wait_for("both ends in plaintext", |up| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sk", "--unix-socket", path, "https://web/over-tls"]);
+        curl.status().unwrap().success() && up.ask(&sql).len() == 2
+    });
+    let mut rows = rows(&up, 2, &sql);
+    rows.sort();
+    up.stop();
+    assert_eq!(rows.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), ["c-p", "s-p"], "{rows:?}");
+    assert_eq!(rows[0][1..], rows[1][1..], "{rows:?}");
+    assert_eq!(rows[0][1], "other");
+}
+
+/// Asks for a name over a UNIX socket that takes datagrams, which has an address of its own for the answer.
+const ASKS_BY_DATAGRAM: &str = "
+import socket, sys, threading
+path = sys.argv[1]
+server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+server.bind(path)
+def answer():
+    while True:
+        asked, client = server.recvfrom(512)
+        server.sendto(asked[:2] + b'\\x81\\x80' + asked[4:6] + b'\\0\\1\\0\\0\\0\\0' + asked[12:]
+            + b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4\\x0a\\0\\0\\1', client)
+threading.Thread(target=answer, daemon=True).start()
+client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+client.bind(path + '.client')
+client.connect(path)
+for id in range(1, 4):
+    client.send(bytes([0, id]) + b'\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0' + b'\\4unix\\4test\\0' + b'\\0\\1\\0\\1')
+    client.recv(512)
+";
+
+#[test]
+fn unix_sockets_for_datagrams_are_named_at_both_ends() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("datagrams.sock");
+    let path = path.to_str().unwrap();
+    let mut up = Up::start(&TRACED);
+    assert!(Command::new("python3").args(["-c", ASKS_BY_DATAGRAM, path]).status().unwrap().success());
+    let sql = format!(
+        "SELECT observation_point, toString(protocol), l7_protocol, response_result FROM l7_log \
+         WHERE attributes['unix.name'] = '{path}' ORDER BY observation_point, start_time"
+    );
+    let rows = rows(&up, 6, &sql);
+    up.stop();
+    let expected = |end: &'static str| [end, "other", "DNS", "A 10.0.0.1 ttl=60"];
+    assert_eq!(rows, [["c-p"; 3], ["s-p"; 3]].concat().into_iter().map(expected).collect::<Vec<_>>());
 }

@@ -53,6 +53,21 @@ pub fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dataplane/tests/fixtures/shop.pcap")
 }
 
+/// Makes a certificate and its key, both in `web.pem` of a directory; gives its path.
+pub fn certificate(directory: &Path) -> String {
+    let at = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+    let (key, certificate, both) = (at("key.pem"), at("cert.pem"), at("web.pem"));
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+        .args(["-subj", "/CN=web", "-keyout", &key, "-out", &certificate])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let parts = [&key, &certificate].map(|file| std::fs::read_to_string(file).unwrap());
+    std::fs::write(&both, parts.concat()).unwrap();
+    both
+}
+
 pub fn run(line: &str) {
     let words: Vec<&str> = line.split_whitespace().collect();
     let output = Command::new(words[0]).args(&words[1..]).output().unwrap();

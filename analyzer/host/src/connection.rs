@@ -4,7 +4,7 @@
 use crate::context::{Happening, Moment};
 use crate::facts::{Fact, moment};
 use crate::shared::Shared;
-use crate::talk::{HERE, Positions, THERE, Talk};
+use crate::talk::{HERE, Positions, THERE, Talk, Unix};
 use crate::tls::SessionKey;
 use crate::tls::records::Records;
 use std::collections::VecDeque;
@@ -87,7 +87,8 @@ impl Connection {
         let mut talk = Talk::new(header.conn, endpoints(header), L4Protocol::Tcp, positions);
         talk.flow.netns = header.netns;
         if header.family == AF_UNIX {
-            talk.unix = Some([inode(&header.local), inode(&header.remote)]);
+            let inodes = Some([inode(&header.local), inode(&header.remote)]);
+            talk.unix = Some(Unix { inodes, name: None });
         }
         let mut connection =
             Self { talk, held: None, next_event: None, opened: false, records: None, session: None };
@@ -105,17 +106,6 @@ impl Connection {
         self.role(header);
         self.opened = true;
         self.talk.last = moment(header);
-    }
-
-    /// One end, a UNIX socket, is bound to `address`: a path that ends with a zero byte, or behind one an abstract name.
-    pub(crate) fn named(&mut self, header: &Header, address: &[u8]) {
-        let (mark, name) = match address {
-            [0, name @ ..] => ("@", name),
-            name => ("", name),
-        };
-        let name = String::from_utf8_lossy(name);
-        let name = format!("{mark}{}", name.trim_end_matches('\0').replace('\0', "@"));
-        self.talk.name = Some((side(header), name.into()));
     }
 
     /// It is told of from its beginning on.
@@ -158,7 +148,7 @@ impl Connection {
             self.talk.positions = Positions::Counted;
             self.next_event = Some(header.conn_event);
         }
-        if let Some([_, there @ 0]) = &mut self.talk.unix {
+        if let Some(Unix { inodes: Some([_, there @ 0]), .. }) = &mut self.talk.unix {
             // A request may be sent before the server accepts.
             *there = inode(&header.remote);
         }

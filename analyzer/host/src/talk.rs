@@ -42,14 +42,21 @@ pub(crate) struct Made {
     pub process: ProcessKey,
 }
 
+/// What is known of a UNIX socket.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unix {
+    /// Of this and the other end of a stream.
+    pub inodes: Option<[u64; 2]>,
+    /// What it is bound to, and at which end.
+    pub name: Option<(Side, Box<str>)>,
+}
+
 /// One conversation.
 pub(crate) struct Talk {
     pub flow: FlowContext,
     pub positions: Positions,
-    /// Inodes of this and the other end of a UNIX socket.
-    pub unix: Option<[u64; 2]>,
-    /// What a UNIX socket is bound to, and at which end.
-    pub name: Option<(Side, Box<str>)>,
+    /// It goes over UNIX sockets.
+    pub unix: Option<Unix>,
     /// Spans in TLS whose records have to be found.
     pub in_tls: Vec<Made>,
     /// Of the newest event.
@@ -103,7 +110,6 @@ impl Talk {
             flow,
             positions,
             unix: None,
-            name: None,
             in_tls: Vec::new(),
             last: Moment::default(),
             stream: Stream::default(),
@@ -111,6 +117,17 @@ impl Talk {
             exchanges: VecDeque::new(),
             client: HERE,
         }
+    }
+
+    /// One end, a UNIX socket, is bound to `address`: a path that ends with a zero byte, or behind one an abstract name.
+    pub(crate) fn named(&mut self, side: Side, address: &[u8]) {
+        let (mark, name) = match address {
+            [0, name @ ..] => ("@", name),
+            name => ("", name),
+        };
+        let name = String::from_utf8_lossy(name);
+        let name = format!("{mark}{}", name.trim_end_matches('\0').replace('\0', "@"));
+        self.unix.get_or_insert_default().name = Some((side, name.into()));
     }
 
     /// Nothing came before: the first byte of a direction will be at `pos`, as far as that is known.
@@ -239,7 +256,7 @@ impl Talk {
 
     /// Stands for the other end.
     fn peer(&self) -> u64 {
-        let unix = self.unix.map(|[_, there]| there);
+        let unix = self.unix.as_ref().and_then(|unix| unix.inodes).map(|[_, there]| there);
         let there = (self.flow.netns, self.flow.endpoints[THERE as usize], unix);
         FixedState::default().hash_one(there)
     }
@@ -319,11 +336,9 @@ impl Talk {
             let index = self.exchanges.iter().position(|exchange| exchange.pos == pos)?;
             self.exchanges.remove(index)
         });
-        if self.unix.is_some() {
-            span.protocol = L4Protocol::Other(0);
-        }
-        // Both ends of a UNIX socket count the same bytes.
-        if self.positions == Positions::Counted && self.unix.is_none() {
+        // Both ends of a UNIX stream count the same bytes.
+        let counts_the_same = self.unix.as_ref().is_some_and(|unix| unix.inodes.is_some());
+        if self.positions == Positions::Counted && !counts_the_same {
             (span.req_tcp_seq, span.resp_tcp_seq) = (None, None);
         }
         let Some(exchange) = exchange else {
@@ -357,21 +372,29 @@ impl Talk {
     }
 
     fn hand_on(&mut self, shared: &mut Shared, mut made: Made) {
+        if self.positions == Positions::InTls {
+            self.in_tls.push(made);
+            return;
+        }
+        self.label(&mut made);
+        shared.desk.complete(made, shared.now_ns);
+    }
+
+    /// Says of a span what socket it went through.
+    pub(crate) fn label(&self, made: &mut Made) {
         if self.flow.netns != 0 {
             made.span.attributes.push(("netns", self.flow.netns.to_compact_string()));
         }
-        if let Some([here, there]) = self.unix {
+        let Some(Unix { inodes, name }) = &self.unix else { return };
+        made.span.protocol = L4Protocol::Other(0);
+        if let Some([here, there]) = inodes {
             let [client, server] = if made.is_client { [here, there] } else { [there, here] };
             made.span.attributes.push(("unix.client", client.to_compact_string()));
             made.span.attributes.push(("unix.server", server.to_compact_string()));
-            let end = if made.is_client { THERE } else { HERE };
-            if let Some((_, name)) = self.name.as_ref().filter(|(side, _)| *side == end) {
-                made.span.attributes.push(("unix.name", name.to_compact_string()));
-            }
         }
-        match self.positions {
-            Positions::InTls => self.in_tls.push(made),
-            _ => shared.desk.complete(made, shared.now_ns),
+        let end = if made.is_client { THERE } else { HERE };
+        if let Some((_, name)) = name.as_ref().filter(|(side, _)| *side == end) {
+            made.span.attributes.push(("unix.name", name.to_compact_string()));
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::context::{Happening, Moment};
 use crate::facts::{Fact, moment};
 use crate::host::HostConfig;
 use crate::shared::Shared;
-use crate::talk::{Positions, Talk};
+use crate::talk::{Positions, Talk, Unix};
 use crate::tls::Tls;
 use std::collections::{BTreeMap, VecDeque};
 use wirespan_event::header::AF_UNIX;
@@ -13,6 +13,7 @@ use wirespan_event::{Event, Flags, Header, Kind};
 use wirespan_records::{Endpoint, L4Protocol};
 
 type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
+type Datagrams = BTreeMap<(u64, Endpoint), Box<Talk>>;
 
 const IPPROTO_UDP: u8 = 17;
 /// The kernel's number for UNIX sockets that carry datagrams.
@@ -26,7 +27,7 @@ pub(crate) struct Tracker {
     pub shared: Shared,
     streams: Map<u64, Box<Connection>>,
     /// By socket and peer; in order, so that those of one socket lie together.
-    datagrams: BTreeMap<(u64, Endpoint), Box<Talk>>,
+    datagrams: Datagrams,
     tls: Tls,
     /// Sockets with events that wait for one before them, and since when.
     holding: VecDeque<(u64, u64)>,
@@ -39,6 +40,17 @@ pub(crate) struct Tracker {
 fn is_datagrams(header: &Header) -> bool {
     let protocol = if header.family == AF_UNIX { UNIX_DATAGRAMS } else { IPPROTO_UDP };
     header.protocol == protocol
+}
+
+/// The conversation with the peer that a datagram names.
+fn talk_of<'a>(datagrams: &'a mut Datagrams, header: &Header) -> &'a mut Talk {
+    let [here, there] = endpoints(header);
+    datagrams.entry((header.conn, there)).or_insert_with(|| {
+        let mut talk = Talk::new(header.conn, [here, there], L4Protocol::Udp, Positions::Counted);
+        talk.flow.netns = header.netns;
+        talk.unix = (header.family == AF_UNIX).then(Unix::default);
+        Box::new(talk)
+    })
 }
 
 /// Bytes went through a connection.
@@ -153,13 +165,8 @@ impl Tracker {
 
     /// Each event is one datagram, and each peer of a socket a conversation of its own.
     fn datagram(&mut self, header: &Header, payload: &[u8]) {
-        let [here, there] = endpoints(header);
         let Self { shared, datagrams, .. } = self;
-        let talk = datagrams.entry((header.conn, there)).or_insert_with(|| {
-            let mut talk = Talk::new(header.conn, [here, there], L4Protocol::Udp, Positions::Counted);
-            talk.flow.netns = header.netns;
-            Box::new(talk)
-        });
+        let talk = talk_of(datagrams, header);
         let side = side(header);
         let fact = Fact::new(header, talk.next(side).unwrap_or_default(), header.length);
         talk.data(shared, &fact, side, payload);
@@ -187,8 +194,13 @@ impl Tracker {
         if header.conn == 0 || event.payload.is_empty() {
             return;
         }
-        let connection = self.streams.entry(header.conn).or_insert_with(|| Box::new(Connection::new(header)));
-        connection.named(header, event.payload);
+        let talk = if is_datagrams(header) {
+            talk_of(&mut self.datagrams, header)
+        } else {
+            let connection = self.streams.entry(header.conn);
+            &mut connection.or_insert_with(|| Box::new(Connection::new(header))).talk
+        };
+        talk.named(side(header), event.payload);
         self.limit();
     }
 
@@ -255,7 +267,9 @@ impl Tracker {
         let now_ns = shared.now_ns;
         datagrams.retain(|_, talk| {
             talk.sweep(shared);
-            let is_alive = talk.last.time_ns + DATAGRAMS_IDLE_NS > now_ns;
+            // A name is told once for as long as there is the socket.
+            let is_named = talk.unix.as_ref().is_some_and(|unix| unix.name.is_some());
+            let is_alive = is_named || talk.last.time_ns + DATAGRAMS_IDLE_NS > now_ns;
             if !is_alive {
                 talk.close(shared);
                 shared.stats.evicted_connections += 1;

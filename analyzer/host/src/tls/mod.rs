@@ -266,7 +266,9 @@ impl Tls {
     /// A process is another program: what it had in memory is gone, its sockets may be there yet.
     pub(crate) fn exec(&mut self, shared: &mut Shared, streams: &mut Streams, at: &Moment) {
         let all = (at.process, 0)..=(at.process, u64::MAX);
-        self.sessions.extract_if(all.clone(), |_, _| true).for_each(|(_, session)| end(shared, streams, *session));
+        self.sessions
+            .extract_if(all.clone(), |_, _| true)
+            .for_each(|(_, session)| end(shared, streams, *session));
         self.goroutine_reads.extract_if(all, |_, _| true).for_each(drop);
         self.reads.remove(&at.tid);
     }

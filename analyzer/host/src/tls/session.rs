@@ -64,6 +64,7 @@ impl Session {
         self.talk.flow.endpoints = flow.endpoints;
         self.talk.flow.netns = flow.netns;
         self.talk.flow.client = flow.client;
+        self.talk.unix.clone_from(&connection.talk.unix);
         self.candidates = Vec::new();
         if self.numbers.next.is_none() && connection.is_from_start() {
             self.talk.begin(HERE, None);
@@ -181,6 +182,7 @@ impl Session {
             made.span.flow_id = self.talk.flow.flow_id;
             let [here, there] = self.talk.flow.endpoints;
             (made.span.client, made.span.server) = if made.is_client { (here, there) } else { (there, here) };
+            self.talk.label(&mut made);
             shared.desk.complete(made, shared.now_ns);
         }
     }
