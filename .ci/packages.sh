@@ -11,7 +11,7 @@ declare -A groups=(
         libbpf-dev:/usr/include/bpf/bpf_helpers.h linux-libc-dev:/usr/include/linux/bpf.h"
     [lint]="python3:/usr/bin/python3 shellcheck:shellcheck"
     [test]="iproute2:ip procps:sysctl curl:curl openssl:openssl python3:/usr/bin/python3 nodejs:node nginx:nginx redis-server:redis-server
-        gnutls-bin:gnutls-serv golang-go:go"
+        gnutls-bin:gnutls-serv golang-go:go default-jdk-headless:javac"
     [web]="nodejs:node npm:npm chromium:chromium"
     [engine]="npm:npm"
     [fuzz]="g++:c++"

@@ -9,7 +9,9 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
-use support::{Container, Host, PATIENCE, Refused, Up, is_root, objects, where_refused, wirespan};
+use support::{
+    Container, Host, PATIENCE, Refused, Up, certificate, is_root, objects, text, where_refused, wirespan,
+};
 
 /// The spans of one server in an event log.
 fn spans(log: &Path, server: &str) -> Vec<Value> {
@@ -220,6 +222,85 @@ fn where_the_kernel_takes_no_probes_that_is_told_once_and_counted() {
     let (_, said) = up.stop();
     let lines: Vec<_> = said.lines().filter(|line| line.contains("takes no probe")).collect();
     assert!(lines.len() == 1 && lines[0].contains("`wirespan probe` lists"), "{said}");
+}
+
+/// Answers over TLS on port 8000.
+const OVER_TLS: &str = "
+import http.server, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1])
+server = http.server.ThreadingHTTPServer(('', 8000), http.server.SimpleHTTPRequestHandler)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+";
+
+/// Asks for a page over TLS, whoever has it.
+const ASKS_OVER_TLS: &str = "
+import java.security.cert.X509Certificate;
+import javax.net.ssl.*;
+public class Ask {
+    public static void main(String[] arguments) throws Exception {
+        TrustManager trusting = new X509TrustManager() {
+            public void checkClientTrusted(X509Certificate[] chain, String type) {}
+            public void checkServerTrusted(X509Certificate[] chain, String type) {}
+            public X509Certificate[] getAcceptedIssuers() { return new X509Certificate[0]; }
+        };
+        SSLContext context = SSLContext.getInstance(\"TLS\");
+        context.init(null, new TrustManager[] { trusting }, null);
+        HttpsURLConnection asked = (HttpsURLConnection) new java.net.URL(arguments[0]).openConnection();
+        asked.setSSLSocketFactory(context.getSocketFactory());
+        asked.setHostnameVerifier((name, session) -> true);
+        System.exit(asked.getResponseCode() == 200 ? 0 : 1);
+    }
+}
+";
+
+#[test]
+fn tls_that_no_probe_shows_says_so_on_its_spans_in_its_trace_and_once_in_the_log() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("Ask.java");
+    std::fs::write(&source, ASKS_OVER_TLS).unwrap();
+    let host = Host::serving(28, &["-c", OVER_TLS, &certificate(directory.path())]);
+    let mut up = Up::start(&["--tracer", "on", "--tracer-cpu", "4"]);
+    let url = format!("https://{}:8000/", host.address);
+    let sql = |more: &str| {
+        format!(
+            "SELECT toString(id), attributes['tls.unseen'] FROM l7_log \
+             WHERE server = '{}' AND process_name = 'java' AND {more} ORDER BY start_time DESC",
+            host.address
+        )
+    };
+    // More than once: it may answer before its program is looked into.
+    let labelled = sql("attributes['tls.unseen'] != ''");
+    up.wait_for("the label", |up| {
+        let mut java = Command::new("java");
+        assert!(java.arg(&source).arg(&url).status().unwrap().success());
+        !up.ask(&labelled).is_empty()
+    });
+    let mut java = Command::new("java");
+    assert!(java.arg(&source).arg(&url).status().unwrap().success());
+    let rows = up.ask(&labelled);
+    assert_eq!(rows[0][1], "TLS of Java: contents not visible");
+    assert!(up.ask(&sql("signal = 'tls'")).is_empty(), "its contents are seen after all");
+    // The other end's are.
+    let seen = "SELECT countIf(signal = 'tls' AND process_name LIKE 'python%'), countIf(attributes['tls.unseen'] != '' \
+                AND process_name LIKE 'python%') FROM l7_log";
+    up.wait_for("the request at its server", |up| up.ask(seen)[0][0] != 0);
+    assert_eq!(up.ask(seen)[0][1], 0);
+    let shown = wirespan(&[
+        "trace",
+        "--span",
+        rows[0][0].as_str().unwrap(),
+        "--server",
+        &format!("http://{}", up.page),
+    ]);
+    assert!(text(&shown.stdout).contains("(TLS of Java: contents not visible)"), "{}", text(&shown.stdout));
+    let (_, said) = up.stop();
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("TLS of Java")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("/java"), "{said}");
 }
 
 #[test]

@@ -101,11 +101,12 @@ impl fmt::Display for Flame<'_> {
             let text: String = plain(&request(exchange)).chars().take(TEXT).collect();
             writeln!(
                 f,
-                "{} {:>9} {:>9}  {indent}{text}{}",
+                "{} {:>9} {:>9}  {indent}{text}{}{}",
                 self.bar(exchange),
                 duration(exchange.first.row.duration_us),
                 duration(exchange.last.self_us),
                 proof(exchange.first),
+                unseen(exchange),
             )?;
             if exchange.points.len() > 1 {
                 writeln!(f, "{:<60}  {indent}  {}", "", way(exchange, namespaces.len() > 1))?;
@@ -162,6 +163,12 @@ fn request(exchange: &Exchange<'_>) -> String {
     };
     let words: Vec<&str> = words.into_iter().flatten().collect();
     format!("{}{status} by {}", words.join(" "), server(exchange))
+}
+
+/// That the trace cannot go on here: what a process says in TLS is not seen.
+fn unseen(exchange: &Exchange<'_>) -> String {
+    let unseen = exchange.points.iter().find_map(|point| point.row.tls_unseen());
+    unseen.map(|sentence| format!("  ({})", plain(sentence))).unwrap_or_default()
 }
 
 /// Endpoints of some protocols begin with the verb, and with a statement the command that carries it says nothing.
@@ -307,5 +314,16 @@ the clock of host 2 was 5.0 ms ahead; its times are corrected
         assert!(shown("11").contains("200 by app (/run/app.sock)\n"), "{}", shown("11"));
         assert!(shown("11").contains("  nginx - app\n"), "{}", shown("11"));
         assert!(shown("12").contains("nginx (net 11) - app (net 11)\n"), "{}", shown("12"));
+    }
+
+    #[test]
+    fn where_a_process_speaks_tls_that_is_not_seen_the_line_says_so() {
+        let mut asking = span("1", ("c-p", "java"), (0, 4000), 0);
+        asking.row.attributes.insert("tls.unseen".into(), "TLS of Java: contents not visible".into());
+        let answering = span("2", ("s-p", "nginx"), (1000, 3000), 0);
+        let paths = vec![Path { spans: vec!["1".into(), "2".into()], hops: vec![] }];
+        let trace = Trace { spans: vec![asking, answering], paths, ..Trace::default() };
+        let shown = Flame::new(&trace).to_string();
+        assert!(shown.contains("by nginx (10.0.0.9:80)  (TLS of Java: contents not visible)\n"), "{shown}");
     }
 }

@@ -17,6 +17,7 @@ enum Kept {
     Clock(Clock),
     Process(ProcessKey, Arc<Process>),
     Event(Box<Header>, Vec<u8>),
+    TlsUnseen(ProcessKey, Option<String>),
     Gap,
 }
 
@@ -38,6 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 Entry::Clock(clock) => Kept::Clock(clock),
                 Entry::Process(key, process) => Kept::Process(key, Arc::clone(process)),
                 Entry::Event(event) => Kept::Event(Box::new(*event.header), event.payload.to_vec()),
+                Entry::TlsUnseen(key, library) => Kept::TlsUnseen(key, library.map(str::to_owned)),
                 Entry::Gap => Kept::Gap,
             });
         }
@@ -50,6 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 match kept {
                     Kept::Clock(clock) => host.entry(Entry::Clock(*clock)),
                     Kept::Process(key, process) => host.entry(Entry::Process(*key, process)),
+                    Kept::TlsUnseen(key, library) => host.entry(Entry::TlsUnseen(*key, library.as_deref())),
                     Kept::Gap => host.gap(),
                     Kept::Event(header, payload) => {
                         host.event(&Event { header, payload });

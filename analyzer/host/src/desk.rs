@@ -3,10 +3,11 @@
 use crate::context::{Decision, ProcessKey};
 use crate::host::Stats;
 use crate::talk::Made;
+use compact_str::format_compact;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use wirespan_l7::SpanSink;
-use wirespan_records::{Parent, Process};
+use wirespan_records::{L7Protocol, Parent, Process};
 
 type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -24,6 +25,8 @@ pub(crate) struct Desk {
     due: VecDeque<(u64, u64)>,
     ready: Vec<Made>,
     processes: Map<ProcessKey, Arc<Process>>,
+    /// What processes speak TLS with whose contents are not seen.
+    tls_unseen: Map<ProcessKey, Box<str>>,
     /// Processes that ended, and when they are forgotten.
     ended: VecDeque<(u64, ProcessKey)>,
     /// As [`Self::expire`] was told.
@@ -54,6 +57,7 @@ impl Desk {
             due: VecDeque::new(),
             ready: Vec::new(),
             processes: Map::default(),
+            tls_unseen: Map::default(),
             ended: VecDeque::new(),
             now_ns: 0,
             handed_on: 0,
@@ -125,12 +129,26 @@ impl Desk {
             let victim = self.processes.keys().next().copied();
             victim.and_then(|victim| self.processes.remove(&victim));
         }
-        self.processes.insert(key, process);
+        let executable = process.executable.clone();
+        if self.processes.insert(key, process).is_some_and(|before| before.executable != executable) {
+            self.tls_unseen.remove(&key);
+        }
+    }
+
+    /// Contents of a process's TLS are not seen, as it uses this library; with `None`, they are from now on.
+    pub(crate) fn tls_unseen(&mut self, key: ProcessKey, library: Option<&str>) {
+        match library {
+            Some(library) if self.tls_unseen.len() < MAX_PROCESSES => {
+                self.tls_unseen.insert(key, library.into());
+            }
+            Some(_) => {}
+            None => drop(self.tls_unseen.remove(&key)),
+        }
     }
 
     /// A process ended.
     pub(crate) fn ended(&mut self, key: ProcessKey, now_ns: u64) {
-        if self.processes.contains_key(&key) {
+        if self.processes.contains_key(&key) || self.tls_unseen.contains_key(&key) {
             self.ended.push_back((now_ns + REMEMBER_NS, key));
         }
     }
@@ -148,6 +166,12 @@ impl Desk {
     pub(crate) fn hand_on(&mut self, sink: &mut dyn SpanSink) {
         for Made { mut span, process, .. } in self.ready.drain(..) {
             span.process = self.processes.get(&process).cloned();
+            if span.l7_protocol == L7Protocol::Tls
+                && let Some(library) = self.tls_unseen.get(&process)
+            {
+                span.attributes
+                    .push(("tls.unseen", format_compact!("TLS of {library}: contents not visible")));
+            }
             self.without_process += u64::from(span.process.is_none());
             self.handed_on += 1;
             sink.span(*span);
@@ -155,6 +179,7 @@ impl Desk {
         let now_ns = self.now_ns;
         while let Some((_, key)) = self.ended.pop_front_if(|(until_ns, _)| *until_ns <= now_ns) {
             self.processes.remove(&key);
+            self.tls_unseen.remove(&key);
         }
     }
 }

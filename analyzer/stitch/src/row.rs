@@ -140,6 +140,11 @@ impl SpanRow {
         self.attributes.get("netns").map(String::as_str)
     }
 
+    /// That contents of the process's TLS are not visible, as a sentence.
+    pub fn tls_unseen(&self) -> Option<&str> {
+        self.attributes.get("tls.unseen").map(String::as_str)
+    }
+
     /// Where it was seen; the default for what this version does not know.
     pub(crate) fn point(&self) -> ObservationPoint {
         let known = ObservationPoint::ALL.into_iter().find(|point| point.as_str() == self.observation_point);

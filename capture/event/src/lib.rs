@@ -64,6 +64,8 @@ pub enum Entry<'a> {
     Clock(Clock),
     /// Who a process is.
     Process(ProcessKey, &'a Arc<Process>),
+    /// The library that a process speaks TLS with whose contents are not seen; `None` when they are from now on.
+    TlsUnseen(ProcessKey, Option<&'a str>),
     /// What happened.
     Event(Event<'a>),
     /// From the last event to here, things happened that are not told: what was open may be over.

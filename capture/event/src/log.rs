@@ -8,6 +8,7 @@
 //! process = pid (u32), start (u64, CLOCK_BOOTTIME), start (u64, epoch),
 //!           name, executable, command, container id, pod uid: each a length (u32) and UTF-8 bytes, the last two may be empty
 //! gap     = nothing
+//! unseen  = pid (u32), start (u64, CLOCK_BOOTTIME), library: a length (u32) and UTF-8 bytes, empty for none
 //! ```
 //!
 //! Numbers are in the byte order of the machine, as in the kernel's ring. Records are only ever added at the end: of a file that
@@ -29,6 +30,7 @@ const CLOCK: u32 = 1;
 const EVENT: u32 = 2;
 const PROCESS: u32 = 3;
 const GAP: u32 = 4;
+const UNSEEN: u32 = 5;
 
 /// Why an event log cannot be read or written.
 #[derive(Debug, Error)]
@@ -73,6 +75,15 @@ impl<W: Write> LogWriter<W> {
                 self.body = body;
                 result
             }
+            Entry::TlsUnseen(key, library) => {
+                let mut body = std::mem::take(&mut self.body);
+                body.clear();
+                encode_key(key, &mut body);
+                encode_text(library.unwrap_or_default(), &mut body);
+                let result = self.record(UNSEEN, &body, &[]);
+                self.body = body;
+                result
+            }
         }
     }
 
@@ -92,8 +103,7 @@ impl<W: Write> LogWriter<W> {
 
 fn encode(key: ProcessKey, process: &Process, body: &mut Vec<u8>) {
     body.clear();
-    body.extend_from_slice(&key.tgid.to_ne_bytes());
-    body.extend_from_slice(&key.start_ns.to_ne_bytes());
+    encode_key(key, body);
     body.extend_from_slice(&process.start_ns.to_ne_bytes());
     let (container, pod) = (process.container_id.as_deref(), process.pod_uid.as_deref());
     for text in [&process.name, &process.executable, &process.command]
@@ -101,14 +111,23 @@ fn encode(key: ProcessKey, process: &Process, body: &mut Vec<u8>) {
         .into_iter()
         .chain([container, pod].map(Option::unwrap_or_default))
     {
-        body.extend_from_slice(&(text.len() as u32).to_ne_bytes());
-        body.extend_from_slice(text.as_bytes());
+        encode_text(text, body);
     }
+}
+
+fn encode_key(key: ProcessKey, body: &mut Vec<u8>) {
+    body.extend_from_slice(&key.tgid.to_ne_bytes());
+    body.extend_from_slice(&key.start_ns.to_ne_bytes());
+}
+
+fn encode_text(text: &str, body: &mut Vec<u8>) {
+    body.extend_from_slice(&(text.len() as u32).to_ne_bytes());
+    body.extend_from_slice(text.as_bytes());
 }
 
 fn decode(body: &[u8]) -> Option<(ProcessKey, Process)> {
     let mut fields = Fields(body);
-    let key = ProcessKey { tgid: fields.u32()?, start_ns: fields.u64()? };
+    let key = fields.key()?;
     let start_ns = fields.u64()?;
     let (name, executable, command) = (fields.text()?, fields.text()?, fields.text()?);
     let (container, pod) = (fields.text()?, fields.text()?);
@@ -125,6 +144,12 @@ fn decode(body: &[u8]) -> Option<(ProcessKey, Process)> {
     fields.0.is_empty().then_some((key, process))
 }
 
+fn decode_unseen(body: &[u8]) -> Option<(ProcessKey, Option<String>)> {
+    let mut fields = Fields(body);
+    let (key, library) = (fields.key()?, fields.text()?);
+    fields.0.is_empty().then_some((key, Some(library.to_owned()).filter(|library| !library.is_empty())))
+}
+
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -138,6 +163,10 @@ impl<'a> Fields<'a> {
         let (field, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u64::from_ne_bytes(*field))
+    }
+
+    fn key(&mut self) -> Option<ProcessKey> {
+        Some(ProcessKey { tgid: self.u32()?, start_ns: self.u64()? })
     }
 
     fn text(&mut self) -> Option<&'a str> {
@@ -167,6 +196,7 @@ pub struct LogReader<R: Read> {
     body: Vec<u8>,
     header: Header,
     process: Arc<Process>,
+    library: Option<String>,
     stats: LogStats,
     ended: bool,
 }
@@ -185,9 +215,9 @@ impl<R: Read> LogReader<R> {
         if version != VERSION {
             return Err(LogError::Version(version));
         }
-        let (header, process) = Default::default();
+        let (header, process, library) = Default::default();
         let stats = LogStats::default();
-        Ok(Self { input, body: Vec::new(), header, process, stats, ended: false })
+        Ok(Self { input, body: Vec::new(), header, process, library, stats, ended: false })
     }
 
     /// The next thing that was said; `None` at the end.
@@ -215,6 +245,12 @@ impl<R: Read> LogReader<R> {
                     }
                 }
                 GAP => return Ok(Some(Entry::Gap)),
+                UNSEEN => {
+                    if let Some((key, library)) = decode_unseen(&self.body) {
+                        self.library = library;
+                        return Ok(Some(Entry::TlsUnseen(key, self.library.as_deref())));
+                    }
+                }
                 _ => {}
             }
             self.stats.damaged += 1;
@@ -277,6 +313,7 @@ mod tests {
         Clock(u64),
         Event(Box<Header>, Vec<u8>),
         Process(ProcessKey, Arc<Process>),
+        TlsUnseen(ProcessKey, Option<String>),
         Gap,
     }
 
@@ -286,6 +323,7 @@ mod tests {
                 Self::Clock(boot_ns) => Entry::Clock(Clock { boot_ns: *boot_ns }),
                 Self::Event(header, payload) => Entry::Event(Event { header, payload }),
                 Self::Process(key, process) => Entry::Process(*key, process),
+                Self::TlsUnseen(key, library) => Entry::TlsUnseen(*key, library.as_deref()),
                 Self::Gap => Entry::Gap,
             }
         }
@@ -295,6 +333,7 @@ mod tests {
                 Entry::Clock(clock) => Self::Clock(clock.boot_ns),
                 Entry::Event(event) => Self::Event(Box::new(*event.header), event.payload.to_vec()),
                 Entry::Process(key, process) => Self::Process(key, Arc::clone(process)),
+                Entry::TlsUnseen(key, library) => Self::TlsUnseen(key, library.map(str::to_owned)),
                 Entry::Gap => Self::Gap,
             }
         }
@@ -342,7 +381,9 @@ mod tests {
                 Said::Process(ProcessKey { tgid, start_ns }, Arc::new(process))
             },
         );
-        prop_oneof![any::<u64>().prop_map(Said::Clock), event, process, Just(Said::Gap)]
+        let unseen = (any::<(u32, u64)>(), prop::option::of(".{1,20}"))
+            .prop_map(|((tgid, start_ns), library)| Said::TlsUnseen(ProcessKey { tgid, start_ns }, library));
+        prop_oneof![any::<u64>().prop_map(Said::Clock), event, process, unseen, Just(Said::Gap)]
     }
 
     proptest! {

@@ -56,6 +56,7 @@ impl Said {
             Entry::Process(key, process) => {
                 self.processes.entry(key).or_default().push(Arc::clone(process));
             }
+            Entry::TlsUnseen(..) => {}
             Entry::Gap => panic!("without limits, nothing is left out"),
             Entry::Event(event) => {
                 assert!(self.clocks > 0, "the clock comes first");

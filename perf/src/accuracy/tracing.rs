@@ -166,7 +166,7 @@ impl Heard {
         match entry {
             Entry::Clock(clock) => self.clock = clock,
             Entry::Process(key, process) => drop(self.processes.insert(key, Arc::clone(process))),
-            Entry::Event(_) | Entry::Gap => {}
+            Entry::Event(_) | Entry::TlsUnseen(..) | Entry::Gap => {}
         }
         if let Some(Err(error)) = self.log.as_mut().map(|log| log.write(entry)) {
             self.failure = Some(error);

@@ -85,6 +85,9 @@ impl Host {
             Entry::Clock(clock) => self.set_clock(clock),
             Entry::Process(key, process) => self.process(key, Arc::clone(process)),
             Entry::Event(event) => self.event(&event),
+            Entry::TlsUnseen(ProcessKey { tgid, start_ns }, library) => {
+                self.tracker.shared.desk.tls_unseen(context::ProcessKey { tgid, start_ns }, library);
+            }
             Entry::Gap => self.gap(),
         }
     }

@@ -7,7 +7,7 @@ use super::{Counts, EventSource, SourceError};
 use crate::guard::meter::Meter;
 use crate::guard::{Guard, Level, Limits, Load};
 use crate::processes::{ProcessStats, Processes};
-use crate::tls::{LibrariesThread, Noticed};
+use crate::tls::{LibrariesThread, Noticed, Unseen};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -261,13 +261,17 @@ impl Live {
 
     /// Hands on what is in the ring, and says how many events that were.
     fn drain(&mut self, each: &mut dyn FnMut(Entry<'_>)) -> usize {
-        let Self { running, processes, recording, options, netns, counts, .. } = self;
+        let Self { running, processes, recording, options, netns, counts, notes, .. } = self;
         let Some(Running { tracer, libraries, .. }) = running else { return 0 };
         let mut noticed = Noticed::default();
         let mut hand_on = |entry: Entry<'_>| {
             recording.write(entry);
             each(entry);
         };
+        for Unseen { process, library, note } in libraries.iter().flat_map(LibrariesThread::unseen) {
+            notes.extend(note);
+            hand_on(Entry::TlsUnseen(process, library));
+        }
         let drained = tracer.drain(&mut |event| {
             if is_own(event.header, *netns, &options.own) {
                 counts.own += 1;
@@ -339,9 +343,9 @@ fn notice(noticed: &mut Noticed, event: &Event<'_>, processes: &mut Processes) {
         Some(Kind::Data)
             if speaks_tls(event)
                 && noticed.speak_tls.len() < SUSPECTS_MAX
-                && !noticed.speak_tls.contains(&header.tgid) =>
+                && !noticed.speak_tls.contains(&header.process()) =>
         {
-            noticed.speak_tls.push(header.tgid);
+            noticed.speak_tls.push(header.process());
         }
         Some(Kind::Exec) => {
             processes.observe(event);

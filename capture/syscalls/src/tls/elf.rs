@@ -290,6 +290,27 @@ impl<'a> Image<'a> {
         Ok(places)
     }
 
+    /// Whether `bytes` stand somewhere in a part of the file.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn holds(&self, offset: u64, size: u64, bytes: &[u8]) -> io::Result<bool> {
+        let finder = Finder::new(bytes);
+        let mut buffer = vec![0; CHUNK + bytes.len()];
+        for at in (0..size).step_by(CHUNK) {
+            let want = buffer.len().min(usize::try_from(size - at).unwrap_or(usize::MAX));
+            let Some(chunk) = buffer.get_mut(..want) else { break };
+            let read = self.file.read_at(chunk, offset.saturating_add(at))?;
+            if finder.find(chunk.get(..read).unwrap_or_default()).is_some() {
+                return Ok(true);
+            }
+            if read < want {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
     /// Where a jump through the slot at `slot` ends, when that is in this file: a function that it exports.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //!
 //! Probed: OpenSSL and BoringSSL, as a library or within a program that has symbols, GnuTLS, and Go's `crypto/tls` from Go
 //! 1.18 on, also in stripped programs; on x86-64. Of others (rustls, Java, a stripped program with BoringSSL in it) there are
-//! handshakes and sizes only; [`Libraries::coverage`] says so.
+//! handshakes and sizes only; [`Libraries::take_unseen`] says of which processes.
 //!
 //! | module | what |
 //! |---|---|
@@ -21,6 +21,7 @@
 //! | [`results`] | where results of Go's functions are known before they return |
 //! | [`returns`] | where functions return |
 //! | `thread` | all of this on a thread of its own |
+//! | `unseen` | libraries that no probe is known for |
 
 mod attached;
 mod code;
@@ -33,20 +34,24 @@ pub mod python;
 pub mod results;
 pub mod returns;
 mod thread;
+mod unseen;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::fs::{DirEntry, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use wirespan_bpf::tracer::Prober;
+use wirespan_event::ProcessKey;
 
 use attached::Attached;
 pub use attached::Report;
 use maps::{Changed, Identity};
 use plan::{GoProgram, Kernel, Library};
 pub use thread::{LibrariesThread, Noticed};
+use unseen::UNKNOWN;
+pub use unseen::Unseen;
 
 /// After these times a process that began has mapped its libraries; the second is for those that it loads later.
 const LOOKS: [Duration; 2] = [Duration::from_millis(30), Duration::from_secs(1)];
@@ -97,6 +102,8 @@ struct Process {
     /// Files with probes that it uses.
     files: BTreeSet<Identity>,
     looked_at: Option<Instant>,
+    /// It was told that contents of its TLS are not seen.
+    unseen: bool,
 }
 
 /// The TLS libraries of this host's processes, and the probes on them.
@@ -107,7 +114,9 @@ pub struct Libraries {
     processes: HashMap<u32, Process>,
     due: BinaryHeap<Reverse<(Instant, u32)>>,
     unused_due: Instant,
-    unprobed: BTreeSet<PathBuf>,
+    /// Programs that speak TLS without a library that is probed: where each is, and what it speaks with.
+    unprobed: BTreeMap<Identity, (PathBuf, &'static str)>,
+    unseen: Vec<Unseen>,
     failures: BTreeSet<String>,
     refused: Vec<String>,
 }
@@ -123,7 +132,8 @@ impl Libraries {
             processes: HashMap::new(),
             due: BinaryHeap::new(),
             unused_due: Instant::now(),
-            unprobed: BTreeSet::new(),
+            unprobed: BTreeMap::new(),
+            unseen: Vec::new(),
             failures: BTreeSet::new(),
             refused: Vec::new(),
         };
@@ -163,8 +173,8 @@ impl Libraries {
         for (&child, &parent) in &noticed.forked {
             self.process_forked(parent, child);
         }
-        for &tgid in &noticed.speak_tls {
-            self.suspect(tgid);
+        for &process in &noticed.speak_tls {
+            self.suspect(process);
         }
         for &tgid in &noticed.ended {
             self.process_ended(tgid);
@@ -222,7 +232,8 @@ impl Libraries {
 
     /// A connection of this process speaks TLS. If no library of it is probed, it is looked at again, now: between the first
     /// bytes of a handshake and those of the application lies a round trip.
-    pub fn suspect(&mut self, tgid: u32) {
+    pub fn suspect(&mut self, key: ProcessKey) {
+        let tgid = key.tgid;
         if !self.processes.contains_key(&tgid) {
             self.process_started(tgid);
         }
@@ -230,10 +241,37 @@ impl Libraries {
         let again = process.looked_at.is_none_or(|looked_at| looked_at.elapsed() >= SUSPECT_AGAIN);
         if self.library_of(process).is_none() && again {
             self.look_at(tgid);
-            if self.coverage(tgid) == Coverage::Handshakes && self.unprobed.len() < MAX_REPORTED {
-                self.unprobed.extend(std::fs::read_link(format!("/proc/{tgid}/exe")));
-            }
         }
+        let is_unseen = match self.coverage(tgid) {
+            Coverage::Unknown => return,
+            coverage => coverage == Coverage::Handshakes,
+        };
+        let Some(process) = self.processes.get_mut(&tgid) else { return };
+        if std::mem::replace(&mut process.unseen, is_unseen) == is_unseen {
+            return;
+        }
+        let (library, note) = if is_unseen { self.unprobed_program(tgid) } else { (None, None) };
+        self.unseen.push(Unseen { process: key, library, note });
+    }
+
+    /// What a process speaks TLS with that is not probed, and what is to be said of its program when it is met for the first time.
+    fn unprobed_program(&mut self, tgid: u32) -> (Option<&'static str>, Option<String>) {
+        let program = PathBuf::from(format!("/proc/{tgid}/exe"));
+        let Ok((identity, _)) = maps::identify(&program) else { return (Some(UNKNOWN), None) };
+        if let Some((_, library)) = self.unprobed.get(&identity) {
+            return (Some(library), None);
+        }
+        if self.unprobed.len() >= MAX_REPORTED {
+            return (Some(UNKNOWN), None);
+        }
+        let library = unseen::library_of(tgid);
+        let path = std::fs::read_link(&program).unwrap_or(program);
+        let note = format!(
+            "TLS of {library}: contents not visible, handshakes and sizes only, of {}",
+            path.display()
+        );
+        self.unprobed.insert(identity, (path, library));
+        (Some(library), Some(note))
     }
 
     /// Looks at processes that it is time for, and removes probes that nobody uses. Gives when there is more to do.
@@ -284,11 +322,6 @@ impl Libraries {
         })
     }
 
-    /// Programs that speak TLS with a library that no probe is known for.
-    pub fn unprobed(&self) -> impl Iterator<Item = &Path> {
-        self.unprobed.iter().map(PathBuf::as_path)
-    }
-
     /// Files that should be probed and cannot be, and why.
     pub fn failures(&self) -> impl Iterator<Item = &str> {
         self.failures.iter().map(String::as_str)
@@ -299,10 +332,15 @@ impl Libraries {
         std::mem::take(&mut self.refused)
     }
 
+    /// Processes whose contents of TLS are not seen, or are after all, since the last call.
+    pub fn take_unseen(&mut self) -> Vec<Unseen> {
+        std::mem::take(&mut self.unseen)
+    }
+
     /// The files that are probed, one line each; then those that could not be, and why.
     pub fn report(&self) -> Vec<String> {
-        let unprobed = self.unprobed().map(|file| {
-            format!("{}: no probe is known for its TLS; handshakes and sizes only", file.display())
+        let unprobed = self.unprobed.values().map(|(file, library)| {
+            format!("{}: TLS of {library}: contents not visible, handshakes and sizes only", file.display())
         });
         let probed = self.reports().map(ToString::to_string);
         probed.chain(self.failures().map(str::to_owned)).chain(unprobed).collect()

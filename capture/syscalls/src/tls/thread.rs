@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use wirespan_bpf::tracer::Prober;
 
-use super::Libraries;
+use super::{Libraries, Unseen};
+use wirespan_event::ProcessKey;
 
 /// What events say of processes.
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ pub struct Noticed {
     /// Processes that were made, and executed no program since, with those that made them.
     pub forked: BTreeMap<u32, u32>,
     /// They have connections that speak TLS.
-    pub speak_tls: Vec<u32>,
+    pub speak_tls: Vec<ProcessKey>,
     /// They ended.
     pub ended: Vec<u32>,
 }
@@ -44,8 +45,8 @@ impl Noticed {
     }
 
     fn is_empty(&self) -> bool {
-        let tgids = [&self.found, &self.executed, &self.speak_tls, &self.ended];
-        tgids.iter().all(|tgids| tgids.is_empty()) && self.forked.is_empty()
+        let tgids = [&self.found, &self.executed, &self.ended];
+        tgids.iter().all(|tgids| tgids.is_empty()) && self.forked.is_empty() && self.speak_tls.is_empty()
     }
 }
 
@@ -63,6 +64,7 @@ pub struct LibrariesThread {
     first_report: Receiver<Vec<String>>,
     is_settled: bool,
     refused: Receiver<String>,
+    unseen: Receiver<Unseen>,
 }
 
 impl LibrariesThread {
@@ -74,10 +76,18 @@ impl LibrariesThread {
         let (orders, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new().name("probes".to_owned());
         let (refusals, refused) = mpsc::channel();
-        let thread = thread.spawn(move || look_after(Libraries::new(prober), &receiver, &refusals))?;
+        let (unseen_ones, unseen) = mpsc::channel();
+        let looks = move || look_after(Libraries::new(prober), &receiver, &refusals, &unseen_ones);
+        let thread = thread.spawn(looks)?;
         let (report, first_report) = mpsc::channel();
-        let this =
-            Self { orders: Some(orders), thread: Some(thread), first_report, is_settled: false, refused };
+        let this = Self {
+            orders: Some(orders),
+            thread: Some(thread),
+            first_report,
+            is_settled: false,
+            refused,
+            unseen,
+        };
         this.order(Order::Look(Noticed { found, ..Noticed::default() }));
         this.order(Order::Report(report));
         Ok(this)
@@ -99,6 +109,11 @@ impl LibrariesThread {
     /// Files whose functions the kernel takes no probes on, and why, since the last call.
     pub fn refused(&self) -> impl Iterator<Item = String> {
         self.refused.try_iter()
+    }
+
+    /// Processes whose contents of TLS are not seen, or are after all, since the last call.
+    pub fn unseen(&self) -> impl Iterator<Item = Unseen> {
+        self.unseen.try_iter()
     }
 
     /// The files that are probed, one line each; then those that could not be, and why. Waits until what was said before is done.
@@ -134,7 +149,12 @@ impl Drop for LibrariesThread {
     }
 }
 
-fn look_after(mut libraries: Libraries, orders: &Receiver<Order>, refusals: &Sender<String>) {
+fn look_after(
+    mut libraries: Libraries,
+    orders: &Receiver<Order>,
+    refusals: &Sender<String>,
+    unseen: &Sender<Unseen>,
+) {
     let mut due = Instant::now();
     loop {
         match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
@@ -147,9 +167,12 @@ fn look_after(mut libraries: Libraries, orders: &Receiver<Order>, refusals: &Sen
             Err(RecvTimeoutError::Disconnected) => return,
         }
         due = libraries.advance();
+        // Nobody asks for them any more at the end.
         for refusal in libraries.take_refused() {
-            // Nobody asks for them any more at the end.
             let _ = refusals.send(refusal);
+        }
+        for process in libraries.take_unseen() {
+            let _ = unseen.send(process);
         }
     }
 }
