@@ -35,6 +35,7 @@ struct Service {
     server_ip: String,
     server_port: u16,
     name: Option<String>,
+    unix: Option<Unix>,
     l7_protocol: String,
     requests: u64,
     rate: f64,
@@ -42,6 +43,27 @@ struct Service {
     p50_us: u64,
     p95_us: u64,
     p99_us: u64,
+}
+
+/// A server behind a UNIX socket, whose name is that of the service.
+#[derive(Deserialize)]
+struct Unix {
+    process: Option<String>,
+}
+
+impl Service {
+    fn name(&self) -> String {
+        let name = self.unix.as_ref().map_or(&self.name, |unix| &unix.process);
+        name.clone().unwrap_or_default()
+    }
+
+    fn address(&self) -> String {
+        match (&self.unix, &self.name) {
+            (Some(_), Some(name)) => name.clone(),
+            _ if self.server_ip.contains(':') => format!("[{}]:{}", self.server_ip, self.server_port),
+            _ => format!("{}:{}", self.server_ip, self.server_port),
+        }
+    }
 }
 
 /// Runs the command.
@@ -73,11 +95,8 @@ fn table(answer: &Answer) -> Table {
     let mut table = Table::new(words.into_iter().chain(numbers));
     for service in &answer.services {
         table.row([
-            service.name.clone().unwrap_or_default(),
-            match service.server_ip.contains(':') {
-                true => format!("[{}]:{}", service.server_ip, service.server_port),
-                false => format!("{}:{}", service.server_ip, service.server_port),
-            },
+            service.name(),
+            service.address(),
             service.l7_protocol.clone(),
             format!("{:.1}", service.rate),
             format!("{:.1} %", service.error_ratio * 100.0),

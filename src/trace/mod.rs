@@ -26,7 +26,8 @@ pub struct TraceArgs {
     #[arg(long, default_value = "15m", value_name = "DURATION")]
     last: String,
 
-    /// List traces that this server is part of: IP, IP:PORT, NAME or NAME:PORT
+    /// List traces that this server is part of: IP, IP:PORT, NAME, NAME:PORT, or what a UNIX socket is
+    /// bound to, such as /run/app.sock
     #[arg(long, value_name = "SERVER")]
     service: Option<String>,
 

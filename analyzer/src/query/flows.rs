@@ -135,7 +135,11 @@ pub fn query(params: &FlowParams, range: Range, names: &Names) -> Result<(Query,
         params.close_type.as_ref(),
     );
     if let Some(service) = params.service.as_deref().filter(|s| !s.is_empty()) {
-        ServerFilter::parse(service, names)?.add_to(&mut conditions);
+        match ServerFilter::parse(service, names)? {
+            // What goes over UNIX sockets is no flow.
+            ServerFilter::Unix(_) => conditions.add("false", &[]),
+            at => at.add_to(&mut conditions),
+        }
     }
     if let Some(least) = params.min_duration_us {
         conditions.add("l.duration_us >= {min_duration:UInt64}", &[("min_duration", least.to_string())]);

@@ -1,9 +1,9 @@
 //! The service map: which client address calls which server port, with requests and traffic.
 
-use super::services::{RED_COLUMNS, Red, RedRow, at_best_vantage};
+use super::services::{RED_COLUMNS, Red, RedRow, UNIX_COLUMNS, Unix, UnixRow, at_best_vantage, unix_servers};
 use super::{Query, Range, VANTAGE, name_of, port_name_of, ratio};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use wirespan_controller::Names;
 
 /// Edges in an answer at most, those with most requests and then most bytes.
@@ -16,6 +16,8 @@ struct Path {
     server_ip: String,
     server_port: u16,
     protocol: String,
+    #[serde(flatten)]
+    unix: UnixRow,
 }
 
 /// Requests of one path and protocol, as they come from the store.
@@ -69,8 +71,10 @@ pub struct Edge {
     pub client_name: Option<String>,
     /// Server address.
     pub server_ip: String,
-    /// Its name.
+    /// Its name; what a UNIX socket is bound to.
     pub server_name: Option<String>,
+    /// More of a UNIX socket.
+    pub unix: Option<Unix>,
     /// Server port.
     pub server_port: u16,
     /// What the port is usually for.
@@ -120,12 +124,13 @@ const PATH_COLUMNS: &str = "replaceOne(toString(client_ip), '::ffff:', '') AS cl
 
 /// The question for the requests of each path.
 pub fn requests_query(range: Range) -> Query {
-    let rows = at_best_vantage(range);
+    let (rows, servers) = (at_best_vantage(range), unix_servers(range));
     let sql = format!(
         "SELECT replaceOne(toString(t.client_ip), '::ffff:', '') AS client_ip, \
          replaceOne(toString(t.server_ip), '::ffff:', '') AS server_ip, t.server_port AS server_port, \
-         toString(t.protocol) AS protocol, arraySort(groupUniqArray(toString(t.l7_protocol))) AS l7_protocols, \
-         {RED_COLUMNS} FROM ({rows}) AS t GROUP BY t.client_ip, t.server_ip, t.server_port, t.protocol \
+         {UNIX_COLUMNS}, toString(t.protocol) AS protocol, arraySort(groupUniqArray(toString(t.l7_protocol))) AS l7_protocols, \
+         {RED_COLUMNS} FROM ({rows}) AS t LEFT JOIN ({servers}) AS u ON t.unix_name = u.unix_name AND t.unix_netns = u.unix_netns \
+         GROUP BY t.client_ip, t.server_ip, t.server_port, t.unix_name, t.unix_netns, t.protocol \
          ORDER BY requests DESC LIMIT {}",
         MAX_EDGES + 1
     );
@@ -168,12 +173,13 @@ pub fn answer(requests: Vec<RequestsRow>, traffic: Vec<TrafficRow>, range: Range
     truncated |= edges.len() > MAX_EDGES;
     edges.truncate(MAX_EDGES);
 
-    let mut nodes: BTreeMap<&str, Option<&String>> = BTreeMap::new();
+    // Names of UNIX sockets are many at one address, which is none.
+    let mut nodes: BTreeSet<(&String, Option<&String>)> = BTreeSet::new();
     for edge in &edges {
-        nodes.insert(&edge.client_ip, edge.client_name.as_ref());
-        nodes.insert(&edge.server_ip, edge.server_name.as_ref());
+        nodes.insert((&edge.client_ip, edge.client_name.as_ref()));
+        nodes.insert((&edge.server_ip, edge.server_name.as_ref()));
     }
-    let nodes = nodes.into_iter().map(|(ip, name)| Node { ip: ip.into(), name: name.cloned() }).collect();
+    let nodes = nodes.into_iter().map(|(ip, name)| Node { ip: ip.clone(), name: name.cloned() }).collect();
     Map { from_s: range.from_s, to_s: range.to_s, nodes, edges, truncated }
 }
 
@@ -188,7 +194,8 @@ fn edge(
         traffic.map_or((Traffic::default(), (0, 0)), |row| (row.traffic, (row.rtt_us_sum, row.rtt_count)));
     Edge {
         client_name: name_of(names, &path.client_ip),
-        server_name: name_of(names, &path.server_ip),
+        server_name: path.unix.name().or_else(|| name_of(names, &path.server_ip)),
+        unix: path.unix.clone().unix(),
         port_name: port_name_of(&path.protocol, path.server_port),
         client_ip: path.client_ip.clone(),
         server_ip: path.server_ip.clone(),

@@ -6,7 +6,7 @@
 //!
 //! | module | answers |
 //! |---|---|
-//! | [`services`] | rate, errors and duration per server port and protocol |
+//! | [`services`] | rate, errors and duration per server port, or UNIX socket, and protocol |
 //! | [`map`] | who calls whom |
 //! | [`spans`] | single requests, latest first |
 //! | [`flows`] | single flows, latest first |
@@ -72,7 +72,7 @@ pub enum BadQuestion {
     },
     /// A service that is neither an address nor a known name.
     #[error(
-        "service={0} is not known: give IP, IP:PORT, NAME or NAME:PORT, with a name from the hosts files"
+        "service={0} is not known: give IP, IP:PORT, NAME or NAME:PORT, with a name from the hosts files, or what a UNIX socket is bound to, such as /run/app.sock"
     )]
     UnknownService(String),
     /// A status that does not exist.
@@ -155,21 +155,26 @@ fn parse_duration(text: &str) -> Result<u32, BadQuestion> {
     digits.parse::<u32>().ok().and_then(|n| n.checked_mul(unit)).filter(|&s| s > 0).ok_or_else(bad)
 }
 
-/// Which servers are asked for: addresses and, where given, a port.
+/// Which servers are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct ServerFilter {
-    ips: Vec<IpAddr>,
-    port: Option<u16>,
+enum ServerFilter {
+    /// At these addresses, and at a port where one is given.
+    At { ips: Vec<IpAddr>, port: Option<u16> },
+    /// Behind a UNIX socket of this name.
+    Unix(String),
 }
 
 impl ServerFilter {
     fn parse(text: &str, names: &Names) -> Result<Self, BadQuestion> {
         let unknown = || BadQuestion::UnknownService(text.into());
         if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
-            return Ok(Self { ips: vec![socket.ip()], port: Some(socket.port()) });
+            return Ok(Self::At { ips: vec![socket.ip()], port: Some(socket.port()) });
         }
         if let Ok(ip) = text.trim_matches(['[', ']']).parse() {
-            return Ok(Self { ips: vec![ip], port: None });
+            return Ok(Self::At { ips: vec![ip], port: None });
+        }
+        if text.starts_with(['/', '@']) {
+            return Ok(Self::Unix(text.to_owned()));
         }
         let (name, port) = match text.rsplit_once(':') {
             Some((name, port)) => (name, Some(port.parse().map_err(|_| unknown())?)),
@@ -181,16 +186,27 @@ impl ServerFilter {
             .filter(|&(_, n)| n.eq_ignore_ascii_case(name))
             .map(|(ip, _)| ip)
             .collect();
-        if ips.is_empty() { Err(unknown()) } else { Ok(Self { ips, port }) }
+        if ips.is_empty() { Err(unknown()) } else { Ok(Self::At { ips, port }) }
     }
 
+    /// Adds the condition on rows of requests, which table `l` has.
     fn add_to(&self, conditions: &mut Conditions) {
-        let ips: Vec<_> = self.ips.iter().map(|ip| format!("'{ip}'")).collect();
+        let (ips, port) = match self {
+            Self::At { ips, port } => (ips, port),
+            Self::Unix(name) => {
+                conditions.add(
+                    "l.protocol = 'other' AND l.attributes['unix.name'] = {unix_name:String}",
+                    &[("unix_name", name.clone())],
+                );
+                return;
+            }
+        };
+        let ips: Vec<_> = ips.iter().map(|ip| format!("'{ip}'")).collect();
         conditions.add(
             "server_ip IN (SELECT arrayJoin({server_ips:Array(IPv6)}))",
             &[("server_ips", format!("[{}]", ips.join(",")))],
         );
-        if let Some(port) = self.port {
+        if let Some(port) = port {
             conditions.add("server_port = {server_port:UInt16}", &[("server_port", port.to_string())]);
         }
     }
@@ -283,13 +299,21 @@ mod tests {
     fn services_are_found_by_address_and_name() {
         let mut names = Names::default();
         names.add_text("10.0.0.1 web\n10.0.0.2 web\n");
-        let parse = |text| ServerFilter::parse(text, &names).map(|f| (f.ips.len(), f.port));
+        let parse = |text| {
+            ServerFilter::parse(text, &names).map(|filter| match filter {
+                ServerFilter::At { ips, port } => (ips.len(), port),
+                ServerFilter::Unix(_) => (0, None),
+            })
+        };
         assert_eq!(parse("10.0.0.9:80"), Ok((1, Some(80))));
         assert_eq!(parse("10.0.0.9"), Ok((1, None)));
         assert_eq!(parse("[2001:db8::1]:443"), Ok((1, Some(443))));
         assert_eq!(parse("2001:db8::1"), Ok((1, None)));
         assert_eq!(parse("WEB"), Ok((2, None)));
         assert_eq!(parse("web:8080"), Ok((2, Some(8080))));
+        for name in ["/run/app.sock", "@app:1"] {
+            assert_eq!(ServerFilter::parse(name, &names), Ok(ServerFilter::Unix(name.into())));
+        }
         for bad in ["nobody", "web:http", "web:99999", ""] {
             assert_eq!(parse(bad), Err(BadQuestion::UnknownService(bad.into())));
         }

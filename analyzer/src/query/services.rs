@@ -1,4 +1,4 @@
-//! RED per service: rate, errors and duration by server address, port and protocol.
+//! RED per service: rate, errors and duration by server address, port and protocol; of UNIX sockets, by name and network namespace.
 
 use super::{Query, Range, VANTAGE, name_of, port_name_of, ratio};
 use serde::{Deserialize, Serialize};
@@ -19,12 +19,44 @@ const SERIES_POINTS: u32 = 30;
 pub struct ServiceRow {
     server_ip: String,
     server_port: u16,
+    #[serde(flatten)]
+    unix: UnixRow,
     protocol: String,
     l7_protocol: String,
     #[serde(flatten)]
     red: RedRow,
     requests_by_step: BTreeMap<u32, u64>,
     errors_by_step: BTreeMap<u32, u64>,
+}
+
+/// What tells the server's UNIX socket from others, empty for other sockets, as it comes from the store.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(default)]
+pub struct UnixRow {
+    unix_name: String,
+    unix_netns: u32,
+    server_process: String,
+}
+
+/// A server behind a UNIX socket.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct Unix {
+    /// Inode of the network namespace of who connected.
+    pub netns: u32,
+    /// Name of the server's process, where that was seen.
+    pub process: Option<String>,
+}
+
+impl UnixRow {
+    /// The name of the socket.
+    pub(super) fn name(&self) -> Option<String> {
+        Some(self.unix_name.clone()).filter(|name| !name.is_empty())
+    }
+
+    pub(super) fn unix(self) -> Option<Unix> {
+        let process = Some(self.server_process).filter(|process| !process.is_empty());
+        (!self.unix_name.is_empty()).then_some(Unix { netns: self.unix_netns, process })
+    }
 }
 
 /// Sums over the requests of a service or an edge, as they come from the store.
@@ -81,8 +113,10 @@ pub struct Red {
 pub struct Service {
     /// Server address.
     pub server_ip: String,
-    /// Its name.
+    /// Its name; what a UNIX socket is bound to.
     pub name: Option<String>,
+    /// More of a UNIX socket.
+    pub unix: Option<Unix>,
     /// Server port.
     pub server_port: u16,
     /// What the port is usually for.
@@ -147,10 +181,14 @@ pub(super) const RED_COLUMNS: &str = "sum(t.request) AS requests, sum(t.client_e
      arrayMap(us -> ifNotFinite(us, 0), quantilesBFloat16Merge(0.5, 0.95, 0.99)(t.rrt_us_quantiles)) AS quantiles_us, \
      max(t.rrt_us_max) AS max_us, toUInt32(min(t.time)) AS first_s, toUInt32(max(t.time)) AS last_s";
 
+/// The columns that [`UnixRow`] reads, with [`unix_servers`] as `u`.
+pub(super) const UNIX_COLUMNS: &str =
+    "t.unix_name AS unix_name, t.unix_netns AS unix_netns, any(u.server_process) AS server_process";
+
 /// A subquery with the rows of each path and protocol from the vantage point that saw most of its requests. The rows are
 /// chosen before anything else is added up, because merging quantile sketches is what costs.
 pub(super) fn at_best_vantage(range: Range) -> String {
-    const PATH: &str = "client_ip, server_ip, server_port, protocol, l7_protocol";
+    const PATH: &str = "client_ip, server_ip, server_port, protocol, l7_protocol, unix_name, unix_netns";
     let table = range.table("path_metrics_1s", "path_metrics_1m");
     let in_range = "time >= toDateTime({from:UInt32}) AND time < toDateTime({to:UInt32})";
     format!(
@@ -158,6 +196,16 @@ pub(super) fn at_best_vantage(range: Range) -> String {
          rrt_us_quantiles FROM {table} WHERE {in_range} AND ({PATH}, {VANTAGE}) IN ( \
          SELECT {PATH}, {VANTAGE} FROM {table} WHERE {in_range} GROUP BY {PATH}, {VANTAGE} \
          ORDER BY sum(request) DESC, {VANTAGE} LIMIT 1 BY {PATH})"
+    )
+}
+
+/// A subquery with the processes behind UNIX sockets: one end alone knows.
+pub(super) fn unix_servers(range: Range) -> String {
+    let table = range.table("path_metrics_1s", "path_metrics_1m");
+    format!(
+        "SELECT unix_name, unix_netns, max(server_process) AS server_process FROM {table} \
+         WHERE time >= toDateTime({{from:UInt32}}) AND time < toDateTime({{to:UInt32}}) AND unix_name != '' \
+         GROUP BY unix_name, unix_netns"
     )
 }
 
@@ -174,13 +222,14 @@ pub fn query(range: Range) -> Query {
     };
     let requests_by_step = by_step("t.request");
     let errors_by_step = by_step("t.client_error + t.server_error + t.timeout");
-    let rows = at_best_vantage(range);
+    let (rows, servers) = (at_best_vantage(range), unix_servers(range));
     let sql = format!(
         "SELECT replaceOne(toString(t.server_ip), '::ffff:', '') AS server_ip, t.server_port AS server_port, \
-         toString(t.protocol) AS protocol, toString(t.l7_protocol) AS l7_protocol, {RED_COLUMNS}, \
+         {UNIX_COLUMNS}, toString(t.protocol) AS protocol, toString(t.l7_protocol) AS l7_protocol, {RED_COLUMNS}, \
          {requests_by_step} AS requests_by_step, {errors_by_step} AS errors_by_step FROM ({rows}) AS t \
-         GROUP BY t.server_ip, t.server_port, t.protocol, t.l7_protocol \
-         ORDER BY requests DESC, server_ip, server_port, l7_protocol LIMIT {MAX_SERVICES}"
+         LEFT JOIN ({servers}) AS u ON t.unix_name = u.unix_name AND t.unix_netns = u.unix_netns \
+         GROUP BY t.server_ip, t.server_port, t.unix_name, t.unix_netns, t.protocol, t.l7_protocol \
+         ORDER BY requests DESC, server_ip, server_port, unix_name, unix_netns, l7_protocol LIMIT {MAX_SERVICES}"
     );
     let mut params = range.params();
     params.push(("step".into(), step_s(range).to_string()));
@@ -218,7 +267,8 @@ pub fn answer(rows: Vec<ServiceRow>, range: Range, newest_s: Option<u32>, names:
     let services = rows
         .into_iter()
         .map(|row| Service {
-            name: name_of(names, &row.server_ip),
+            name: row.unix.name().or_else(|| name_of(names, &row.server_ip)),
+            unix: row.unix.unix(),
             port_name: port_name_of(&row.protocol, row.server_port),
             red: row.red.red(range),
             requests_series: dense(&row.requests_by_step),

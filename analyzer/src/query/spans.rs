@@ -13,7 +13,7 @@ use wirespan_stitch::SpanRow;
 pub struct SpanParams {
     /// Application protocol, any case.
     pub l7_protocol: Option<String>,
-    /// Server: IP, IP:PORT, NAME or NAME:PORT.
+    /// Server: IP, IP:PORT, NAME, NAME:PORT or what a UNIX socket is bound to.
     pub service: Option<String>,
     /// A status, or `error` for all that failed.
     pub status: Option<String>,

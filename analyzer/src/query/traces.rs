@@ -18,7 +18,7 @@ const KEY: &str = "if(l.trace_key = 0, l.id, l.trace_key)";
 pub struct TraceParams {
     /// Row id of a span: its trace, instead of a list.
     pub span: Option<u64>,
-    /// Server that is part of it: IP, IP:PORT, NAME or NAME:PORT.
+    /// Server that is part of it: IP, IP:PORT, NAME, NAME:PORT or what a UNIX socket is bound to.
     pub service: Option<String>,
     /// Least duration in microseconds of one of its requests.
     pub min_duration_us: Option<u64>,

@@ -32,6 +32,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(6, "traces", "0006_traces.sql"),
     migration!(7, "trace_rows", "0007_trace_rows.sql"),
     migration!(8, "written_trace_rows", "0008_written_trace_rows.sql"),
+    migration!(9, "unix_servers", "0009_unix_servers.sql"),
 ];
 
 /// How many days rows stay.

@@ -9,7 +9,7 @@ mod traces;
 use common::server::Site;
 use common::{Exchange, endpoint};
 use serde_json::{Value, json};
-use wirespan_records::{L7Protocol, ObservationPoint, ResponseStatus, Session, Span};
+use wirespan_records::{L7Protocol, ObservationPoint, Process, ResponseStatus, Session, Span};
 
 /// Where the known records begin, seconds since the epoch; a full minute.
 const BASE_S: u64 = 1_700_000_040;
@@ -306,6 +306,61 @@ async fn what_two_taps_see_is_shown_twice_and_counted_once() {
     let (_, body) = site.request("POST", "/api/sql", "", &sql.to_string()).await;
     let rows = &serde_json::from_str::<Value>(&body).unwrap()["rows"];
     assert_eq!(rows.as_array().map(Vec::len), Some(3), "{body}");
+}
+
+/// Both ends of requests over three UNIX sockets, two of which have one name in two namespaces.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_behind_unix_sockets_are_told_apart_by_name_and_namespace() {
+    let Some(site) = Site::start().await else { return };
+    let nowhere = wirespan_records::Endpoint::default();
+    let over = |name: &'static str, netns: &'static str, process: &str, count: u64| {
+        let server = std::sync::Arc::new(Process { pid: 7, name: process.into(), ..Process::default() });
+        let at_client = move |i: u64| Span {
+            client: nowhere,
+            server: nowhere,
+            protocol: wirespan_records::L4Protocol::Other(0),
+            signal: wirespan_records::Signal::Syscall,
+            observation_point: ObservationPoint::ClientProcess,
+            attributes: vec![("netns", netns.into()), ("unix.name", name.into())],
+            ..http(i)
+        };
+        let at_server = move |i| Span {
+            observation_point: ObservationPoint::ServerProcess,
+            process: Some(server.clone()),
+            ..at_client(i)
+        };
+        (0..count).flat_map(move |i| [at_client(i), at_server(i)])
+    };
+    let php = over("/run/php.sock", "11", "php-fpm", 30);
+    let other = over("/run/php.sock", "12", "php-fpm8", 20);
+    let spans: Vec<_> = php.chain(other).chain(over("/run/db.sock", "11", "mariadbd", 10)).collect();
+    // The flows that the site makes of requests have nothing over UNIX sockets.
+    let report = site.ingest(spans).await;
+    assert_eq!(report.spans.taken, 120);
+
+    let expected = [
+        ("/run/php.sock", 11, "php-fpm", 30),
+        ("/run/php.sock", 12, "php-fpm8", 20),
+        ("/run/db.sock", 11, "mariadbd", 10),
+    ];
+    for range in [range(), format!("from={}&to={}", BASE_S - 20 * 3600, BASE_S + 10)] {
+        for (what, list, name) in [("services", "services", "name"), ("map", "edges", "server_name")] {
+            let answer = site.get(&format!("/api/{what}?{range}")).await;
+            let with_requests = answer[list].as_array().unwrap().iter().filter(|row| row["requests"] != 0);
+            let found: Vec<_> = with_requests
+                .map(|row| json!([row[name], row["unix"]["netns"], row["unix"]["process"], row["requests"]]))
+                .collect();
+            let expected =
+                expected.map(|(name, netns, process, requests)| json!([name, netns, process, requests]));
+            assert_eq!(found, expected, "{what}");
+        }
+    }
+    for (what, rows) in [("spans", 20), ("flows", 0)] {
+        let answer = site.get(&format!("/api/{what}?{}&limit=1000&service=/run/db.sock", range())).await;
+        assert_eq!(answer[what].as_array().unwrap().len(), rows, "{what}");
+    }
+    let traces = site.get(&format!("/api/traces?{}&service=/run/db.sock", range())).await;
+    assert!(traces["traces"].is_array(), "{traces}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
