@@ -17,9 +17,16 @@ export interface Red {
   last_s: number;
 }
 
+/** More of a server behind a UNIX socket. */
+export interface Unix {
+  netns: number;
+  process: string | null;
+}
+
 export interface Service extends Red {
   server_ip: string;
   name: string | null;
+  unix: Unix | null;
   server_port: number;
   port_name: string | null;
   protocol: string;
@@ -41,6 +48,7 @@ export interface Edge extends Red {
   client_name: string | null;
   server_ip: string;
   server_name: string | null;
+  unix: Unix | null;
   server_port: number;
   port_name: string | null;
   protocol: string;
@@ -93,6 +101,7 @@ export interface TraceSpan extends Span {
   observation_point: string;
   tap: string | null;
   process: { pid: number; name: string } | null;
+  attributes: Record<string, string>;
   parent_id: string | null;
   parent_rule: string | null;
   parent_confidence: number | null;

@@ -2,11 +2,12 @@
 
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { getMap, getServices, getSpans, noFilter, rangeQuery, spanQuery, type Services, type Span, type TimeRange } from "./api";
-import { duration, percent, rate, socket, utc } from "./format";
+import { duration, percent, rate, utc } from "./format";
 import { useLive } from "./live";
 import { MapView } from "./map";
 import { RequestDetail, RequestFilters, RequestsTable } from "./requests";
 import { errorLevel, ServicesTable } from "./services";
+import { serviceFilter } from "./sort";
 import { useTheme } from "./theme";
 import { Timeline } from "./timeline";
 
@@ -77,7 +78,7 @@ export function App() {
           {!services ? <Waiting failed={overview.error !== null} />
             : services.services.length === 0 ? <Empty answer={services} range={range} onRange={changeRange} />
             : <div class="scroll"><ServicesTable services={services.services} selected={filter.service}
-                onSelect={(s) => showService(socket(s.server_ip, s.server_port))} /></div>}
+                onSelect={(s) => showService(serviceFilter(s))} /></div>}
         </section>
         {overview.data && services && services.services.length > 0 && (
           <div class="pair">

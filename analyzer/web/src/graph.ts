@@ -104,13 +104,24 @@ export function buildGraph(map: ServiceMap, onlyRequests = true): Graph {
     return found;
   };
 
-  for (const edge of edges) {
-    const client = node(edge.client_ip, edge.client_name ?? edge.client_ip);
+  const serverNode = (edge: Edge) => {
+    if (edge.unix && edge.server_name) {
+      // A path is too long to be drawn.
+      const file = edge.server_name.slice(edge.server_name.lastIndexOf("/") + 1);
+      const found = node(`unix ${edge.unix.netns} ${edge.server_name}`, [edge.unix.process, file].filter(Boolean).join("\n"));
+      found.service = edge.server_name;
+      return found;
+    }
     const byPort = selfCalling.has(edge.server_ip);
-    const server = byPort
-      ? node(socket(edge.server_ip, edge.server_port), label(edge.server_name, edge.server_ip, edge.server_port))
-      : node(edge.server_ip, edge.server_name ?? edge.server_ip);
-    server.service = byPort ? socket(edge.server_ip, edge.server_port) : edge.server_ip;
+    const at = socket(edge.server_ip, edge.server_port);
+    const found = byPort ? node(at, label(edge.server_name, edge.server_ip, edge.server_port)) : node(edge.server_ip, edge.server_name ?? edge.server_ip);
+    found.service = byPort ? at : edge.server_ip;
+    return found;
+  };
+
+  for (const edge of edges) {
+    const client = edge.unix ? node("unix", "local processes") : node(edge.client_ip, edge.client_name ?? edge.client_ip);
+    const server = serverNode(edge);
     server.protocols = [...new Set([...server.protocols, ...edge.l7_protocols])].sort();
 
     const sums = answered.get(server.id) ?? { requests: 0, errors: 0, rate: 0 };

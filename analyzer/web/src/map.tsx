@@ -87,7 +87,7 @@ function drawing(graph: Graph, width: number, height: number) {
           formatter: n.protocols.length ? `${n.label}\n{p|${n.protocols.join(" ")}}` : n.label,
           rich: { p: { color: c.muted, fontSize: 10 } },
         },
-        tooltip: { formatter: `${n.label}${n.service ? `\n${rate(n.rate)} requests/s, ${percent(n.errorRatio)} errors` : "\nclient"}` },
+        tooltip: { formatter: `${n.id.startsWith("unix ") ? n.service : n.label}${n.service ? `\n${rate(n.rate)} requests/s, ${percent(n.errorRatio)} errors` : "\nclient"}` },
       })),
       links: graph.edges.map((e) => ({
         source: e.source,

@@ -2,8 +2,8 @@
 
 import { useState } from "preact/hooks";
 import type { Service } from "./api";
-import { duration, percent, rate, socket } from "./format";
-import { nextSort, serviceLabel, sortServices, type Sort, type SortKey } from "./sort";
+import { duration, percent, rate } from "./format";
+import { nextSort, serviceFilter, serviceLabel, sortServices, type Sort, type SortKey } from "./sort";
 import { Sparkline } from "./sparkline";
 
 const COLUMNS: { key: SortKey; title: string; number: boolean; hint: string }[] = [
@@ -50,8 +50,8 @@ export function ServicesTable({ services, selected, onSelect }: Props) {
       </thead>
       <tbody>
         {sortServices(services, sort).map((s) => (
-          <ServiceRow key={`${s.server_ip} ${s.server_port} ${s.protocol} ${s.l7_protocol}`} service={s} slowest={slowest}
-            selected={selected === socket(s.server_ip, s.server_port)} onSelect={onSelect} />
+          <ServiceRow key={`${serviceFilter(s)} ${s.unix?.netns} ${s.protocol} ${s.l7_protocol}`} service={s} slowest={slowest}
+            selected={selected === serviceFilter(s)} onSelect={onSelect} />
         ))}
       </tbody>
     </table>
@@ -68,7 +68,7 @@ function ServiceRow(props: { service: Service; slowest: number; selected: boolea
           onClick={(event) => { event.stopPropagation(); onSelect(s); }}>
           {serviceLabel(s)}
         </button>
-        {s.name && <span class="address">{s.server_ip}</span>}
+        {s.name && <span class="address" title={s.unix ? `Network namespace ${s.unix.netns}` : undefined}>{s.unix ? s.unix.process : s.server_ip}</span>}
       </th>
       <td class="protocol"><span class="tag">{s.l7_protocol}</span></td>
       <td class="number" data-label="Rate">{rate(s.rate)}<span class="unit">/s</span></td>

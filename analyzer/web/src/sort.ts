@@ -1,7 +1,7 @@
 // The order of the services table.
 
 import type { Service } from "./api";
-import { label } from "./format";
+import { label, socket } from "./format";
 
 export type SortKey = "name" | "l7_protocol" | "rate" | "error_ratio" | "p50_us" | "p95_us" | "p99_us";
 
@@ -18,6 +18,11 @@ export function nextSort(current: Sort, key: SortKey): Sort {
 
 export function serviceLabel(service: Service): string {
   return label(service.name, service.server_ip, service.server_port);
+}
+
+/** Value of the requests' filter that selects those to it. */
+export function serviceFilter(service: Service): string {
+  return service.unix && service.name ? service.name : socket(service.server_ip, service.server_port);
 }
 
 export function sortServices(services: readonly Service[], sort: Sort): Service[] {

@@ -46,6 +46,7 @@ function Head({ line, onSelect }: { line: Line; onSelect: (span: Span) => void }
   const { first, last } = line;
   const [verb, what] = requestText(first);
   const address = label(last.server_name, last.server_ip, last.server_port);
+  const unseen = line.points.map((point) => point.attributes["tls.unseen"]).find(Boolean);
   const server = last.observation_point === "s-p" && last.process ? last.process.name : address;
   return (
     <div class="head" style={{ paddingLeft: `${Math.min(line.depth, 12) * 14}px` }}>
@@ -58,6 +59,7 @@ function Head({ line, onSelect }: { line: Line; onSelect: (span: Span) => void }
           {first.parent_rule} {percent(first.parent_confidence ?? 0)}
         </span>
       )}
+      {unseen && <span class="by">{unseen}</span>}
       <span class="time">{duration(first.duration_us)}, self {duration(last.self_us)}</span>
     </div>
   );
