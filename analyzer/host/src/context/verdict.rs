@@ -84,9 +84,11 @@ impl ProcessState {
 
     /// The client request can have been made for this one.
     fn fits(&self, client: &Client, server: u64) -> bool {
-        self.servers.get(&server).is_some_and(|Server { heard_ns, closed_ns, .. }| {
-            *heard_ns <= client.sent_ns && closed_ns.is_none_or(|closed_ns| client.sent_ns <= closed_ns)
-        }) && (client.within.is_empty() || client.within.contains(&server))
+        self.servers.get(&server).is_some_and(|Server { heard_ns, closed_ns, ids, .. }| {
+            *heard_ns <= client.sent_ns
+                && closed_ns.is_none_or(|closed_ns| client.sent_ns <= closed_ns)
+                && client.carries.as_ref().is_none_or(|id| ids.carry(id))
+        })
     }
 
     /// The server request that a decided or single node stands for.

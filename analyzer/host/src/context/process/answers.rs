@@ -101,6 +101,7 @@ impl ProcessState {
         }
         server.closed_ns = Some(at.time_ns);
         self.open -= 1;
+        self.carriers.remove(span, &server.ids);
         if let Some(actor) = self.actors.get_mut(&server.actor) {
             actor.closes(span);
         }

@@ -153,7 +153,10 @@ impl ProcessState {
     fn forget_server(&mut self, span: u64) {
         let Some(server) = self.servers.remove(&span) else { return };
         self.streams.remove(&(server.conn, server.stream));
-        self.open -= usize::from(server.closed_ns.is_none());
+        if server.closed_ns.is_none() {
+            self.open -= 1;
+            self.carriers.remove(span, &server.ids);
+        }
         if let Some(conn) = self.conns.get_mut(&server.conn) {
             conn.open.retain(|open| *open != span);
         }

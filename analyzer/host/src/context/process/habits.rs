@@ -12,6 +12,8 @@ const OFTEN: f32 = 20.0;
 const RARELY: f32 = 50.0;
 /// Older ones lose weight beyond this.
 const MEMORY: f32 = 2000.0;
+/// Requests that may be looked at each time that something could be counted.
+const LOOKS: usize = 256;
 
 /// How often something was done in the turn of what it was done for, and how often with nothing before it in its turn.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,9 +70,21 @@ impl Follows {
 pub(in super::super) struct Handovers {
     wrong: f32,
     by_chance: f32,
+    /// Requests that may be looked at now.
+    looks: usize,
 }
 
 impl Handovers {
+    /// Whether to count, which takes a look at `len` requests: more rarely where these are thousands, each of which may end so.
+    pub(super) fn is_due(&mut self, len: usize) -> bool {
+        self.looks += LOOKS;
+        let is_due = self.looks >= len;
+        if is_due {
+            self.looks = 0;
+        }
+        is_due
+    }
+
     /// Of `open` requests, `wrong` could not be the one.
     pub(super) fn count(&mut self, is_wrong: bool, wrong: usize, open: usize) {
         if is_wrong {

@@ -8,6 +8,7 @@
 //! | `coroutines` | whom coroutines are made for, and what they asked |
 //! | `decide` | when requests are decided on and forgotten |
 //! | `habits` | what the process often does, so that some evidence proves little |
+//! | `ids` | what requests carry that says what they are for |
 //! | `requests` | requests that it answers and makes |
 //! | `streams` | HTTP/2 streams, where the process tells which of them a thread is at |
 //! | `wake` | threads that make each other go on |
@@ -18,6 +19,7 @@ mod conn;
 mod coroutines;
 mod decide;
 mod habits;
+mod ids;
 mod requests;
 mod streams;
 #[cfg(test)]
@@ -33,6 +35,7 @@ use conn::Conn;
 pub(super) use coroutines::Streams;
 use foldhash::HashMap;
 use habits::{Agreement, Follows, Handovers, Made, Moves, Starts};
+use ids::{Carriers, Ids};
 pub(super) use requests::{Client, Server};
 use smallvec::SmallVec;
 use std::cmp::Reverse;
@@ -56,6 +59,7 @@ pub(super) struct ProcessState {
     streams: HashMap<(u64, u32), Node>,
     pub(super) servers: HashMap<u64, Server>,
     pub(super) clients: HashMap<u64, Client>,
+    carriers: Carriers,
     /// Servers that are open or just closed, by the time that they were heard.
     since: BTreeSet<(u64, u64)>,
     /// Servers that are left, by the time that they were closed: what was sent before may still speak of them.
@@ -115,8 +119,7 @@ impl ProcessState {
             Happening::Data { conn, ingress: true, ahead } => self.received(at, conn, ahead),
             Happening::Data { conn, ingress: false, ahead } => self.sent(config, at, conn, ahead),
             Happening::ServerRequest { span, conn, stream, beside, trace_id, x_request_id } => {
-                let ids = (trace_id.map(Box::from), x_request_id.map(Box::from));
-                self.server_request(at, span, (conn, stream), beside, ids);
+                self.server_request(at, span, (conn, stream), beside, Ids::new(trace_id, x_request_id));
             }
             Happening::Begins { conn, stream } => self.begins(config, at, conn, stream),
             Happening::ClientRequest { span, conn, stream, peer, began, trace_id, x_request_id } => {

@@ -1,13 +1,15 @@
 //! Requests: those that the process answers, and those that it makes.
 
 use super::conn::Sending;
+use super::ids::Ids;
 use super::{Check, Pieces, ProcessState};
+use crate::context::ContextConfig;
 use crate::context::actor::ActorId;
 use crate::context::evidence::{Class, Evidence, Node};
 use crate::context::happening::{Moment, Wait};
-use crate::context::{ContextConfig, Decision};
 use smallvec::SmallVec;
 use std::cmp::Reverse;
+use std::sync::Arc;
 use wirespan_records::{Parent, Rule};
 
 /// A request that the process answers.
@@ -19,8 +21,7 @@ pub(in super::super) struct Server {
     pub heard_ns: u64,
     /// Answered, or given up.
     pub closed_ns: Option<u64>,
-    pub trace_id: Option<Box<str>>,
-    pub x_request_id: Option<Box<str>>,
+    pub ids: Ids,
     /// Requests that may have been made for it.
     pub clients: Vec<u64>,
 }
@@ -41,8 +42,8 @@ pub(in super::super) struct Client {
     pub evidence: Pieces,
     /// Client requests that were made in the context of this one's response.
     pub after: SmallVec<[u64; 2]>,
-    /// If not empty, it is one of these: they carry the same id.
-    pub within: SmallVec<[u64; 2]>,
+    /// It was made for one of several requests that carry the same id, which is this.
+    pub carries: Option<(Rule, Arc<str>)>,
     /// The thread was at what its timers are for, and at nothing else.
     pub by_timer: bool,
     /// It was told when it was begun, not only when it was sent.
@@ -57,7 +58,7 @@ impl ProcessState {
         span: u64,
         (conn, stream): (u64, u32),
         beside: bool,
-        ids: (Option<Box<str>>, Option<Box<str>>),
+        ids: Ids,
     ) {
         let new = self.group();
         let actor = self.actor(at);
@@ -72,6 +73,7 @@ impl ProcessState {
         self.put_stream(conn, stream, Node::Server(span));
         self.since.insert((at.time_ns, span));
         self.open += 1;
+        self.carriers.add(span, &ids);
         self.servers.insert(
             span,
             Server {
@@ -80,8 +82,7 @@ impl ProcessState {
                 actor: ActorId::of(at),
                 heard_ns: at.time_ns,
                 closed_ns: None,
-                trace_id: ids.0,
-                x_request_id: ids.1,
+                ids,
                 clients: Vec::new(),
             },
         );
@@ -137,7 +138,7 @@ impl ProcessState {
                 heard_ns: None,
                 evidence: Pieces::new(),
                 after: SmallVec::new(),
-                within: SmallVec::new(),
+                carries: None,
                 begun,
                 by_timer: began.wait == Wait::Timers && at_nothing,
                 decided: None,
@@ -234,39 +235,6 @@ impl ProcessState {
                 }
                 let first = client.evidence.first()?.nodes.first()?;
                 (depth < 16).then(|| self.root(*first, depth + 1)).flatten()
-            }
-        }
-    }
-
-    /// Decides at once what carries the id of an open request.
-    pub(super) fn same_ids(
-        &mut self,
-        config: &ContextConfig,
-        span: u64,
-        trace_id: Option<&str>,
-        x_request_id: Option<&str>,
-        decisions: &mut Vec<Decision>,
-    ) {
-        for (allowed, rule, id) in [
-            (config.rules.wire_id, Rule::WireId, trace_id),
-            (config.rules.request_id, Rule::RequestId, x_request_id),
-        ] {
-            let (true, Some(id)) = (allowed, id) else { continue };
-            let same = |server: &Server| {
-                let its = if rule == Rule::WireId { &server.trace_id } else { &server.x_request_id };
-                server.closed_ns.is_none() && its.as_deref() == Some(id)
-            };
-            let within: SmallVec<[u64; 2]> =
-                self.servers.iter().filter(|(_, server)| same(server)).map(|(span, _)| *span).collect();
-            let Some(client) = self.clients.get_mut(&span) else { return };
-            if let [server] = within.as_slice() {
-                let parent = Some(Parent { span: *server, rule, confidence: 1.0 });
-                client.decided = Some(parent);
-                decisions.push(Decision { client: span, parent });
-                return;
-            }
-            if !within.is_empty() && client.within.is_empty() {
-                client.within = within;
             }
         }
     }

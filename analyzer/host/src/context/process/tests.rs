@@ -4,6 +4,7 @@ use super::*;
 use crate::context::Rules;
 use crate::context::happening::Wait;
 use crate::context::tests::Script;
+use wirespan_records::Rule;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -78,4 +79,40 @@ fn a_connection_with_a_number_that_was_known_begins_anew() {
         script.happen(at, what);
     }
     assert_eq!(process(&script).unseen, 0);
+}
+
+#[test]
+fn of_thousands_that_are_open_each_answer_looks_at_few() {
+    let mut handovers = Handovers::default();
+    let looked: usize = (0..10_000).map(|_| if handovers.is_due(4096) { 4096 } else { 0 }).sum();
+    assert!(looked > 0 && looked <= 256 * 10_000, "{looked}");
+    assert!((0..100).all(|_| handovers.is_due(64)));
+}
+
+#[test]
+fn ids_are_forgotten_with_the_requests_that_carry_them() {
+    let mut script =
+        Script::of(ContextConfig { rules: Rules::ALL, max_requests: 4, ..ContextConfig::default() });
+    for span in 10..30 {
+        let at = script.at(1, 0, Wait::Unknown);
+        script.happen(
+            at,
+            Happening::ServerRequest {
+                span,
+                conn: span,
+                stream: 0,
+                beside: false,
+                trace_id: Some("trace"),
+                x_request_id: Some(&span.to_string()),
+            },
+        );
+        if span % 2 == 0 {
+            script.answer(at, span, span);
+        }
+    }
+    let carriers = &process(&script).carriers;
+    let open = process(&script).servers.values().filter(|server| server.closed_ns.is_none()).count();
+    assert!((1..=5).contains(&open));
+    assert_eq!(carriers.of(Rule::WireId)["trace"].len(), open);
+    assert_eq!(carriers.of(Rule::RequestId).len(), open);
 }

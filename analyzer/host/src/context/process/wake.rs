@@ -113,6 +113,9 @@ impl ProcessState {
         let Some(client) = self.clients.get(&span) else { return };
         let opened = client.evidence.iter().find(|piece| piece.class == Class::WokenOpens);
         let Some([Node::Server(server)]) = opened.map(|piece| piece.nodes.as_slice()) else { return };
+        if !self.opens.is_due(self.since.len()) {
+            return;
+        }
         let is_open = |span| self.servers.get(&span).is_some_and(|server| server.closed_ns.is_none());
         let (mut open, mut answered) = (0, 0);
         for &(_, span) in self.since.range(..(client.sent_ns, 0)) {
@@ -128,19 +131,18 @@ impl ProcessState {
     /// A thread answered that was woken for the response to a client request: did the server request come after that was sent?
     pub(super) fn count_answer(&mut self, client: u64, server: u64) {
         let Some(client) = self.clients.get(&client) else { return };
-        let later =
-            |span: &u64| self.servers.get(span).is_some_and(|server| server.heard_ns > client.sent_ns);
-        let (mut open, mut came_later) = (0, 0);
-        for (_, span) in &self.since {
-            if self.servers.get(span).is_some_and(|server| server.closed_ns.is_none()) {
-                open += 1;
-                came_later += usize::from(later(span));
-            }
+        if self.answered_by.is_due(self.since.len()) {
+            let is_open = |(_, span): &&(u64, u64)| {
+                self.servers.get(span).is_some_and(|server| server.closed_ns.is_none())
+            };
+            let later = self.since.range((client.sent_ns.saturating_add(1), 0)..);
+            let came_later = later.filter(is_open).count();
+            let is_later = self.servers.get(&server).is_some_and(|server| server.heard_ns > client.sent_ns);
+            self.answered_by.count(is_later, came_later, self.open);
         }
-        self.answered_by.count(later(&server), came_later, open);
         let opened = client.evidence.iter().find(|piece| piece.class == Class::WokenOpens);
         if let Some([Node::Server(begun)]) = opened.map(|piece| piece.nodes.as_slice())
-            && open > 1
+            && self.open > 1
         {
             self.agreed.count(*begun == server);
         }
