@@ -212,6 +212,7 @@ struct counters {
 	__u64 peeked;	     /* calls that left the bytes in the socket */
 	__u64 compat;	     /* 32-bit calls */
 	__u64 closes_over;   /* calls of close_range that had more descriptors than CLOSED_AT_ONCE */
+	__u64 conns_met;     /* connections of TCP whose beginning was not seen, or is not remembered */
 };
 
 struct {

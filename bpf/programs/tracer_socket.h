@@ -254,6 +254,9 @@ static __noinline struct conn *new_conn(__u64 sk, __u64 ino, __u16 role)
 	struct conn conn = {.id = new_conn_id(), .ino = ino, .role = role};
 	struct conn *made = conn_place_of(sk);
 
+	/* Of a beginning it is known which end it is. */
+	if (!role && is_tcp((struct sock *)sk))
+		COUNT(conns_met, 1);
 	if (made && (made->sk == sk || (is_tcp((struct sock *)sk) && take_conn_place(made)))) {
 		conn.sk = made->sk;
 		conn.taken = 1;

@@ -10,6 +10,7 @@ pub struct TracerCounters {
     events: Counter,
     bytes: Counter,
     own: Counter,
+    sockets_met: Counter,
     lost: Vec<Counter>,
     left_out: Vec<Counter>,
     processes: Counter,
@@ -79,6 +80,10 @@ impl TracerCounters {
             events: counter("wirespan_tracer_events_total", "Events out of the kernel."),
             bytes: counter("wirespan_tracer_bytes_total", "Bytes of these events."),
             own: counter("wirespan_tracer_own_total", "Events of wirespan's own connections, left out."),
+            sockets_met: counter(
+                "wirespan_tracer_sockets_met_total",
+                "TCP connections met open: older than the tracer, or forgotten as too many are in use.",
+            ),
             lost: counts.lost().map(lost).collect(),
             left_out: counts.left_out().map(left_out).collect(),
             processes: gauge("wirespan_tracer_processes", "Processes that are remembered."),
@@ -116,6 +121,7 @@ impl TracerCounters {
         self.events.set(counts.events);
         self.bytes.set(counts.bytes);
         self.own.set(counts.own);
+        self.sockets_met.set(counts.sockets_met);
         self.lost.iter().zip(counts.lost()).for_each(|(counter, (_, count))| counter.set(count));
         self.left_out.iter().zip(counts.left_out()).for_each(|(counter, (_, count))| counter.set(count));
         let processes = source.processes();

@@ -238,6 +238,7 @@ impl Tracer {
             peeked: counters.peeked,
             compat: counters.compat,
             closes_over: counters.closes_over,
+            sockets_met: counters.conns_met,
             malformed: self.ring.malformed,
             recursion_misses: programs.iter().map(|program| program.recursion_misses).sum(),
             programs,

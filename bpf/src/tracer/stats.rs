@@ -35,6 +35,9 @@ pub struct Stats {
     pub compat: u64,
     /// Calls of `close_range` that closed descriptors beyond the 1024th: sockets among them, but for TCP's, have no end.
     pub closes_over: u64,
+    /// TCP connections of which no beginning was seen or is remembered: older than the tracer, or forgotten since more are in use than
+    /// [`TracerOptions::sockets`](super::TracerOptions::sockets).
+    pub sockets_met: u64,
     /// Records of the ring that made no sense.
     pub malformed: u64,
     /// Runs that the kernel skipped since the CPU was in the same program already.
@@ -101,6 +104,7 @@ pub(super) struct Counters {
     pub peeked: u64,
     pub compat: u64,
     pub closes_over: u64,
+    pub conns_met: u64,
 }
 
 // SAFETY: integers without padding.
@@ -121,6 +125,7 @@ impl Counters {
             peeked: sum.peeked.wrapping_add(one.peeked),
             compat: sum.compat.wrapping_add(one.compat),
             closes_over: sum.closes_over.wrapping_add(one.closes_over),
+            conns_met: sum.conns_met.wrapping_add(one.conns_met),
         }))
     }
 }

@@ -3,6 +3,7 @@
 mod calls;
 mod closes;
 mod datagram;
+mod full;
 mod identity;
 mod layout;
 mod less;

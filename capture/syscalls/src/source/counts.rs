@@ -14,6 +14,8 @@ pub struct Counts {
     pub bytes: u64,
     /// Events of wirespan's own connections, which are not handed on.
     pub own: u64,
+    /// TCP connections of which no beginning was seen or is remembered.
+    pub sockets_met: u64,
     lost: [u64; Self::LOST.len()],
     left_out: [u64; Self::LEFT_OUT.len()],
 }
@@ -29,6 +31,7 @@ impl Counts {
             events: stats.events,
             bytes: stats.bytes,
             own: 0,
+            sockets_met: stats.sockets_met,
             lost: [
                 stats.ring_full,
                 stats.threads_full,
@@ -47,6 +50,7 @@ impl Counts {
         sum.events += other.events;
         sum.bytes += other.bytes;
         sum.own += other.own;
+        sum.sockets_met += other.sockets_met;
         sum.lost.iter_mut().zip(other.lost).for_each(|(sum, other)| *sum += other);
         sum.left_out.iter_mut().zip(other.left_out).for_each(|(sum, other)| *sum += other);
         sum
