@@ -15,8 +15,8 @@ use wirespan_records::{Endpoint, L4Protocol};
 /// Spans wait this long for their records, ns.
 const PATIENCE_NS: u64 = 200_000_000;
 
-/// Events of a session that come behind a higher number.
-const MAX_AWAITED: u32 = 64;
+/// Events of a session that come behind a higher number: as many as are read while a sender gets no CPU, as long as events wait.
+const MAX_AWAITED: u32 = 8192;
 
 /// Whose memory the session's structure is in, and its address.
 pub(crate) type SessionKey = (ProcessKey, u64);
@@ -199,8 +199,8 @@ impl Session {
 struct Numbers {
     /// Above the highest one that came.
     next: Option<u32>,
-    /// Those below that come before any higher one.
-    awaited: Vec<u32>,
+    /// Those below that come before any higher one, in their order as a rule.
+    awaited: VecDeque<u32>,
 }
 
 impl Numbers {
@@ -209,7 +209,8 @@ impl Numbers {
         let number = header.conn_event;
         let next = self.next.unwrap_or(0);
         if number < next {
-            self.awaited.retain(|awaited| *awaited != number);
+            let place = self.awaited.iter().position(|awaited| *awaited == number);
+            place.and_then(|place| self.awaited.remove(place));
             return false;
         }
         let ended = number - header.events_meanwhile().min(number - next);
@@ -228,4 +229,39 @@ fn call(header: &Header, pos: u32, lost_ns: u64) -> Call {
     let actor = Actor::new(tid, header.coroutine);
     let is_server = header.flags.has(Flags::SERVER);
     Call { pos, len, enter_ns, exit_ns, tid, actor, turn, thread_event, lost_ns, is_server }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wirespan_event::{Kind, Source};
+
+    /// A send while `meanwhile` others got their numbers, or a receive.
+    fn event(number: u32, meanwhile: Option<u32>) -> Header {
+        Header {
+            kind: Kind::Data as u8,
+            source: Source::GoTls as u8,
+            flags: if meanwhile.is_some() { Flags::default() } else { Flags::INGRESS },
+            conn_event: number,
+            other_tid: meanwhile.unwrap_or_default(),
+            ..Header::default()
+        }
+    }
+
+    #[test]
+    fn what_is_received_while_a_sender_waits_for_the_cpu_is_not_lost() {
+        for many in [1, 100, 5000] {
+            let mut numbers = Numbers::default();
+            assert!(!numbers.are_lost_before(&event(0, None)));
+            assert!(!numbers.are_lost_before(&event(many + 1, Some(many))));
+            for number in 1..=many {
+                assert!(!numbers.are_lost_before(&event(number, None)), "{number} of {many}");
+            }
+            assert!(!numbers.are_lost_before(&event(many + 2, None)));
+            // Of these, one does not come.
+            assert!(!numbers.are_lost_before(&event(many + 5, Some(2))));
+            assert!(!numbers.are_lost_before(&event(many + 4, None)));
+            assert!(numbers.are_lost_before(&event(many + 6, None)));
+        }
+    }
 }
