@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{PATIENCE, Refused, Up, fixture, is_root, objects, run, text, where_refused, wirespan};
 use wirespan_capture::PacketSource;
+use wirespan_capture::af_xdp::Transmitter;
 use wirespan_capture::pcap_file::PcapFile;
 
 fn frames() -> Vec<Vec<u8>> {
@@ -398,6 +399,39 @@ fn probe_says_what_the_system_refuses() {
         let output = where_refused(&refused).args(["probe", "-i", "lo"]).output().unwrap();
         assert!(expected.iter().all(|why| text(&output.stdout).contains(why)), "{}", text(&output.stdout));
     }
+}
+
+#[test]
+fn where_another_program_has_the_queue_a_mirror_is_captured_by_af_packet() {
+    if !is_root() {
+        return;
+    }
+    let mirror = Mirror::new("q");
+    mirror.wait_until_up();
+    let other = Transmitter::open(&mirror.port).unwrap();
+    let arguments = ["--mode", "mirror", "--tracer", "off", "--offload", "off", "-i", &mirror.port];
+    let up = Up::start(&arguments);
+    let told: Vec<_> = up.said.lines().filter(|line| line.contains("using AF_PACKET")).collect();
+    assert!(told.len() == 1 && told[0].contains("taken by another AF_XDP socket"), "{}", up.said);
+    assert_eq!(up.fallbacks(), [format!("interface=\"{}\",kind=\"no_af_xdp\"", mirror.port)]);
+    let frames = frames();
+    mirror.send(&frames);
+    up.accounts_for(frames.len() as u64);
+    drop(up);
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_wirespan"))
+        .arg("up")
+        .args(arguments)
+        .args(["--backend", "af-xdp", "--data"])
+        .arg(directory.path())
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert!(
+        !output.status.success() && said.lines().count() == 1 && said.contains("`ss --xdp -p`"),
+        "{said}"
+    );
+    drop(other);
 }
 
 #[test]

@@ -372,13 +372,15 @@ impl Sources {
     }
 }
 
-/// AF_XDP cannot be had, for a reason that AF_PACKET need not share: it is tried.
+/// AF_XDP cannot be had, for a reason that AF_PACKET need not share: it is tried. Where a queue is busy, the interface had no XDP
+/// program that would take its frames away: there cannot be two.
 fn is_without_af_xdp(error: &CaptureError) -> bool {
     matches!(
         error,
         CaptureError::Bpf(_)
             | CaptureError::NoAfXdp
             | CaptureError::NotEthernet { .. }
+            | CaptureError::QueueBusy { .. }
             | CaptureError::FewLockedPages { .. }
             | CaptureError::System { .. }
     )
