@@ -45,6 +45,29 @@ fn one_loopback_address_in_two_namespaces_is_two_servers() {
     assert!(rows[0][2] == rows[1][2] && rows[2][2] == rows[3][2] && rows[0][2] != rows[2][2], "{rows:?}");
 }
 
+#[test]
+fn a_namespace_whose_name_was_deleted_is_traced_as_long_as_it_is_used() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::web(131);
+    let netns = host.netns();
+    host.forget_name();
+    let mut up = Up::start(&[&["-i", &host.veth][..], &TRACED].concat());
+    assert!(host.get("dev").wait().unwrap().success());
+    let sql = format!(
+        "SELECT signal, observation_point, attributes['netns'], trace_key FROM l7_log \
+         WHERE server = '{}' AND session = 'complete' ORDER BY signal, observation_point",
+        host.address
+    );
+    let rows = rows(&up, 3, &sql);
+    up.stop();
+    let seen: Vec<_> = rows.iter().map(|row| (row[0].as_str(), row[1].as_str())).collect();
+    assert_eq!(seen, [("packet", "c"), ("syscall", "c-p"), ("syscall", "s-p")]);
+    assert_eq!(rows[2][2], netns.to_string());
+    assert!(rows.iter().all(|row| row[3] == rows[0][3]), "one trace: {rows:?}");
+}
+
 /// Answers on port 8000, and on the UNIX socket that it is told of.
 const SERVER: &str = "
 import http.server, socketserver, ssl, sys, threading

@@ -191,6 +191,11 @@ impl Host {
         count("rx") + count("tx")
     }
 
+    /// Deletes the namespace's name; it is there as long as the server is.
+    pub fn forget_name(&self) {
+        run(&format!("ip netns del {}", self.name));
+    }
+
     pub fn get(&self, path: &str) -> Child {
         let url = format!("http://{}:8000/{path}", self.address);
         Command::new("curl").args(["-s", "-o", "/dev/null", "--max-time", "30", &url]).spawn().unwrap()
