@@ -5,7 +5,9 @@
 mod support;
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::net::TcpStream;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -141,6 +143,58 @@ fn a_tracer_that_costs_too_much_is_stepped_down_and_packets_go_on() {
     up.accounts_for_wire(&wire);
 }
 
+/// What a process holds in the kernel's part of eBPF: kinds and numbers, of programs, links and maps.
+fn held_in_the_kernel(pid: u32) -> BTreeSet<(&'static str, u32)> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
+    let texts = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
+    let lines: Vec<_> = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let held = lines.iter().filter_map(|line| line.split_once(":\t"));
+    let known = |name| ["prog_id", "link_id", "map_id"].into_iter().find(|known| *known == name);
+    held.filter_map(|(name, number)| Some((known(name)?, number.trim().parse().ok()?))).collect()
+}
+
+/// The kernel still has it, whoever holds it.
+fn is_in_the_kernel((kind, number): (&str, u32)) -> bool {
+    const GET_BY_ID: [(&str, libc::c_int); 3] = [("prog_id", 13), ("map_id", 14), ("link_id", 30)];
+    let command = GET_BY_ID.into_iter().find(|(known, _)| *known == kind).unwrap().1;
+    // The number, and flags.
+    let attributes = [number, 0, 0];
+    // SAFETY: the attributes live as long as the call.
+    let file = unsafe {
+        libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(&attributes) as libc::c_uint)
+    };
+    if file >= 0 {
+        // SAFETY: the descriptor is new.
+        drop(unsafe { OwnedFd::from_raw_fd(file as i32) });
+    }
+    file >= 0
+}
+
+#[test]
+fn a_killed_tracer_leaves_nothing_in_the_kernel() {
+    if !is_root() {
+        return;
+    }
+    let mut up = Up::start(&["--tracer", "on", "--tracer-cpu", "4"]);
+    let links = |held: &BTreeSet<(&str, u32)>| held.iter().filter(|(kind, _)| *kind == "link_id").count();
+    // With probes on TLS libraries, which are attached after it began.
+    let tracepoints = links(&held_in_the_kernel(up.child.id()));
+    up.wait_for("probes", |up| links(&held_in_the_kernel(up.child.id())) > tracepoints);
+    let held = held_in_the_kernel(up.child.id());
+    assert!(held.iter().all(|held| is_in_the_kernel(*held)), "{held:?}");
+    for kind in ["prog_id", "link_id", "map_id"] {
+        assert!(held.iter().any(|held| held.0 == kind), "{held:?}");
+    }
+    up.child.kill().unwrap();
+    up.child.wait().unwrap();
+    // The kernel waits until no CPU is in a program any more.
+    let started = Instant::now();
+    while let Some(left) = held.iter().find(|held| is_in_the_kernel(**held)) {
+        assert!(started.elapsed() < PATIENCE, "{left:?} is left");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn without_type_information_packets_alone_are_watched() {
     if !is_root() {
@@ -175,6 +229,28 @@ fn without_type_information_packets_alone_are_watched() {
     let output = probe.args(["probe", "-i", "lo", "--json"]).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["tracer"]["off"].as_str().unwrap().contains("BTF"), "{report}");
+}
+
+#[test]
+fn without_tracefs_and_cgroups_mounted_all_is_traced() {
+    if !is_root() {
+        return;
+    }
+    let container = Container::new();
+    let host = Host::contained(130, &["-m", "http.server", "8000"], &container);
+    let mut command = Command::new("unshare");
+    let hide = "for place in tracing debug; do mount -t tmpfs none /sys/kernel/$place || exit; done; umount -l -R /sys/fs/cgroup; \
+                exec \"$0\" \"$@\"";
+    command.args(["-m", "sh", "-c", hide, env!("CARGO_BIN_EXE_wirespan")]);
+    let mut up = Up::start_by(command, &["--tracer", "on", "--tracer-cpu", "4"]);
+    assert_eq!(up.said.lines().count(), 1, "{}", up.said);
+    assert!(host.get("").wait().unwrap().success());
+    let sql = format!(
+        "SELECT observation_point, container_id FROM l7_log WHERE server = '{}' ORDER BY 1",
+        host.address
+    );
+    up.wait_for("both ends", |up| up.ask(&sql) == [["c-p", ""], ["s-p", container.id.as_str()]]);
+    up.stop();
 }
 
 #[test]

@@ -19,6 +19,10 @@ pub use locate::{LIBCHDB_VERSION, locate};
 
 /// Threads that merge parts leave the CPU to queries and inserts (their nice value; without CAP_SYS_NICE they do not).
 const MERGES_YIELD: &CStr = c"--os_threads_nice_value_merge_mutate=10";
+/// It looks at the memory of its cgroup; where none is mounted, it would say so with a page of addresses.
+const WITHOUT_CGROUP: &CStr = c"--memory_worker_use_cgroup=0";
+/// Where it looks, with v2 and v1.
+const CGROUPS: [&str; 2] = ["/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/memory"];
 
 /// One query with everything that changes how it runs.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +68,10 @@ impl Engine {
         let mut path = b"--path=".to_vec();
         path.extend_from_slice(data.as_os_str().as_encoded_bytes());
         let path = CString::new(path).map_err(|_| refused("its name has a NUL byte"))?;
-        let arguments = vec![CString::from(c"wirespan"), path, CString::from(MERGES_YIELD)];
+        let mut arguments = vec![CString::from(c"wirespan"), path, CString::from(MERGES_YIELD)];
+        if !CGROUPS.iter().any(|place| Path::new(place).exists()) {
+            arguments.push(CString::from(WITHOUT_CGROUP));
+        }
         let api = Api::load(library)?;
         let anchor = Connection::open(&api, &arguments)
             .ok_or_else(|| refused("check that it can be written and that no other process uses it"))?;
