@@ -10,7 +10,7 @@ pub enum BpfError {
     /// The process may not load or attach programs.
     #[error(
         "no permission to load eBPF programs; run as root, or run \
-         `setcap cap_bpf,cap_perfmon,cap_net_admin,cap_net_raw,cap_ipc_lock,cap_sys_ptrace+ep` on the program once"
+         `setcap cap_bpf,cap_perfmon,cap_net_admin,cap_net_raw,cap_ipc_lock,cap_sys_ptrace,cap_sys_nice+ep` on the program once"
     )]
     NoPrivilege,
     /// Another XDP program is on the interface.

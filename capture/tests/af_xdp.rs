@@ -199,7 +199,7 @@ fn errors_say_what_to_do() {
         // aya finds out what the kernel can do once in a process: with privileges first, or it believes that nothing works.
         let _first = open_one("right", options());
         let refused = as_nobody(|| error("right"));
-        insta::assert_snapshot!(refused, @"no permission to load eBPF programs; run as root, or run `setcap cap_bpf,cap_perfmon,cap_net_admin,cap_net_raw,cap_ipc_lock,cap_sys_ptrace+ep` on the program once");
+        insta::assert_snapshot!(refused, @"no permission to load eBPF programs; run as root, or run `setcap cap_bpf,cap_perfmon,cap_net_admin,cap_net_raw,cap_ipc_lock,cap_sys_ptrace,cap_sys_nice+ep` on the program once");
         insta::assert_snapshot!(error("right"), @"interface right has an XDP program already; stop what uses it (`bpftool net` names it)");
         let _tunnel = support::tunnel("tunnel");
         ip("link set tunnel up");

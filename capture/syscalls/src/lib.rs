@@ -5,11 +5,13 @@
 //! | module | what |
 //! |---|---|
 //! | [`guard`] | keeps the tracer from slowing the host |
+//! | `priority` | which threads go first |
 //! | [`processes`] | who the processes are: program, command line, container, pod |
 //! | [`source`] | where events come from: the tracer, or an event log |
 //! | [`tls`] | plaintext of TLS libraries, and whose work a thread is at |
 
 pub mod guard;
+mod priority;
 pub mod processes;
 pub mod source;
 pub mod tls;

@@ -6,6 +6,7 @@ use super::recording::Recording;
 use super::{Counts, EventSource, SourceError};
 use crate::guard::meter::Meter;
 use crate::guard::{Guard, Level, Limits, Load};
+use crate::priority;
 use crate::processes::{ProcessStats, Processes};
 use crate::tls::{LibrariesThread, Noticed, Unseen};
 use std::os::unix::fs::MetadataExt;
@@ -301,6 +302,11 @@ impl EventSource for Live {
         if !std::mem::replace(&mut self.clock_told, true) {
             self.tell(Entry::Clock(self.clock.now()), each);
             self.meter = Some(Meter::default());
+            if !priority::prefer() {
+                let note = "the thread that reads events cannot be put before others, so some are lost while all CPUs are busy; \
+                            add cap_sys_nice with `setcap`";
+                self.notes.push(note.to_owned());
+            }
         }
         match &mut self.running {
             Some(running) => {

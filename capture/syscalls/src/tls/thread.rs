@@ -11,6 +11,7 @@ use std::time::Instant;
 use wirespan_bpf::tracer::Prober;
 
 use super::{Libraries, Unseen};
+use crate::priority;
 use wirespan_event::ProcessKey;
 
 /// What events say of processes.
@@ -155,6 +156,8 @@ fn look_after(
     refusals: &Sender<String>,
     unseen: &Sender<Unseen>,
 ) {
+    // The thread that reads may have made it, when the tracer began again.
+    priority::ordinary();
     let mut due = Instant::now();
     loop {
         match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
