@@ -304,9 +304,11 @@ impl Talk {
     fn response(&mut self, shared: &mut Shared, at: &Moment, heard: &Heard) {
         let Some(pos) = heard.seq else { return };
         let Some(request) = heard.request_seq else {
-            if !self.is_client() {
-                shared.happen(at, Happening::UnseenResponse { conn: self.flow.flow_id });
-            }
+            let what = match self.is_client() {
+                true => Happening::UnseenAnswer,
+                false => Happening::UnseenResponse { conn: self.flow.flow_id },
+            };
+            shared.happen(at, what);
             return;
         };
         let fact = self.fact(shared, self.client.other(), pos, at);

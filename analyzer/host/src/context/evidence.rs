@@ -12,6 +12,11 @@ pub(crate) enum Node {
     Client(u64),
 }
 
+impl Node {
+    /// One that was not seen; no span has this id.
+    pub(crate) const UNKNOWN: Self = Self::Client(0);
+}
+
 /// Requests that became current with the same event.
 pub(crate) type Nodes = SmallVec<[Node; 2]>;
 

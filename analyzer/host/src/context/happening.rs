@@ -157,6 +157,8 @@ pub enum Happening<'a> {
         /// The connection.
         conn: u64,
     },
+    /// The head of a response was received to a request that was not seen.
+    UnseenAnswer,
     /// Requests that this process makes may have gone out and were not seen.
     UnseenCalls,
     /// The connection is over.

@@ -27,6 +27,13 @@ impl ProcessState {
         }
     }
 
+    /// What goes on with this response was for something that is not known, which is one of those that came.
+    pub(super) fn unseen_answer(&mut self, at: &Moment) {
+        let new = self.group();
+        let (group, came) = self.actor(at).head(at, Node::UNKNOWN, new);
+        self.came(group, came);
+    }
+
     /// What waits for the whole response goes on now.
     pub(super) fn client_done(&mut self, at: &Moment, span: u64) {
         let conn = self.clients.get(&span).map(|client| client.conn);

@@ -141,6 +141,7 @@ impl ProcessState {
             Happening::Unseen { conn, open } => self.unseen(at, conn, open),
             Happening::Held { conn, held } => self.held(at, conn, held),
             Happening::UnseenResponse { conn } => self.unseen_response(at, conn),
+            Happening::UnseenAnswer => self.unseen_answer(at),
             Happening::UnseenCalls => self.unseen_calls(at),
             Happening::Close { conn } => self.close(config, at, conn),
             Happening::Wake { tid, coroutine, futex, timed } => self.wakes(at, tid, coroutine, futex, timed),

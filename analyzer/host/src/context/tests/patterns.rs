@@ -325,6 +325,34 @@ fn what_was_lost_leaves_no_context() {
     assert_eq!(s.parents(), [(11, None)]);
 }
 
+#[test]
+fn responses_to_what_was_not_seen_bring_work_for_what_is_not_known() {
+    for seen_last in [true, false] {
+        let mut s = Script::new();
+        let mut turn = 0;
+        for span in [10, 20] {
+            turn += 1;
+            s.serve((1, turn, Wait::Forever), span, span);
+        }
+        s.ask((1, turn, Wait::Forever), 21, 200);
+        // One read brings the response to that, and three to requests from before the tracer began.
+        let at = s.at(1, turn + 1, Wait::Forever);
+        s.happen(at, Happening::Data { conn: 200, ingress: true, ahead: false });
+        let mut came = [Happening::UnseenAnswer; 4];
+        came[if seen_last { 3 } else { 0 }] = Happening::ClientResponse { span: 21 };
+        came.into_iter().for_each(|what| s.happen(at, what));
+        for span in 31..35 {
+            s.ask((1, turn + 1, Wait::Forever), span, 200);
+        }
+        let wrong = |(span, parent): &&(u64, Option<u64>)| {
+            let right = if seen_last { 34 } else { 31 };
+            *span > 30 && parent.is_some() && (*span, *parent) != (right, Some(20))
+        };
+        let parents = s.parents();
+        assert_eq!(parents.iter().find(wrong), None, "{parents:?}");
+    }
+}
+
 /// Nothing was told of the connection before, as its opening was lost.
 #[test]
 fn what_is_opened_for_bytes_that_wait_is_for_nothing_that_came_later() {
