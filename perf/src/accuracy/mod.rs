@@ -73,6 +73,10 @@ pub struct AccuracyArgs {
     #[arg(long, conflicts_with_all = ["from", "write"])]
     with_loss: bool,
 
+    /// Start the tracer in the middle of the requests: links may be missing, and not wrong
+    #[arg(long, conflicts_with_all = ["from", "write", "sequences"])]
+    in_the_middle: bool,
+
     /// Where to write the result as a page
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
@@ -159,7 +163,13 @@ pub fn run(args: &AccuracyArgs, json: bool) -> anyhow::Result<()> {
                 let what = || format!("{} at concurrency {concurrency}, {mode}", scenario.name);
                 let recording = match &tools {
                     Some((workshop, tracing)) => {
-                        let run = Run { scenario, concurrency, requests: args.requests, wire_ids: *wire_ids };
+                        let run = Run {
+                            scenario,
+                            concurrency,
+                            requests: args.requests,
+                            wire_ids: *wire_ids,
+                            in_the_middle: args.in_the_middle,
+                        };
                         run.record(path, workshop, tracing)
                     }
                     None => Recording::open(path),

@@ -23,6 +23,9 @@ use wirespan_syscalls::{EventSource, LogFile};
 /// The last events come within this time.
 pub const SETTLE: Duration = Duration::from_millis(200);
 
+/// So long there are requests already when the tracer begins in the middle of them.
+const UNTRACED: Duration = Duration::from_millis(500);
+
 /// A run that is over.
 pub struct Recording {
     events: PathBuf,
@@ -49,6 +52,8 @@ pub struct Run<'a> {
     pub requests: usize,
     /// With `traceparent`.
     pub wire_ids: bool,
+    /// The tracer begins when requests have been made for some time.
+    pub in_the_middle: bool,
 }
 
 impl Run<'_> {
@@ -59,12 +64,12 @@ impl Run<'_> {
         workshop: &Workshop,
         tracing: &Tracing,
     ) -> anyhow::Result<Recording> {
-        let &Self { scenario, concurrency, requests: count, wire_ids } = self;
+        let &Self { scenario, concurrency, requests: count, wire_ids, in_the_middle } = self;
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let tag = format!("p{}r{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
         let notes = in_namespace(|| {
             private_host(workshop)?;
-            if !scenario.attached_late {
+            if !scenario.attached_late && !in_the_middle {
                 tracing.record(&events)?;
             }
             let services = Running::start(&scenario.services, workshop, &Place::default())?;
@@ -82,14 +87,26 @@ impl Run<'_> {
             };
             let late;
             let mut tracing = tracing;
-            if scenario.attached_late {
-                let before = format!("{tag}before");
-                Requests { tag: &before, count: 4 * concurrency, ..requests }.make()?;
-                late = tracing.another()?;
-                late.record(&events)?;
+            let made = if in_the_middle {
+                let (made, begun) = std::thread::scope(|scope| {
+                    let making = scope.spawn(|| requests.make());
+                    std::thread::sleep(UNTRACED);
+                    let begun = tracing.another_from_the_start(&events);
+                    (making.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), begun)
+                });
+                late = begun?;
                 tracing = &late;
-            }
-            let made = requests.make();
+                made
+            } else {
+                if scenario.attached_late {
+                    let before = format!("{tag}before");
+                    Requests { tag: &before, count: 4 * concurrency, ..requests }.make()?;
+                    late = tracing.another()?;
+                    late.record(&events)?;
+                    tracing = &late;
+                }
+                requests.make()
+            };
             std::thread::sleep(SETTLE);
             let lost_events = tracing.finish()?;
             made.with_context(|| services.said())?;

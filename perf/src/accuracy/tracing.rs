@@ -57,23 +57,33 @@ impl Tracing {
     /// Starts the tracer; all that runs already is probed then. `with_loss`, the ring is full now and then, as when this process
     /// gets no CPU.
     pub fn start(with_loss: bool) -> anyhow::Result<Self> {
+        let this = Self::begin(with_loss, None)?;
+        this.wait_until(|heard| heard.is_settled)?;
+        Ok(this)
+    }
+
+    fn begin(with_loss: bool, log: Option<LogWriter<File>>) -> anyhow::Result<Self> {
         let mut tracer = TracerOptions::default();
         if with_loss {
             tracer.ring_bytes = SMALL_RING;
         }
         let options = LiveOptions { tracer, tls: true, limits: None, own: Vec::new(), record: None };
         let live = Live::start(options).context("cannot trace")?;
-        let shared = Arc::<Shared>::default();
+        let shared =
+            Arc::new(Shared { heard: Mutex::new(Heard { log, ..Heard::default() }), ..Shared::default() });
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::spawn(move || trace(live, &of_thread, with_loss));
-        let this = Self { shared, thread: Some(thread), with_loss };
-        this.wait_until(|heard| heard.is_settled)?;
-        Ok(this)
+        Ok(Self { shared, thread: Some(thread), with_loss })
     }
 
     /// Another one of the same kind.
     pub fn another(&self) -> anyhow::Result<Self> {
         Self::start(self.with_loss)
+    }
+
+    /// Another one, which writes all that it says to an event log: also what is said while what runs already is being probed.
+    pub fn another_from_the_start(&self, events: &Path) -> anyhow::Result<Self> {
+        Self::begin(self.with_loss, Some(LogWriter::new(File::create(events)?)?))
     }
 
     /// Writes what is said from now on to an event log.
