@@ -26,12 +26,14 @@ pub enum L7Protocol {
     Redis,
     /// TLS handshakes.
     Tls,
+    /// FastCGI 1.0.
+    FastCgi,
 }
 
 impl L7Protocol {
     /// Every protocol, in a stable order.
-    pub const ALL: [Self; 7] =
-        [Self::Http, Self::Http2, Self::Grpc, Self::Dns, Self::MySql, Self::Redis, Self::Tls];
+    pub const ALL: [Self; 8] =
+        [Self::Http, Self::Http2, Self::Grpc, Self::Dns, Self::MySql, Self::Redis, Self::Tls, Self::FastCgi];
 
     /// The name in records.
     pub fn as_str(self) -> &'static str {
@@ -43,6 +45,7 @@ impl L7Protocol {
             Self::MySql => "MySQL",
             Self::Redis => "Redis",
             Self::Tls => "TLS",
+            Self::FastCgi => "FastCGI",
         }
     }
 }

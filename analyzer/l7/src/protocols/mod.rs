@@ -56,5 +56,6 @@ protocols! {
     tls::Tls,
     redis::Redis,
     mysql::MySql,
+    fastcgi::FastCgi,
     dns::Dns,
 }

@@ -201,7 +201,7 @@ fn name_and_value(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The first line without its end (CRLF or LF), and what follows it.
-pub(super) fn next_line(data: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(in crate::protocols) fn next_line(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let (line, rest) = split(data, memchr(b'\n', data)?)?;
     Some((line.strip_suffix(b"\r").unwrap_or(line), rest))
 }

@@ -3,7 +3,7 @@
 //! Heads are read, bodies are passed over by their framing. Interim responses (1xx) are no responses of their own, save
 //! 101, after which, as after an accepted `CONNECT`, the stream speaks another protocol.
 
-mod head;
+pub(super) mod head;
 mod probe;
 pub(super) mod target;
 
