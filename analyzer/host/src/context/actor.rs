@@ -26,21 +26,27 @@ pub(crate) struct Current {
     /// Empty: it is not known.
     pub nodes: Nodes,
     pub group: u64,
-    turn: u32,
+    pub turn: u32,
     /// Which event of which thread brought it.
     event: (u32, u32),
     /// The connection that brought it.
     pub conn: u64,
     /// What the same connection brought before in this turn, when nothing was done for that yet.
     before: Nodes,
+    /// What other connections brought before in this turn, when nothing was done for that yet.
+    pub unserved: Nodes,
     /// It came with the head of a message, not with more of its bytes.
     told: bool,
     /// Requests that were made for it so far.
     pub made: u32,
     /// Another was made go on for it.
     handed: bool,
+    /// Another was made go on since.
+    handed_on: bool,
     /// A response was sent since.
     pub answered: bool,
+    /// The connection to which the last response since then was sent.
+    pub answered_to: Option<u64>,
 }
 
 impl Current {
@@ -53,10 +59,13 @@ impl Current {
             event: (at.tid, at.thread_event),
             conn: 0,
             before: Nodes::new(),
+            unserved: Nodes::new(),
             told: false,
             made: 0,
             handed: false,
+            handed_on: false,
             answered: false,
+            answered_to: None,
         }
     }
 }
@@ -64,7 +73,9 @@ impl Current {
 /// Open requests that are remembered for a thread; one that has more is known not to block.
 const MAX_OPEN: usize = 8;
 /// Requests that came with one event and are told apart.
-const MAX_NODES: usize = 64;
+pub(super) const MAX_NODES: usize = 64;
+/// Requests that a thread made for one that it answers.
+const MAX_CALLS: usize = 64;
 /// Timers are set in milliseconds, and loops look at the clock a moment before they wait.
 const TIMER_SLACK_NS: u64 = 2_000_000;
 /// What was lost may be worked on for so long by who waits for several things, ns.
@@ -96,6 +107,8 @@ pub(crate) struct Actor {
     pub overlaps: bool,
     /// The last request that it made, and the thread's event.
     pub asks: Option<(u64, (u32, u32))>,
+    /// Requests that it made since it answered one, without those whose responses another reads.
+    pub calls: SmallVec<[u64; 4]>,
     /// Time of its last event, ns; 0 for none.
     pub last_ns: u64,
     /// Requests that it read, and goroutines that it made for them.
@@ -191,17 +204,18 @@ impl Actor {
     /// Bytes came in that belong to `nodes`, or to something unknown.
     pub(crate) fn bytes(&mut self, at: &Moment, conn: u64, nodes: Nodes, group: u64) {
         self.came += 1;
-        let before = match self.current.take() {
-            Some(last) if last.conn == conn && last.turn == at.turn && last.made == 0 => {
-                if last.told {
-                    last.nodes
-                } else {
-                    last.before
-                }
+        let (mut before, mut unserved) = (Nodes::new(), Nodes::new());
+        if let Some(last) = self.current.take().filter(|last| last.turn == at.turn && last.made == 0) {
+            let brought = if last.told { last.nodes } else { last.before };
+            if last.conn == conn {
+                (before, unserved) = (brought, last.unserved);
+            } else if !last.answered && !last.handed_on {
+                unserved = last.unserved;
+                unserved.extend(brought);
+                unserved.truncate(MAX_NODES);
             }
-            _ => Nodes::new(),
-        };
-        self.current = Some(Current { conn, before, ..Current::new(at, nodes, group) });
+        }
+        self.current = Some(Current { conn, before, unserved, ..Current::new(at, nodes, group) });
         self.woken.clear();
     }
 
@@ -266,6 +280,7 @@ impl Actor {
         self.current = None;
         self.woken.clear();
         self.task.clear();
+        self.calls.clear();
     }
 
     /// Its task is done: the next thing that it does is another's, unless a queue said what that is.
@@ -325,13 +340,15 @@ impl Actor {
     /// What speaks for whatever it does now, best first.
     pub(crate) fn pieces(&self, at: &Moment) -> SmallVec<[Evidence; 2]> {
         let mut out = SmallVec::new();
-        let mut add = |nodes: &Nodes, class, rule, position, group| {
+        let mut add = |nodes: &Nodes, class, rule, position, group, unserved: &Nodes| {
             if !nodes.is_empty() {
-                out.push(Evidence { nodes: nodes.clone(), class, rule, position, group, futex: 0 });
+                let (nodes, unserved) = (nodes.clone(), unserved.clone());
+                out.push(Evidence { position, group, unserved, ..Evidence::new(nodes, class, rule) });
             }
         };
+        let none = Nodes::new();
         if !self.serves {
-            add(&self.task, Class::Task, Rule::Handoff, 0, 0);
+            add(&self.task, Class::Task, Rule::Handoff, 0, 0, &none);
         }
         let by_timer = self.several && at.wait == Wait::Timers;
         let only = self.only_open().filter(|_| !by_timer).map(|span| Nodes::from_iter([Node::Server(span)]));
@@ -352,9 +369,10 @@ impl Actor {
                 Some(Node::Client(_)) => Rule::Socket,
                 _ => Rule::Turn,
             };
-            add(&current.nodes, class, rule, current.made, current.group);
+            let unserved = if class == Class::Coroutine { &none } else { &current.unserved };
+            add(&current.nodes, class, rule, current.made, current.group, unserved);
         } else if let (false, Some(current)) = (self.serves, &self.current) {
-            add(&current.nodes, Class::Pool, Rule::Socket, current.made, current.group);
+            add(&current.nodes, Class::Pool, Rule::Socket, current.made, current.group, &none);
         }
         if let Some(only) = &only {
             let (class, rule) = match (self.several, at.coroutine) {
@@ -363,7 +381,7 @@ impl Actor {
                 (false, 0) => (Class::Blocking, Rule::Thread),
                 (false, _) => (Class::Coroutine, Rule::Coroutine),
             };
-            add(only, class, rule, 0, 0);
+            add(only, class, rule, 0, 0, &none);
         }
         if out.is_empty() && !self.several {
             out.extend(self.woken_piece());
@@ -377,7 +395,7 @@ impl Actor {
             true => (Class::Coroutine, Rule::Coroutine),
             false => (Class::Woken, Rule::Handoff),
         };
-        (!nodes.is_empty()).then_some(Evidence { nodes, class, rule, position: 0, group: 0, futex: 0 })
+        (!nodes.is_empty()).then_some(Evidence::new(nodes, class, rule))
     }
 
     /// A request was made, or one was answered that came with others.
@@ -392,6 +410,16 @@ impl Actor {
         let event = (at.tid, at.thread_event);
         self.overlaps |= self.asks.is_some_and(|(_, other)| other != event);
         self.asks = Some((span, event));
+        if self.calls.len() == MAX_CALLS {
+            self.calls.remove(0);
+        }
+        self.calls.push(span);
+    }
+
+    /// It answers a request. Gives those that it made for that, if it waits for each response before it goes on.
+    pub(crate) fn calls_before(&mut self, at: &Moment) -> SmallVec<[u64; 4]> {
+        let calls = std::mem::take(&mut self.calls);
+        if self.polls || self.overlaps || at.coroutine != 0 { SmallVec::new() } else { calls }
     }
 
     /// A request that it made has its answer, or will have none.
@@ -406,6 +434,7 @@ impl Actor {
     pub(crate) fn handed_on(&mut self) {
         if let Some(current) = &mut self.current {
             current.handed = self.polls && !self.serves;
+            current.handed_on = true;
         }
     }
 

@@ -43,6 +43,8 @@ pub(crate) enum Class {
     Answer,
     /// The same, but a timer may have been due.
     LateAnswer,
+    /// The thread that made the one, and waits for each response, answered the other next.
+    AnswersNext,
     /// The reader of the response made the only thread go on that waited with a request open.
     WakesWaiting,
     /// The only request that was open on a thread which often has several.
@@ -75,7 +77,7 @@ impl Class {
             | Self::LoneTurn
             | Self::Turn
             | Self::Answer => 0.9,
-            Self::LateTurn | Self::LateAnswer | Self::WakesWaiting => 0.8,
+            Self::LateTurn | Self::LateAnswer | Self::AnswersNext | Self::WakesWaiting => 0.8,
             Self::Order | Self::Share => 0.6,
             Self::WokenOpens | Self::WokenAnswer | Self::Woken | Self::OnlyOpen | Self::Pool => WEAK,
         }
@@ -96,6 +98,16 @@ pub(crate) struct Evidence {
     pub group: u64,
     /// The futex behind it; 0 for none.
     pub futex: u64,
+    /// What came right before in the same turn, if nothing was done for that yet: it may be for this as well where loops read all
+    /// that came before they do anything.
+    pub unserved: Nodes,
+}
+
+impl Evidence {
+    /// Evidence of this class, of which nothing else matters.
+    pub(crate) fn new(nodes: Nodes, class: Class, rule: Rule) -> Self {
+        Self { nodes, class, rule, position: 0, group: 0, futex: 0, unserved: Nodes::new() }
+    }
 }
 
 /// Less than this is no proof by itself.

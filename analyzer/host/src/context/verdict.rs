@@ -1,5 +1,6 @@
 //! From evidence to a parent: what all the best evidence agrees on, or nothing.
 
+use super::actor::MAX_NODES;
 use super::evidence::{Class, Evidence, Node, PROOF, WEAK};
 use super::process::{Client, ProcessState, Server};
 use smallvec::SmallVec;
@@ -70,15 +71,32 @@ impl ProcessState {
             Class::WakesWaiting => self.is_no_answer(piece.futex),
             Class::WokenOpens => self.opens.mixed(),
             Class::WokenAnswer => self.answered_by.mixed(),
+            Class::Answer | Class::LateAnswer if self.is_crowded(piece) => true,
             Class::Answer if self.answers.collected() => true,
             Class::LateAnswer => self.answers.collected() || self.answers.often_by_itself(),
             _ => false,
         };
-        let doubtful = doubtful || self.moves.often() && class != Class::Coroutine;
+        let doubtful = doubtful || self.moves.often() && !client.alone && !self.stays(piece);
         match piece.nodes.len() {
             _ if doubtful => trust.min(PROOF / 2.0),
-            1 => trust,
+            1 if !self.is_crowded(piece) => trust,
             _ => trust.min(self.trust.of(Class::Order)),
+        }
+    }
+
+    /// What came before may be what this was done for, beside what came last.
+    fn is_crowded(&self, piece: &Evidence) -> bool {
+        !piece.unserved.is_empty() && (self.deferrals.often() || self.moves.often())
+    }
+
+    /// It holds where tasks go from thread to thread: the thread went on at once, or does one thing after the other.
+    fn stays(&self, piece: &Evidence) -> bool {
+        match piece.class {
+            Class::Coroutine | Class::AnswersNext => true,
+            Class::LoneTurn | Class::Turn | Class::LateTurn | Class::Answer | Class::LateAnswer => {
+                piece.unserved.is_empty() && piece.position == 0
+            }
+            _ => false,
         }
     }
 
@@ -115,6 +133,9 @@ impl ProcessState {
         if piece.class == Class::Share {
             return self.share_of(client.peer, piece);
         }
+        if self.is_crowded(piece) {
+            return None;
+        }
         if let [node] = piece.nodes.as_slice() {
             return Some(*node);
         }
@@ -137,7 +158,8 @@ impl ProcessState {
         if let Some(node) = self.points_to(client, piece) {
             return self.stands_for(node).filter(|server| self.fits(client, *server));
         }
-        if piece.class == Class::Share {
+        let crowded = self.is_crowded(piece);
+        if piece.class == Class::Share || crowded && piece.unserved.len() >= MAX_NODES {
             return None;
         }
         // A request that was answered before this one's response came did not need it.
@@ -150,7 +172,8 @@ impl ProcessState {
                     .is_none_or(|closed_ns| client.heard_ns.is_none_or(|heard_ns| heard_ns <= closed_ns))
         };
         let mut possible = Servers::new();
-        for node in piece.nodes.iter().filter(|node| !self.ends_with(**node)) {
+        let before = piece.unserved.iter().filter(|_| crowded);
+        for node in piece.nodes.iter().chain(before).filter(|node| !self.ends_with(**node)) {
             let server = self.stands_for(*node)?;
             if can(server) && !possible.contains(&server) {
                 possible.push(server);
@@ -173,6 +196,11 @@ impl ProcessState {
                 level: parent.confidence,
                 agreed: false,
             });
+        }
+        if self.moves.often() && !client.alone {
+            let servers = self.connected(span, PROOF);
+            let [server] = servers.as_slice() else { return None };
+            return self.is_confirmed(span).then(|| self.found(client, *server, PROOF));
         }
         let mut level = 1.0;
         while let Some(next) = self.next_level(span, level) {
@@ -218,6 +246,18 @@ impl ProcessState {
         servers
     }
 
+    /// What was done before it and what was done behind it lead to one request. Where tasks go from thread to thread, the thread may
+    /// have gone on with another by then.
+    fn is_confirmed(&self, span: u64) -> bool {
+        let (mut before, mut behind) = (false, false);
+        self.walk(span, PROOF, |_, piece| {
+            let sure = matches!(piece.class, Class::Coroutine | Class::AnswersNext);
+            before |= sure || matches!(piece.class, Class::LoneTurn | Class::Turn | Class::LateTurn);
+            behind |= sure || matches!(piece.class, Class::Answer | Class::LateAnswer);
+        });
+        before && behind
+    }
+
     /// Evidence of this level leads to a request that a timer made, for none.
     fn leads_to_timer(&self, span: u64, level: f32) -> bool {
         let mut found = false;
@@ -249,7 +289,9 @@ impl ProcessState {
             for other in &client.after {
                 let trusted = self.clients.get(other).is_some_and(|after| {
                     after.evidence.iter().any(|piece| {
-                        piece.nodes.as_slice() == [Node::Client(span)] && self.trust_in(after, piece) >= level
+                        piece.nodes.as_slice() == [Node::Client(span)]
+                            && !self.is_crowded(piece)
+                            && self.trust_in(after, piece) >= level
                     })
                 });
                 if trusted {

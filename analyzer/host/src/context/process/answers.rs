@@ -19,6 +19,9 @@ impl ProcessState {
         let Some(client) = self.clients.get_mut(&span) else { return };
         if let Some(actor) = self.actors.get_mut(&client.actor) {
             actor.answered(span);
+            if client.actor != ActorId::of(at) {
+                actor.calls.retain(|call| *call != span);
+            }
         }
         if let Some(conn) = self.conns.get_mut(&client.conn) {
             conn.asked.retain(|asked| *asked != span);
@@ -60,6 +63,7 @@ impl ProcessState {
             None if actor.is_vague(at) => (Nodes::new(), Class::WokenAnswer),
             None => (actor.hands_on(at), Class::WokenAnswer),
         };
+        let unserved = actor.current(at).map_or_else(Nodes::new, |current| current.unserved.clone());
         let futex = if class == Class::WokenAnswer { actor.woken.futex() } else { 0 };
         if class == Class::WokenAnswer {
             // What it was woken for is done.
@@ -83,7 +87,8 @@ impl ProcessState {
                 self.count_answer(*client, span);
             }
             let nodes = Nodes::from_iter([Node::Server(span)]);
-            self.connect(*client, Evidence { nodes, class, rule, position: 0, group: 0, futex });
+            let piece = Evidence { futex, unserved, ..Evidence::new(nodes, class, rule) };
+            self.connect(*client, piece);
             if class == Class::LateAnswer {
                 self.actor(at).late.push((*client, class));
             }
@@ -93,12 +98,40 @@ impl ProcessState {
         {
             self.made.entry(current.group).or_default().answered.push(span);
         }
+        self.count_deferral(at, span);
+        self.answers_next(config, at, span);
         // Goroutines that write for others were made by whoever needed their connection first.
         if at.coroutine != 0 && config.rules.coroutine && !self.goroutines {
             self.answering_coroutine(at, span);
         }
         self.close_server(config, at, span);
         self.actor(at).closes(span);
+    }
+
+    /// Counts whether several requests are answered after one response that others came before.
+    fn count_deferral(&mut self, at: &Moment, span: u64) {
+        let conn = self.servers.get(&span).map(|server| server.conn);
+        let Some(current) = self.actor(at).current.as_mut().filter(|current| current.turn == at.turn) else {
+            return;
+        };
+        let last = std::mem::replace(&mut current.answered_to, conn);
+        if !current.unserved.is_empty() && matches!(current.nodes.as_slice(), [Node::Client(_)]) {
+            self.deferrals.count(last.is_some() && last != conn);
+        }
+    }
+
+    /// The thread that answers `span` waited for each response before: what it asked since it answered another was for this.
+    fn answers_next(&mut self, config: &ContextConfig, at: &Moment, span: u64) {
+        let calls = self.actor(at).calls_before(at);
+        if !config.rules.allow(Rule::Thread) {
+            return;
+        }
+        let heard = |call: &u64| self.clients.get(call).is_some_and(|client| client.heard_ns.is_some());
+        let calls: Vec<u64> = calls.into_iter().filter(heard).collect();
+        for client in calls {
+            let nodes = Nodes::from_iter([Node::Server(span)]);
+            self.connect(client, Evidence::new(nodes, Class::AnswersNext, Rule::Thread));
+        }
     }
 
     pub(super) fn close_server(&mut self, config: &ContextConfig, at: &Moment, span: u64) {

@@ -98,7 +98,7 @@ impl ProcessState {
             self.made.entry(group).or_default().requests += 1;
             self.connect(
                 span,
-                Evidence { nodes, class: Class::Share, rule: Rule::Turn, position, group, futex: 0 },
+                Evidence { position, group, ..Evidence::new(nodes, Class::Share, Rule::Turn) },
             );
         }
     }

@@ -111,7 +111,7 @@ impl ProcessState {
         for client in theirs {
             let nodes = Nodes::from_iter([Node::Server(span)]);
             let (class, rule) = (Class::Coroutine, Rule::Coroutine);
-            self.connect(client, Evidence { nodes, class, rule, position: 0, group: 0, futex: 0 });
+            self.connect(client, Evidence::new(nodes, class, rule));
         }
     }
 

@@ -147,6 +147,26 @@ impl Moves {
     }
 }
 
+/// Whether loops read all that came before they do anything for it: how often several requests were answered after one response
+/// that others came before, and how often one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in super::super) struct Deferrals {
+    single: u32,
+    several: u32,
+}
+
+impl Deferrals {
+    pub(super) fn count(&mut self, several: bool) {
+        let times = if several { &mut self.several } else { &mut self.single };
+        *times = times.saturating_add(1);
+    }
+
+    /// What came last is not all that may be gone on from.
+    pub(in super::super) fn often(self) -> bool {
+        u64::from(self.several) * 50 > u64::from(self.single)
+    }
+}
+
 /// What was done for requests or responses that came with one event.
 #[derive(Debug, Default)]
 pub(in super::super) struct Made {

@@ -34,7 +34,7 @@ use batch::Shares;
 use conn::Conn;
 pub(super) use coroutines::Streams;
 use foldhash::HashMap;
-use habits::{Agreement, Follows, Handovers, Made, Moves, Starts};
+use habits::{Agreement, Deferrals, Follows, Handovers, Made, Moves, Starts};
 use ids::{Carriers, Ids};
 pub(super) use requests::{Client, Server};
 use smallvec::SmallVec;
@@ -95,6 +95,7 @@ pub(super) struct ProcessState {
     /// When events, or bytes with requests, were lost last.
     lost_ns: Option<u64>,
     pub(super) moves: Moves,
+    pub(super) deferrals: Deferrals,
     groups: u64,
     coroutines: u64,
     serials: HashMap<u64, u64>,

@@ -56,6 +56,6 @@ impl ProcessState {
         let node = *self.streams.get(&(current.conn, at.stream))?;
         let rule = if matches!(node, Node::Client(_)) { Rule::Socket } else { Rule::Turn };
         let (nodes, position, group) = (Nodes::from_iter([node]), current.made, current.group);
-        Some(Evidence { nodes, class: Class::Stream, rule, position, group, futex: 0 })
+        Some(Evidence { position, group, ..Evidence::new(nodes, Class::Stream, rule) })
     }
 }

@@ -190,7 +190,7 @@ impl ProcessState {
         {
             let nodes = Nodes::from_iter([Node::Server(server)]);
             let (class, rule) = (Class::WakesWaiting, Rule::Handoff);
-            self.connect(*span, Evidence { nodes, class, rule, position: 0, group: 0, futex });
+            self.connect(*span, Evidence { futex, ..Evidence::new(nodes, class, rule) });
             self.places.count(timed);
             if !timed {
                 self.actor(at).finishes();

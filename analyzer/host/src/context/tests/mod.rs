@@ -4,6 +4,7 @@ mod goroutines;
 mod patterns;
 mod pools;
 mod programs;
+mod threads;
 mod timers;
 
 use super::*;
