@@ -20,7 +20,8 @@ declare -A groups=(
         python3-aiohttp:/usr/lib/python3/dist-packages/aiohttp python3-redis:/usr/lib/python3/dist-packages/redis
         nodejs:node golang-go:go golang-github-go-sql-driver-mysql-dev:/usr/share/gocode/src/github.com/go-sql-driver/mysql"
     [accuracy]="iproute2:ip nftables:nft tcpdump:tcpdump curl:curl openssl:openssl python3:/usr/bin/python3 nodejs:node
-        default-jdk-headless:javac golang-go:go nginx:nginx redis-server:redis-server dnsmasq-base:dnsmasq"
+        default-jdk-headless:javac golang-go:go nginx:nginx haproxy:haproxy redis-server:redis-server
+        dnsmasq-base:dnsmasq"
     [dpdk]="libdpdk-dev:/usr/include/dpdk pkg-config:pkg-config"
     [instructions]="valgrind:valgrind"
     [bench]="iproute2:ip libndpi-bin:ndpiReader tcpdump:tcpdump nginx:nginx wrk:wrk
@@ -30,7 +31,7 @@ declare -A groups=(
     [kernels]="qemu-system-x86:qemu-system-x86_64 busybox-static:busybox cpio:cpio kmod:depmod xz-utils:xz"
 )
 # Packages that Debian enables as a service of the same name.
-services=(nginx redis-server)
+services=(nginx haproxy redis-server)
 
 is_there() {
     local probe

@@ -193,6 +193,7 @@ fn circumstances() -> String {
         ("java", "--version"),
         ("go", "version"),
         ("nginx", "-v"),
+        ("haproxy", "-v"),
         ("redis-server", "--version"),
         ("openssl", "version"),
         ("curl", "--version"),

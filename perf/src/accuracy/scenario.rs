@@ -81,7 +81,7 @@ const NONE: f64 = 0.0;
 
 /// All of them.
 pub fn all() -> Vec<Scenario> {
-    use Program::{Dnsmasq, Go, Java, Nginx, Node, Python, Redis};
+    use Program::{Dnsmasq, Go, Haproxy, Java, Nginx, Node, Python, Redis};
     let redis = || Service::new("redis", Redis);
     let python = |name, style| Service::new(name, Python(style));
     let node = |name| Service::new(name, Node("http1"));
@@ -108,6 +108,12 @@ pub fn all() -> Vec<Scenario> {
             "/seq.1.redis",
             [redis(), python("app", "threads"), nginx("inner", true), nginx("edge", true)],
         ),
+        Scenario::new(
+            "haproxy-python-redis",
+            "/seq.2.redis",
+            [redis(), python("app", "threads"), Service::new("edge", Haproxy)],
+        )
+        .aim(POOLS),
         Scenario::new("node-await", "/seq.3.redis", [redis(), node("app")]),
         Scenario::new("node-await-http", "/seq.3.back/leaf", [python("back", "threads"), node("app")]),
         Scenario::new("node-all", "/all.5.back/leaf", [python("back", "threads"), node("app")]),

@@ -24,6 +24,8 @@ pub enum Program {
     Go { http2: bool },
     /// A proxy for the service that stands before it.
     Nginx { keep_alive: bool, http2: bool },
+    /// A proxy for the service that stands before it, whose threads read all that came before they hand it on.
+    Haproxy,
     /// A Redis without data.
     Redis,
     /// Knows every name under `oracle`.
@@ -78,6 +80,7 @@ impl fmt::Display for Service {
                 let upstream = if keep_alive { "with" } else { "without" };
                 write!(f, "nginx {upstream} keep-alive{}", if http2 { ", HTTP/2" } else { "" })?;
             }
+            Program::Haproxy => f.write_str("HAProxy")?,
             Program::Redis => f.write_str("Redis")?,
             Program::Dnsmasq => f.write_str("dnsmasq")?,
         }
@@ -188,7 +191,12 @@ impl Running {
             let port = if service.program == Program::Dnsmasq { 53 } else { port };
             let mut command = this.command(service, port, place.listen, workshop)?;
             let said = File::create(this.path(&format!("{}.said", service.name)))?;
-            command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said).process_group(0);
+            let noted = match service.program {
+                // It can note requests in no other file.
+                Program::Haproxy => File::create(this.path(&format!("{}.log", service.name)))?,
+                _ => said.try_clone()?,
+            };
+            command.stdin(Stdio::null()).stdout(noted).stderr(said).process_group(0);
             let child =
                 command.spawn().with_context(|| format!("cannot start {}: {command:?}", service.name))?;
             this.children.push(child);
@@ -222,6 +230,11 @@ impl Running {
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Where the service listens that started last.
+    fn next(&self) -> anyhow::Result<&str> {
+        self.urls.last().and_then(|url| url.rsplit('/').next()).context("a proxy has nothing to ask")
     }
 
     fn command(
@@ -264,11 +277,7 @@ impl Running {
                 common(Command::new(workshop.path("service-go")), style)
             }
             Program::Nginx { keep_alive, http2 } => {
-                let next = self
-                    .urls
-                    .last()
-                    .and_then(|url| url.rsplit('/').next())
-                    .context("nginx has nothing to ask")?;
+                let next = self.next()?;
                 let options = [service.tls.map(|_| "ssl"), http2.then_some("http2")];
                 let versions = service.tls.map_or("TLSv1.3".to_owned(), |version| format!("TLSv{version}"));
                 let prefix = self.path(service.name);
@@ -287,6 +296,17 @@ impl Running {
                 let mut nginx = Command::new("nginx");
                 nginx.args(["-e", "stderr", "-c", "nginx.conf", "-p"]).arg(prefix);
                 nginx
+            }
+            Program::Haproxy => {
+                let text = std::fs::read_to_string(workshop.source("haproxy.cfg"))?
+                    .replace("@NEXT@", self.next()?)
+                    .replace("@PORT@", &port.to_string())
+                    .replace("@LISTEN@", listen);
+                let file = self.path(&format!("{}.cfg", service.name));
+                std::fs::write(&file, text)?;
+                let mut haproxy = Command::new("haproxy");
+                haproxy.args(["-db", "-f"]).arg(file);
+                haproxy
             }
             Program::Redis => {
                 let mut redis = Command::new("redis-server");
