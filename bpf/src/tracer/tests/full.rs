@@ -63,10 +63,10 @@ fn threads_that_there_is_no_room_for_are_counted_and_those_that_begin_later_are_
     // One that is told is told wholly.
     assert!(told.iter().all(|calls| [0, CALLS].contains(calls)), "{told:?}");
     let whole = told.iter().filter(|calls| **calls > 0).count();
-    assert!((1..=2 * REMEMBERED as usize).contains(&whole), "{told:?}");
+    assert!(whole <= 2 * REMEMBERED as usize, "{told:?}");
     let stats = watch.tracer.stats().unwrap();
     assert!(stats.threads_full >= ((THREADS - whole) * CALLS) as u64, "{stats:?}");
-    assert_eq!(stats.ring_full + stats.sockets_full, 0);
+    assert_eq!(stats.ring_full, 0);
 
     let port = std::thread::spawn(work).join().unwrap();
     assert_eq!(watch.of_port(CALLS, Kind::Data, port).len(), CALLS);
@@ -90,14 +90,23 @@ fn sockets_that_were_forgotten_are_met_anew_and_their_bytes_are_right() {
     // Events of each direction of each connection, by its ends.
     let mut directions: BTreeMap<_, Vec<_>> = BTreeMap::new();
     let mut numbers = BTreeSet::new();
+    let port = |end: &TcpStream| end.local_addr().unwrap().port();
+    let ports = connections.iter().map(|(client, server)| (port(client), port(server)));
+    let own: BTreeSet<_> = ports.flat_map(|(client, server)| [(client, server), (server, client)]).collect();
+    // Other tests of this process may be told of too.
     for seen in watch.seen.iter().filter(|seen| seen.kind() == Kind::Data) {
         let ends = (seen.header.local_port, seen.header.remote_port);
+        if !own.contains(&ends) {
+            continue;
+        }
         numbers.insert(seen.header.conn);
         directions.entry((ends, seen.has(Flags::INGRESS))).or_default().push(seen.clone());
     }
     let stats = watch.tracer.stats().unwrap();
     let told: usize = directions.values().map(Vec::len).sum();
-    assert_eq!(told as u64 + stats.sockets_full, (CONNECTIONS * ROUNDS as usize * 4) as u64, "{stats:?}");
+    let calls = (CONNECTIONS * ROUNDS as usize * 4) as u64;
+    let told = told as u64;
+    assert!(told <= calls && told + stats.sockets_full >= calls, "{told} of {calls}; {stats:?}");
     for (ends, seen) in &directions {
         assert!(seen.iter().all(|seen| seen.payload == MESSAGE), "{ends:?}");
         let first = seen[0].header.tcp_seq;
@@ -110,11 +119,13 @@ fn sockets_that_were_forgotten_are_met_anew_and_their_bytes_are_right() {
     assert!(stats.sockets_met as usize >= forgotten, "{forgotten} of {stats:?}");
 
     drop(connections);
+    watch.drain();
+    // Its port may be one of theirs.
+    watch.seen.clear();
     let (client, server, port) = pair("127.0.0.1", "127.0.0.1");
     let ends = (client, server);
     (0..50).for_each(|_| exchange(&ends));
     let data = watch.of_port(200, Kind::Data, port);
     let numbers: BTreeSet<u64> = data.iter().map(|seen| seen.header.conn).collect();
     assert_eq!((data.len(), numbers.len()), (200, 2));
-    assert_eq!(watch.tracer.stats().unwrap().sockets_met, stats.sockets_met);
 }
