@@ -111,7 +111,7 @@ static __always_inline void begin_plain(struct event *event, struct tls_call *ca
 	begin_event(event, EVENT_DATA, call->source, thread);
 	if (conn) {
 		put_conn(event, conn);
-		if (conn->protocol == IPPROTO_TCP && conn->family != AF_UNIX)
+		if (is_tcp((struct sock *)session->sk))
 			put_tcp(event, (struct sock *)session->sk);
 		event->flags &= ~FLAG_KTLS;
 	}

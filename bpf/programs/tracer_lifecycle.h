@@ -34,7 +34,7 @@ static __always_inline void tell_open(struct thread *thread, __u64 sk, int fd, _
 	event->fd = fd;
 	event->other_tid = thread->stream;
 	event->syscall = thread->call;
-	if (conn->protocol == IPPROTO_TCP) {
+	if (is_tcp((struct sock *)sk)) {
 		put_tcp(event, (struct sock *)sk);
 		event->tcp_seq = TCP(sk, write_seq);
 		event->opposite_seq = TCP(sk, copied_seq);
@@ -98,14 +98,14 @@ __noinline int tell_close(__u32 fd)
 			put_conn(event, conn);
 			event->fd = fd;
 			event->syscall = CALL_CLOSE;
-			if (conn->protocol == IPPROTO_TCP && conn->family != AF_UNIX)
+			if (is_tcp((struct sock *)sk))
 				put_tcp(event, (struct sock *)sk);
 			submit(event);
 		}
 	}
 	conn->closed = 1;
 	/* TCP's own end comes with tcp_destroy_sock. */
-	if (conn->protocol != IPPROTO_TCP || conn->family == AF_UNIX)
+	if (!is_tcp((struct sock *)sk))
 		forget_conn(sk);
 	return 0;
 }

@@ -98,6 +98,7 @@ static __always_inline __u64 ino_of(struct sock *sk)
 	return socket ? BPF_CORE_READ(inode_of(socket), i_ino) : 0;
 }
 
+/* One of TCP's own: what MPTCP has in the place of TCP's numbers is none of them. */
 static __always_inline bool is_tcp(struct sock *sk)
 {
 	return SOCK(sk, sk_protocol) == IPPROTO_TCP;

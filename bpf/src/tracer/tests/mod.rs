@@ -8,6 +8,7 @@ mod identity;
 mod layout;
 mod less;
 mod limits;
+mod mptcp;
 mod process;
 mod tcp;
 mod uprobe;
