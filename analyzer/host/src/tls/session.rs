@@ -27,6 +27,8 @@ pub(crate) struct Session {
     pub conn: Option<u64>,
     /// The library reads and writes the socket itself.
     pub nested: bool,
+    /// The socket's bytes have no sequence numbers.
+    pub counted: bool,
     /// Sockets that fit so far, while several do.
     pub candidates: Vec<u64>,
     /// Events that wait for the socket to be known: headers, payloads, and since when.
@@ -47,6 +49,7 @@ impl Session {
             talk: Talk::new(nickname, endpoints, L4Protocol::Tcp, Positions::InTls),
             conn: None,
             nested: false,
+            counted: false,
             candidates: Vec::new(),
             held: Vec::new(),
             ways: Default::default(),
@@ -160,10 +163,10 @@ impl Session {
         while let Some((due_ns, made)) = self.waiting.front() {
             let is_last = all || *due_ns <= shared.now_ns;
             let (request, response) = self.sides(made.is_client);
-            let places = [
-                made.span.req_tcp_seq.map(|pos| self.ways[request as usize].find(pos)),
-                made.span.resp_tcp_seq.map(|pos| self.ways[response as usize].find(pos)),
-            ];
+            let find = |side: Side, pos: Option<u32>| {
+                pos.filter(|_| !self.counted).map(|pos| self.ways[side as usize].find(pos))
+            };
+            let places = [find(request, made.span.req_tcp_seq), find(response, made.span.resp_tcp_seq)];
             let waits = places.contains(&Some(Find::Later)) || self.conn.is_none();
             if waits && !is_last {
                 return;

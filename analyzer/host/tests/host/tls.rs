@@ -195,6 +195,48 @@ fn both_ends_name_the_records_whatever_their_libraries_do() {
     }
 }
 
+/// As with MPTCP: what is counted in their place is no number of TCP's.
+#[test]
+fn where_the_socket_has_no_sequence_numbers_there_are_none() {
+    let mut script = Script::default();
+    let mut ends = connected(&mut script, 10, [false, true]);
+    exchange(&mut script, &mut ends, &get("/"), &ok(""), 0);
+    for (header, _) in &mut script.log {
+        (header.tcp_seq, header.opposite_seq) = (0, 0);
+    }
+    let spans = run(&script.log);
+    let found: Vec<_> = plain(&spans).iter().map(|span| (span.req_tcp_seq, span.resp_tcp_seq)).collect();
+    assert_eq!(found, [(None, None); 2], "{:?}", shown(&spans));
+}
+
+/// The socket moves plaintext, which the library's calls tell.
+#[test]
+fn what_the_kernel_encrypts_is_one_exchange_without_sequence_numbers() {
+    let mut script = Script::default();
+    let mut ends = connected(&mut script, 10, [false, false]);
+    let mut moved = |end: &mut End, data: &[u8], ingress: bool| {
+        let first = script.log.len();
+        script.cut(&mut end.thread, &mut end.socket, data, ingress, 0);
+        let header = &mut script.log[first].0;
+        header.flags = header.flags.with(Flags::KTLS).with(Flags::NO_DATA).with(Flags::SEQ_AMBIGUOUS);
+        end.call(&mut script, data, ingress, Some(first));
+    };
+    for n in 0..2 {
+        let [client, server] = &mut ends;
+        let (request, response) = (get(&format!("/{n}")), ok("y"));
+        moved(client, &request, false);
+        moved(server, &request, true);
+        moved(server, &response, false);
+        moved(client, &response, true);
+    }
+    let spans = run(&script.log);
+    let found: Vec<_> = plain(&spans).iter().map(|span| (span.req_tcp_seq, span.resp_tcp_seq)).collect();
+    assert_eq!(found, [(None, None); 4], "{:?}", shown(&spans));
+    assert!(plain(&spans).iter().all(|span| span.session == Session::Complete));
+    // The handshakes.
+    assert_eq!(spans.len(), 6, "{:?}", shown(&spans));
+}
+
 #[test]
 fn long_messages_have_the_record_that_held_their_first_byte() {
     for in_memory in [false, true] {
