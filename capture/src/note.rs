@@ -72,7 +72,6 @@ impl Note {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Program(Fallback::NoHints { .. }) => "no_nic_hints",
-            Self::Program(Fallback::NoJumboFrames) => "no_jumbo_frames",
             Self::Program(Fallback::Generic { .. }) => "generic_xdp",
             Self::NoZeroCopy { .. } => "no_zero_copy",
             Self::NoMultiBuffer { .. } => "no_multi_buffer",

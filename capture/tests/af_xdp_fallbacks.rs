@@ -120,6 +120,33 @@ fn jumbo_frames_without_room_are_a_named_drop() {
     });
 }
 
+/// As all are before Linux 6.6.
+#[test]
+fn frames_that_are_too_long_for_the_kernel_are_a_named_drop() {
+    in_namespace(|| {
+        support::silence();
+        ip("link set left mtu 9000");
+        ip("link set right mtu 9000");
+        let mut source = open_one("right", options());
+        let notes = notes(&mut source);
+        if !notes.contains("right cannot receive frames in parts") {
+            return eprintln!("skipped: this kernel gives jumbo frames to AF_XDP");
+        }
+        let sender = Sender::new("left");
+        let mut seen = 0;
+        for round in 0..30 {
+            (0..10)
+                .for_each(|number| sender.send(&numbered_of(number, if number < 3 { 9_000 } else { 100 })));
+            take_rest_quickly(&mut source, 7, &mut seen);
+            assert_eq!(seen, (round + 1) * 7);
+        }
+        take_rest(&mut source, |_| panic!("too many"));
+        let stats = source.stats();
+        assert_eq!((stats.received, stats.kernel_drops), (210, 90), "{stats:?}");
+        support::accounts_for(&stats, 300);
+    });
+}
+
 /// All memory is free again.
 fn sees_frames_up_to_again(source: &mut AfXdp) {
     let drops = source.stats().kernel_drops;

@@ -12,8 +12,6 @@ pub enum Fallback {
         /// What the kernel or the driver said.
         reason: String,
     },
-    /// Frames that lie in several buffers.
-    NoJumboFrames,
     /// The program in the driver.
     Generic {
         /// On which interface.
@@ -30,7 +28,6 @@ impl fmt::Display for Fallback {
                 f,
                 "{interface} gives no hints of the NIC ({reason}); times are the kernel's and hashes are computed"
             ),
-            Self::NoJumboFrames => f.write_str("this kernel gives no jumbo frames to AF_XDP; Linux 6.6 does"),
             Self::Generic { interface, reason } => {
                 write!(f, "the driver of {interface} takes no XDP program ({reason})")
             }

@@ -192,7 +192,7 @@ impl fmt::Debug for XdpProgram {
 
 impl XdpProgram {
     /// Loads the program and attaches it to an interface: with the NIC's hints if they are asked for and there, in native mode
-    /// if the driver knows it, else in generic mode. [`Self::fallbacks`] says what could not be had.
+    /// if the driver knows it, else in generic mode. [`Self::fallbacks`] and [`Self::frags`] say what could not be had.
     pub fn attach(interface: &str, options: &XdpOptions) -> Result<Self, BpfError> {
         let index = sys::interface_index(interface).map_err(|error| BpfError::attach(interface, &error))?;
         sys::require_programs()?;
@@ -206,9 +206,6 @@ impl XdpProgram {
             }
         }
         let (loaded, traits) = load(options, None)?;
-        if !traits.frags {
-            fallbacks.push(Fallback::NoJumboFrames);
-        }
         let link = |flags| {
             sys::link_xdp(&loaded.program, index, flags).map_err(|error| BpfError::attach(interface, &error))
         };

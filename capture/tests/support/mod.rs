@@ -188,8 +188,8 @@ pub fn take_rest(source: &mut dyn PacketSource, mut each: impl FnMut(&Frame<'_>)
     }
 }
 
-/// Sends numbered frames out of `left`, never more than 128 ahead of what `source` has lent, and checks that each is
-/// seen once and whole.
+/// Sends numbered frames out of `left`, never more than 96 ahead of those that were looked at, and checks that each is seen once and
+/// whole. As many may be lent at the same time, so that a source needs room for twice that, and for what the kernel itself sends.
 pub fn sees_what_is_sent(source: &mut dyn PacketSource, frames: u32) {
     let before = source.stats();
     let seen = AtomicU32::new(0);
@@ -228,7 +228,7 @@ fn send_numbered(frames: u32, seen: &AtomicU32) {
     let start = Instant::now();
     let sender = Sender::new("left");
     for number in 0..frames {
-        while number > seen.load(Ordering::Relaxed) + 128 {
+        while number > seen.load(Ordering::Relaxed) + 96 {
             if start.elapsed() > PATIENCE {
                 return;
             }
