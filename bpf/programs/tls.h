@@ -17,6 +17,8 @@
 #define TLS_WRITE 2
 /* The result says only whether it worked; the number of bytes is at an address that the caller gave. */
 #define TLS_EX 4
+/* The bytes are those of a file, and in no memory. */
+#define TLS_FILE 8
 
 struct tls_call_key {
 	__u64 who;   /* thread; goroutine */
@@ -167,6 +169,8 @@ static __always_inline __u32 wanted_plain(struct tls_session *session, struct tl
 {
 	__u8 head[FRAME_HEADER + 3] = {};
 
+	if (call->what & TLS_FILE)
+		return 0;
 	if (!session->frames && session->snap != 0 && moved >= FRAME_HEADER &&
 	    !bpf_probe_read_user(head, FRAME_HEADER, (void *)call->buffer))
 		session->frames = begins_frames(head, FRAME_HEADER);
@@ -235,14 +239,19 @@ static __always_inline int tls_enter(struct pt_regs *regs, __u8 what, __u8 sourc
 	struct tls_call call = {
 		.enter_ns = bpf_ktime_get_boot_ns(),
 		.tls = regs->di,
-		.buffer = regs->si,
+		.buffer = what & TLS_FILE ? 0 : regs->si,
 		.out = out,
 		.what = what,
 		.source = source,
 	};
+	struct thread *thread;
 
-	if (!is_left_out(key.tgid))
-		bpf_map_update_elem(&tls_calls, &key, &call, BPF_ANY);
+	if (is_left_out(key.tgid))
+		return 0;
+	bpf_map_update_elem(&tls_calls, &key, &call, BPF_ANY);
+	thread = this_thread();
+	if (thread)
+		thread->plain = key.where;
 	return 0;
 }
 
@@ -252,6 +261,7 @@ static __always_inline int tls_return(struct pt_regs *regs, __u64 pop)
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct tls_call_key key = {.who = (__u32)pid_tgid, .where = regs->sp - pop, .tgid = pid_tgid >> 32};
 	struct tls_call *known = bpf_map_lookup_elem(&tls_calls, &key);
+	struct thread *thread;
 	struct tls_call call;
 	__u64 out = 0;
 	__s64 moved;
@@ -260,6 +270,9 @@ static __always_inline int tls_return(struct pt_regs *regs, __u64 pop)
 		return 0;
 	call = *known;
 	bpf_map_delete_elem(&tls_calls, &key);
+	thread = this_thread();
+	if (thread && thread->plain == key.where)
+		thread->plain = 0;
 	/* An int, except with GnuTLS. */
 	moved = call.source == SOURCE_GNUTLS ? (__s64)regs->ax : (__s32)regs->ax;
 	if (call.what & TLS_EX) {
@@ -268,7 +281,7 @@ static __always_inline int tls_return(struct pt_regs *regs, __u64 pop)
 		moved = out;
 	}
 	if (moved > 0)
-		tell_tls(this_thread(), &call, moved, 0);
+		tell_tls(thread, &call, moved, 0);
 	return 0;
 }
 
@@ -324,6 +337,13 @@ SEC("uprobe")
 int ssl_write_ex2(struct pt_regs *regs)
 {
 	return tls_enter(regs, TLS_WRITE | TLS_EX, SOURCE_OPENSSL, regs->r8);
+}
+
+/* For the kernel to encrypt. */
+SEC("uprobe")
+int ssl_sendfile(struct pt_regs *regs)
+{
+	return tls_enter(regs, TLS_WRITE | TLS_FILE, SOURCE_OPENSSL, 0);
 }
 
 SEC("uprobe")

@@ -272,7 +272,8 @@ static __always_inline __u32 tell(struct task_struct *task, struct thread *threa
 	if (event->coroutine && *(volatile __u32 *)&coroutine_calls_wanted)
 		remember_coroutine_call(event->coroutine, tgid, conn->id, thread->sk, event->exit_ns);
 
-	got = copy_message(conn, thread, scratch);
+	/* What a TLS library leaves to the kernel to encrypt is told of where it was given to the library. */
+	got = event->flags & FLAG_KTLS && thread->plain ? 0 : copy_message(conn, thread, scratch);
 	/* What begins as frames do is copied anew, as far as is wanted of them. */
 	if (!conn->frames && begins_frames(scratch->payload, got)) {
 		conn->frames = 1;

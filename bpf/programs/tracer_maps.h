@@ -94,6 +94,7 @@ struct thread {
 	__u64 read_conn;
 	__u32 stream;
 	__u32 want; /* of what a TLS library moved: see THROUGH */
+	__u64 plain; /* stack pointer of the TLS library's call that it is in; 0 for none */
 };
 
 #define CALL_INGRESS 1

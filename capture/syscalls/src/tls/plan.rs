@@ -118,11 +118,12 @@ impl Kernel {
 /// A function: its name, the program at its entry, whether its end matters.
 type Call = (&'static str, &'static str, bool);
 
-const OPENSSL: [Call; 5] = [
+const OPENSSL: [Call; 6] = [
     ("SSL_read", "ssl_read", true),
     ("SSL_read_ex", "ssl_read_ex", true),
     ("SSL_write", "ssl_write", true),
     ("SSL_write_ex", "ssl_write_ex", true),
+    ("SSL_sendfile", "ssl_sendfile", true),
     ("SSL_free", "ssl_free", false),
 ];
 /// The programs at the end of their calls: as a return probe, and on return instructions.

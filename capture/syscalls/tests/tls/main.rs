@@ -8,6 +8,7 @@
 mod amount;
 mod files;
 mod go;
+mod ktls;
 mod node;
 mod python;
 mod watch;

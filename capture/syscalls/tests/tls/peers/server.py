@@ -1,4 +1,4 @@
-# One HTTPS server of Python's ssl module: server.py PORT sync|asyncio
+# One HTTPS server of Python's ssl module: server.py PORT sync|asyncio|ktls
 import asyncio
 import http.server
 import ssl
@@ -7,6 +7,9 @@ import sys
 port, kind = int(sys.argv[1]), sys.argv[2]
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain("cert.pem", "key.pem")
+if kind == "ktls":
+    # OP_ENABLE_KTLS, which has a name from Python 3.12 on.
+    context.options |= 8
 ANSWER = b"answer-of-python"
 
 
