@@ -23,6 +23,7 @@ fn main() -> ExitCode {
 
 fn build() -> Result<(), String> {
     let clang = find_clang()?;
+    println!("cargo::rustc-env=CLANG={}", clang.display());
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set; build with cargo")?);
     let programs =
         Path::new("programs").read_dir().map_err(|error| format!("cannot list programs: {error}"))?;

@@ -1,5 +1,6 @@
 //! Real sockets, driven by this process, which the tracer is told to watch.
 
+mod arch;
 mod calls;
 mod closes;
 mod datagram;
