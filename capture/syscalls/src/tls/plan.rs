@@ -89,7 +89,7 @@ pub struct GoProgram {
 pub enum ReturnProbes {
     /// They do no harm, and cost less than a probe on a return instruction, which the processor has to step over.
     Safe,
-    /// They make a system call that seccomp filters kill a process for: Linux 6.11 to 6.13.
+    /// They make a system call that seccomp filters kill a process for: Linux 6.11 to 6.13, but for 6.12 from its update 14 on.
     Unsafe,
 }
 
@@ -105,9 +105,13 @@ pub struct Kernel {
 impl Kernel {
     /// By its release, `6.12.9-amd64`.
     pub fn of_release(release: &str) -> Self {
-        let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
-        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        let harms = ((6, 11)..=(6, 13)).contains(&version);
+        let mut numbers = release.split(['.', '-', '+']).map_while(|number| number.parse::<u32>().ok());
+        let mut number = || numbers.next().unwrap_or(0);
+        let (version, update) = ((number(), number()), number());
+        let harms = match version {
+            (6, 12) => update < 14,
+            version => version == (6, 11) || version == (6, 13),
+        };
         Self {
             return_probes: if harms { ReturnProbes::Unsafe } else { ReturnProbes::Safe },
             cookies: version >= (5, 15),
@@ -374,7 +378,7 @@ impl Plan {
                     self.library = Some(library);
                 }
                 Err(error) => self.missing.push(format!(
-                    "{name}: {error}, and return probes of Linux 6.11 to 6.13 harm sandboxed programs"
+                    "{name}: {error}, and return probes of Linux 6.11 to 6.12.13, and 6.13, harm sandboxed programs"
                 )),
             }
         }
