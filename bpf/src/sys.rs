@@ -234,7 +234,7 @@ pub(crate) fn require_programs() -> Result<(), BpfError> {
 
 /// What the verifier says at last, of a program that it rejects. Numbers of what it went through come behind.
 pub(crate) fn verdict(log: &str) -> Option<&str> {
-    const NUMBERS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    const NUMBERS: [&str; 4] = ["processed ", "stack depth ", "subprog ", "verification time "];
     log.lines().rev().find(|line| !line.is_empty() && !NUMBERS.iter().any(|what| line.starts_with(what)))
 }
 
@@ -402,7 +402,8 @@ mod tests {
     #[test]
     fn the_verdict_is_before_the_numbers() {
         let log = "combined stack size of 4 calls is 544. Too large\nverification time 1714 usec\nstack depth 200+8+128+168\n\
-                   processed 8 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n\n";
+                   processed 8 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n\
+                   subprog 1 (new_conn) static insns_self 0 insns_total 0 stack 0\n\n";
         assert_eq!(verdict(log), Some("combined stack size of 4 calls is 544. Too large"));
         assert_eq!(verdict("processed 8 insns\n"), None);
     }
