@@ -45,7 +45,9 @@ struct Record {
 
 impl Record {
     fn read(data: &[u8]) -> Option<Self> {
-        let &[1, kind @ 1..=UNKNOWN_TYPE, id0, id1, length0, length1, padding, _, ..] = data else { return None };
+        let &[1, kind @ 1..=UNKNOWN_TYPE, id0, id1, length0, length1, padding, _, ..] = data else {
+            return None;
+        };
         let content = usize::from(u16::from_be_bytes([length0, length1]));
         let id = u64::from(u16::from_be_bytes([id0, id1]));
         Some(Self { kind, id, content, whole: HEADER + content + usize::from(padding) })
@@ -77,7 +79,11 @@ impl Parser for FastCgi {
 
     fn parse(&mut self, role: Role, data: &[u8], cx: &mut Cx<'_>) -> Step {
         let Some(record) = Record::read(data) else {
-            return if data.len() < HEADER && data[0] == 1 && !cx.last { Step::More(HEADER) } else { Step::Desync };
+            return if data.len() < HEADER && data[0] == 1 && !cx.last {
+                Step::More(HEADER)
+            } else {
+                Step::Desync
+            };
         };
         match (role, record.kind) {
             (Role::Client, BEGIN_REQUEST) => request(record, data, cx),
@@ -96,7 +102,9 @@ impl Parser for FastCgi {
 /// A request begins with a record of which nearly all bytes are known.
 fn begins(data: &[u8]) -> Verdict {
     match *data {
-        [1, BEGIN_REQUEST, _, _, 0, 8, _, 0, 0, 1..=3, 0 | 1, 0, 0, 0, 0, 0, ..] => Verdict::Yes(Role::Client),
+        [1, BEGIN_REQUEST, _, _, 0, 8, _, 0, 0, 1..=3, 0 | 1, 0, 0, 0, 0, 0, ..] => {
+            Verdict::Yes(Role::Client)
+        }
         _ if data.len() >= 16 => Verdict::No,
         [1, BEGIN_REQUEST] | [1, BEGIN_REQUEST, _] | [1, BEGIN_REQUEST, _, _] => Verdict::Maybe,
         [1, BEGIN_REQUEST, _, _, 0] | [1, BEGIN_REQUEST, _, _, 0, 8, ..] => Verdict::Maybe,
@@ -188,7 +196,8 @@ fn response(record: Record, data: &[u8], cx: &mut Cx<'_>) -> Step {
     for (name, value) in fields {
         cx.config.trace.read(name, value, &mut trace);
         if name.eq_ignore_ascii_case(b"status") {
-            let (code, reason) = value.split_at(value.iter().position(|byte| *byte == b' ').unwrap_or(value.len()));
+            let (code, reason) =
+                value.split_at(value.iter().position(|byte| *byte == b' ').unwrap_or(value.len()));
             let Some(code) = str::from_utf8(code).ok().and_then(|code| code.parse().ok()) else { continue };
             message.code = Some(i32::from(code));
             message.status = Some(status(code));
@@ -199,7 +208,8 @@ fn response(record: Record, data: &[u8], cx: &mut Cx<'_>) -> Step {
             message.attributes.push(("content_type", text(value, max)));
         }
     }
-    (message.trace_id, message.span_id, message.x_request_id) = (trace.trace_id, trace.span_id, trace.x_request_id);
+    (message.trace_id, message.span_id, message.x_request_id) =
+        (trace.trace_id, trace.span_id, trace.x_request_id);
     message.length = record.length();
     cx.begin_response(record.id, message);
     Step::Done(record.whole)
@@ -218,7 +228,8 @@ fn end(record: Record, data: &[u8], cx: &mut Cx<'_>) -> Step {
     };
     let length = record.whole as u64;
     if !cx.amend(record.id, |_| {}) {
-        let message = Message { length: record.length(), status: Some(ResponseStatus::Ok), ..Message::default() };
+        let message =
+            Message { length: record.length(), status: Some(ResponseStatus::Ok), ..Message::default() };
         cx.begin_response(record.id, message);
     } else {
         cx.extend(record.id, length);
@@ -288,7 +299,8 @@ fn read(mut parameters: &[u8], cx: &Cx<'_>) -> Message {
         message.endpoint = endpoint(&target, config.endpoint_segments, max);
     }
     message.domain = some(host, max);
-    (message.trace_id, message.span_id, message.x_request_id) = (trace.trace_id, trace.span_id, trace.x_request_id);
+    (message.trace_id, message.span_id, message.x_request_id) =
+        (trace.trace_id, trace.span_id, trace.x_request_id);
     message
 }
 
@@ -393,7 +405,8 @@ mod tests {
     #[test]
     fn however_bytes_arrive_they_tell_the_same() {
         let script = recorded();
-        let bytes: Vec<_> = script.iter().flat_map(|(side, bytes)| bytes.chunks(1).map(|b| (*side, b))).collect();
+        let bytes: Vec<_> =
+            script.iter().flat_map(|(side, bytes)| bytes.chunks(1).map(|b| (*side, b))).collect();
         let whole: Vec<_> = script.iter().map(|(side, bytes)| (*side, bytes.as_slice())).collect();
         assert_eq!(told(&run(&bytes)), told(&run(&whole)));
     }
@@ -424,22 +437,29 @@ mod tests {
 
     #[test]
     fn a_program_that_takes_no_more_requests_is_an_error() {
-        let request = asks(1, &[("REQUEST_METHOD", "GET"), ("SCRIPT_NAME", "/x.php"), ("QUERY_STRING", "a=1")]);
+        let request =
+            asks(1, &[("REQUEST_METHOD", "GET"), ("SCRIPT_NAME", "/x.php"), ("QUERY_STRING", "a=1")]);
         let refusal = record(END_REQUEST, 1, &[0, 0, 0, 0, 2, 0, 0, 0]);
         let spans = run(&[(Side::A, &request), (Side::B, &refusal)]);
-        assert!(told(&spans)[0].starts_with("GET - /x.php?a=1 | server_error 0 overloaded"), "{:?}", told(&spans));
+        assert!(
+            told(&spans)[0].starts_with("GET - /x.php?a=1 | server_error 0 overloaded"),
+            "{:?}",
+            told(&spans)
+        );
     }
 
     #[test]
     fn only_fastcgi_is_taken_for_it() {
-        let info = ProbeInfo { l4: L4Protocol::Tcp, src_port: 1, dst_port: 2, role: None, stream_start: true };
+        let info =
+            ProbeInfo { l4: L4Protocol::Tcp, src_port: 1, dst_port: 2, role: None, stream_start: true };
         let request = asks(1, &[]);
         let answer = record(STDOUT, 1, b"Content-type: text/html\r\n\r\n");
         for (bytes, role) in [(&request, Role::Client), (&answer, Role::Server)] {
             assert_eq!(FastCgi::probe(bytes, &info), Verdict::Yes(role));
             assert!((1..16).all(|length| FastCgi::probe(&bytes[..length], &info) != Verdict::No));
         }
-        let others: [&[u8]; 3] = [&[1, 1, 0, 1, 0, 8, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0], b"\x01\x06\0\x01\0\x05\0\0hello", &[1, 2]];
+        let others: [&[u8]; 3] =
+            [&[1, 1, 0, 1, 0, 8, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0], b"\x01\x06\0\x01\0\x05\0\0hello", &[1, 2]];
         assert!(others.iter().all(|bytes| FastCgi::probe(bytes, &info) == Verdict::No));
     }
 }
