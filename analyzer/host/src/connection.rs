@@ -108,12 +108,6 @@ impl Connection {
         self.talk.last = moment(header);
     }
 
-    /// Its bytes have no sequence numbers that others know. Both ends of a UNIX socket count the same bytes.
-    pub(crate) fn is_counted(&self) -> bool {
-        let counts_the_same = self.talk.unix.as_ref().is_some_and(|unix| unix.inodes.is_some());
-        self.talk.positions == Positions::Counted && !counts_the_same
-    }
-
     /// It is told of from its beginning on.
     pub(crate) fn is_from_start(&self) -> bool {
         self.opened

@@ -265,6 +265,12 @@ impl Talk {
         self.client == HERE
     }
 
+    /// Its bytes have no sequence numbers that others know. Both ends of a UNIX stream count the same bytes.
+    pub(crate) fn is_counted(&self) -> bool {
+        let counts_the_same = self.unix.as_ref().is_some_and(|unix| unix.inodes.is_some());
+        self.positions == Positions::Counted && !counts_the_same
+    }
+
     /// Requests are answered beside each other, not one after the other.
     fn goes_on_beside(&self) -> bool {
         matches!(self.stream.protocol(), Some(L7Protocol::Http2 | L7Protocol::Grpc))
@@ -338,9 +344,7 @@ impl Talk {
             let index = self.exchanges.iter().position(|exchange| exchange.pos == pos)?;
             self.exchanges.remove(index)
         });
-        // Both ends of a UNIX stream count the same bytes.
-        let counts_the_same = self.unix.as_ref().is_some_and(|unix| unix.inodes.is_some());
-        if self.positions == Positions::Counted && !counts_the_same {
+        if self.is_counted() {
             (span.req_tcp_seq, span.resp_tcp_seq) = (None, None);
         }
         let Some(exchange) = exchange else {

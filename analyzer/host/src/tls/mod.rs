@@ -328,7 +328,7 @@ fn deliver(
     payload: &[u8],
 ) {
     let connection = session.conn.and_then(|conn| streams.get_mut(&conn));
-    session.counted = connection.as_ref().is_some_and(|connection| connection.is_counted());
+    session.counted = connection.as_ref().is_some_and(|connection| connection.talk.is_counted());
     // While bytes are missing, the newest records are not known.
     let whole = connection.filter(|connection| connection.held_since_ns().is_none());
     let records = whole.and_then(|connection| connection.records.as_deref_mut());
