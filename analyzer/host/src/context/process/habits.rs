@@ -128,42 +128,53 @@ impl Agreement {
     }
 }
 
+/// How often something was so, and how often it was otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    so: u32,
+    otherwise: u32,
+}
+
+impl Tally {
+    fn count(&mut self, so: bool) {
+        let times = if so { &mut self.so } else { &mut self.otherwise };
+        *times = times.saturating_add(1);
+    }
+
+    /// More than one time beside 50 that it was otherwise.
+    fn is_common(self) -> bool {
+        u64::from(self.so) * 50 > u64::from(self.otherwise)
+    }
+}
+
 /// How often requests were answered by the thread that heard them, and how often by another that hears requests too.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in super::super) struct Moves {
-    stayed: u32,
-    moved: u32,
-}
+pub(in super::super) struct Moves(Tally);
 
 impl Moves {
     pub(super) fn count(&mut self, moved: bool) {
-        let times = if moved { &mut self.moved } else { &mut self.stayed };
-        *times = times.saturating_add(1);
+        self.0.count(moved);
     }
 
     /// Tasks go from thread to thread, as goroutines do: what a thread did before says little of what it does.
     pub(in super::super) fn often(self) -> bool {
-        self.moved > 2 && u64::from(self.moved) * 50 > u64::from(self.stayed)
+        self.0.so > 2 && self.0.is_common()
     }
 }
 
 /// Whether loops read all that came before they do anything for it: how often several requests were answered after one response
 /// that others came before, and how often one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in super::super) struct Deferrals {
-    single: u32,
-    several: u32,
-}
+pub(in super::super) struct Deferrals(Tally);
 
 impl Deferrals {
     pub(super) fn count(&mut self, several: bool) {
-        let times = if several { &mut self.several } else { &mut self.single };
-        *times = times.saturating_add(1);
+        self.0.count(several);
     }
 
     /// What came last is not all that may be gone on from.
     pub(in super::super) fn often(self) -> bool {
-        u64::from(self.several) * 50 > u64::from(self.single)
+        self.0.is_common()
     }
 }
 
