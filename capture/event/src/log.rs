@@ -68,23 +68,22 @@ impl<W: Write> LogWriter<W> {
             Entry::Clock(clock) => self.record(CLOCK, &clock.boot_ns.to_ne_bytes(), &[]),
             Entry::Event(Event { header, payload }) => self.record(EVENT, header.as_bytes(), payload),
             Entry::Gap => self.record(GAP, &[], &[]),
-            Entry::Process(key, process) => {
-                let mut body = std::mem::take(&mut self.body);
-                encode(key, process, &mut body);
-                let result = self.record(PROCESS, &body, &[]);
-                self.body = body;
-                result
-            }
-            Entry::TlsUnseen(key, library) => {
-                let mut body = std::mem::take(&mut self.body);
-                body.clear();
-                encode_key(key, &mut body);
-                encode_text(library.unwrap_or_default(), &mut body);
-                let result = self.record(UNSEEN, &body, &[]);
-                self.body = body;
-                result
-            }
+            Entry::Process(key, process) => self.encoded(PROCESS, |body| encode(key, process, body)),
+            Entry::TlsUnseen(key, library) => self.encoded(UNSEEN, |body| {
+                encode_key(key, body);
+                encode_text(library.unwrap_or_default(), body);
+            }),
         }
+    }
+
+    /// Adds a record whose body is put together first.
+    fn encoded(&mut self, kind: u32, encode: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        encode(&mut body);
+        let result = self.record(kind, &body, &[]);
+        self.body = body;
+        result
     }
 
     /// Hands everything to the file.
@@ -102,7 +101,6 @@ impl<W: Write> LogWriter<W> {
 }
 
 fn encode(key: ProcessKey, process: &Process, body: &mut Vec<u8>) {
-    body.clear();
     encode_key(key, body);
     body.extend_from_slice(&process.start_ns.to_ne_bytes());
     let (container, pod) = (process.container_id.as_deref(), process.pod_uid.as_deref());
