@@ -4,7 +4,7 @@
 //! connection have ids and may be answered beside each other. Bodies are passed over.
 
 use super::http::target::{endpoint, url};
-use super::http::{head, status};
+use super::http::{head, some, status};
 use crate::parser::{Cx, Length, Message, Pairing, Parser, ProbeInfo, Role, Step, Verdict};
 use crate::text::text;
 use crate::trace::TraceContext;
@@ -126,9 +126,7 @@ fn answers(data: &[u8]) -> Verdict {
             _ => Verdict::No,
         },
         STDOUT => match content.iter().position(|byte| !is_of_name(*byte)) {
-            Some(1..) if content.iter().find(|byte| !is_of_name(**byte)) == Some(&b':') => {
-                Verdict::Yes(Role::Server)
-            }
+            Some(end @ 1..) if content.get(end) == Some(&b':') => Verdict::Yes(Role::Server),
             None if content.len() < record.content.min(64) => Verdict::Maybe,
             _ => Verdict::No,
         },
@@ -226,13 +224,12 @@ fn end(record: Record, data: &[u8], cx: &mut Cx<'_>) -> Step {
         Some(3) => Some("unknown role"),
         _ => None,
     };
-    let length = record.whole as u64;
     if !cx.amend(record.id, |_| {}) {
         let message =
             Message { length: record.length(), status: Some(ResponseStatus::Ok), ..Message::default() };
         cx.begin_response(record.id, message);
     } else {
-        cx.extend(record.id, length);
+        cx.extend(record.id, record.whole as u64);
     }
     if let Some(why) = refused {
         cx.amend(record.id, |message| {
@@ -251,10 +248,7 @@ fn fields(content: &[u8]) -> (Vec<Field<'_>>, bool) {
         if line.is_empty() {
             return (fields, true);
         }
-        if let Some(colon) = line.iter().position(|byte| *byte == b':') {
-            let (name, value) = line.split_at(colon);
-            fields.push((name, value.get(1..).unwrap_or_default().trim_ascii()));
-        }
+        fields.extend(head::name_and_value(line));
         rest = after;
     }
     (fields, false)
@@ -324,10 +318,6 @@ fn length(data: &[u8]) -> Option<(usize, &[u8])> {
 
 fn attribute(name: &'static str, value: &[u8], max: usize) -> Option<(&'static str, Text)> {
     some(value, max).map(|value| (name, value))
-}
-
-fn some(bytes: &[u8], max: usize) -> Option<Text> {
-    (!bytes.is_empty()).then(|| text(bytes, max))
 }
 
 #[cfg(test)]

@@ -195,7 +195,8 @@ fn is(name: &[u8], wanted: &[u8]) -> bool {
     name.eq_ignore_ascii_case(wanted)
 }
 
-fn name_and_value(line: &[u8]) -> Option<(&[u8], &[u8])> {
+/// The two parts of a header line.
+pub(in crate::protocols) fn name_and_value(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, value) = split(line, memchr(b':', line)?)?;
     Some((name, value.trim_ascii()))
 }

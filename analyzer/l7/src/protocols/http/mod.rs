@@ -364,7 +364,8 @@ pub(super) fn status(code: u16) -> ResponseStatus {
     }
 }
 
-fn some(bytes: &[u8], max: usize) -> Option<Text> {
+/// Text, unless it is empty.
+pub(super) fn some(bytes: &[u8], max: usize) -> Option<Text> {
     (!bytes.is_empty()).then(|| text(bytes, max))
 }
 
