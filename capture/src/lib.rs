@@ -34,6 +34,7 @@ pub use note::Note;
 pub use source::{
     CaptureError, KeptBack, LendingSource, Loss, PacketSource, Region, SourceStats, Unreadable,
 };
+pub use sys::{Bell, Listening};
 pub use ways::{Way, ways};
 pub use wirespan_frame::{
     Batch, Descriptor, Filter, Frame, Hints, LinkType, Network, Rules, Shunt, ShuntCounters, ShuntKey,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use wirespan_frame::{Batch, Descriptor, Filter, Shunt};
 
 use crate::note::Note;
-use crate::sys::Mapping;
+use crate::sys::{Listening, Mapping};
 
 /// Something that lends frames, batch by batch.
 ///
@@ -57,8 +57,8 @@ pub trait LendingSource: PacketSource {
     /// Lends up to `most` frames that are ready, and appends them to `into`. Does not wait.
     fn take(&mut self, most: usize, into: &mut Vec<Descriptor>) -> Result<(), CaptureError>;
 
-    /// Waits until a frame is ready, at most this long.
-    fn wait(&mut self, timeout: Duration) -> Result<(), CaptureError>;
+    /// Waits until a frame is ready or the bell rings, at most this long.
+    fn wait(&mut self, timeout: Duration, bell: Option<&Listening<'_>>) -> Result<(), CaptureError>;
 
     /// Gives frames back, in any order, each by the [`Descriptor::offset`] it was lent with and once.
     fn give_back(&mut self, offsets: &[usize]);

@@ -1,5 +1,6 @@
 //! The system calls that live backends need, each in one small wrapper.
 
+mod bell;
 mod memory;
 
 use std::io;
@@ -8,6 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
+pub use bell::{Bell, Listening};
 pub(crate) use memory::{HUGE_PAGE_BYTES, Mapping, Pages, huge_pages};
 
 /// A C structure or integer without pointers.
@@ -116,12 +118,26 @@ pub(crate) fn bind<T: Plain>(fd: BorrowedFd<'_>, address: &T) -> io::Result<()> 
     Ok(())
 }
 
-/// Waits until there is something to read, an error to fetch, or the timeout is over.
-pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN | libc::POLLERR, revents: 0 };
-    let timeout_ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
-    // SAFETY: one live pollfd.
-    match check(unsafe { libc::poll(&mut poll, 1, timeout_ms) }) {
+/// Waits until there is something to read, an error to fetch, a ring of the bell, or the timeout is over.
+pub(crate) fn wait_readable(
+    fd: BorrowedFd<'_>,
+    bell: Option<&Listening<'_>>,
+    timeout: Duration,
+) -> io::Result<()> {
+    // A negative descriptor is left out.
+    let fds = [fd.as_raw_fd(), bell.map_or(-1, |bell| bell.fd().as_raw_fd())];
+    poll(&mut fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN | libc::POLLERR, revents: 0 }), timeout)
+}
+
+/// Waits until something happens to one of these, or the timeout is over.
+pub(crate) fn poll(polled: &mut [libc::pollfd], timeout: Duration) -> io::Result<()> {
+    let timeout = libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    let count = polled.len() as libc::nfds_t;
+    // SAFETY: as many live pollfds as the kernel is told, and a live timeout.
+    match check(unsafe { libc::ppoll(polled.as_mut_ptr(), count, &timeout, ptr::null()) }) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
         _ => Ok(()),
     }

@@ -8,8 +8,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use support::as_nobody;
+use wirespan_capture::spread::{self, Sharing};
 use wirespan_capture::udp_mirror::{Config, Encapsulation, UdpMirror};
-use wirespan_capture::{CaptureError, LinkType, Note, PacketSource, spread};
+use wirespan_capture::{CaptureError, LinkType, Note, PacketSource};
 
 const TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -156,7 +157,8 @@ fn refusals_say_what_to_do() {
 fn several_workers_share_one_socket_by_inner_flow() {
     let address = free_port("127.0.0.1");
     let mirror = UdpMirror::open(&config(&[(address, Encapsulation::Vxlan)])).unwrap();
-    let mut ends = spread::live(Box::new(mirror), 2, 0, TIMEOUT);
+    let sharing = Sharing { workers: 2, seed: 0, poll_timeout: TIMEOUT, symmetric: false };
+    let mut ends = spread::live(vec![Box::new(mirror)], &sharing).unwrap();
     let senders = [UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap()];
     let mut seen = [[0u32; 2]; 64];
     for _ in 0..20 {

@@ -36,7 +36,7 @@ fn analyse_spread(file: &Path, workers: usize, config: &WorkerConfig) -> (Record
             })
         };
         let threads: Vec<_> =
-            spread::files(&[file.to_owned()], &[], workers).into_iter().map(start).collect();
+            spread::files(&[file.to_owned()], &[], workers).unwrap().into_iter().map(start).collect();
         let (mut all, mut stats) = (Records::default(), Vec::new());
         for thread in threads {
             let (records, part) = thread.join().unwrap();

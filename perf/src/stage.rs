@@ -88,7 +88,7 @@ fn analyse(stage: Stage, path: &Path) -> anyhow::Result<Counts> {
 
 /// Several workers, each on a thread and with a part of the flows, placed as `wirespan replay` does.
 fn spread(stage: Stage, path: &Path, workers: usize) -> anyhow::Result<Counts> {
-    let ends = spread::files(&[path.to_owned()], &[], workers);
+    let ends = spread::files(&[path.to_owned()], &[], workers)?;
     let cpus = placement::cpu_each(workers).unwrap_or_default();
     let work = |index: usize, mut end: FileEnd| {
         if let Some(&cpu) = cpus.get(index) {

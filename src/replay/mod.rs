@@ -168,7 +168,7 @@ fn analyse_all(
     if args.workers == 1 {
         return analysis(0).all(captures, taps);
     }
-    let ends = spread::files(captures, &interfaces(captures, taps), args.workers as usize);
+    let ends = spread::files(captures, &interfaces(captures, taps), args.workers as usize)?;
     let cpus = placement::cpu_each(ends.len()).unwrap_or_default();
     std::thread::scope(|scope| {
         let cpus = &cpus;

@@ -8,8 +8,11 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 use wirespan_analyzer::Registry;
+use wirespan_capture::spread::{self, Sharing};
 use wirespan_capture::udp_mirror::{self, Encapsulation, UdpMirror};
-use wirespan_capture::{CaptureError, Filter, PacketSource, Shunt, af_packet, af_xdp, placement, spread};
+use wirespan_capture::{
+    CaptureError, Filter, LendingSource, PacketSource, Shunt, af_packet, af_xdp, placement,
+};
 use wirespan_offload::{Applied, Entry, HardwareFirst, Nic, Plan, STATE_DIR, Switch, restore_leftovers};
 
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
@@ -194,7 +197,7 @@ impl SourceArgs {
         if self.workers == 1 {
             sources.add(&name, Box::new(mirror), None);
         } else {
-            for end in spread::live(Box::new(mirror), self.workers.into(), seed(), POLL_TIMEOUT) {
+            for end in spread::live(vec![Box::new(mirror)], &self.sharing(seed(), false))? {
                 sources.add(&name, Box::new(end), None);
             }
         }
@@ -272,6 +275,42 @@ impl SourceArgs {
         if is_alone { placement::cpu_for_queue(interface, queue, self.busy_poll) } else { None }
     }
 
+    fn sharing(&self, seed: u64, symmetric: bool) -> Sharing {
+        Sharing { workers: self.workers.into(), seed, poll_timeout: POLL_TIMEOUT, symmetric }
+    }
+
+    /// Adds the workers of an interface whose frames come in these queues, each with the CPU to read it on.
+    fn share(
+        &self,
+        interface: &str,
+        queues: Vec<(Box<dyn LendingSource>, Option<usize>)>,
+        sharing: &Sharing,
+        sources: &mut Sources,
+    ) -> Result<(), CaptureError> {
+        if sharing.workers.max(queues.len()) == 1 {
+            for (queue, cpu) in queues {
+                sources.add(interface, queue, cpu);
+            }
+            return Ok(());
+        }
+        if queues.len() > 1 && !sharing.symmetric {
+            let sentence = format!(
+                "{interface} does not bring both directions of a connection to one queue (no symmetric RSS): the workers \
+                 hand frames to each other by their flows, which takes time"
+            );
+            sources.fall_back(interface, "no_symmetric_rss", sentence);
+        }
+        let (queues, mut cpus): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
+        if queues.len() < sharing.workers {
+            // Whoever has time reads.
+            cpus.clear();
+        }
+        for (index, end) in spread::live(queues, sharing)?.into_iter().enumerate() {
+            sources.add(interface, Box::new(end), cpus.get(index).copied().flatten());
+        }
+        Ok(())
+    }
+
     fn af_packet(&self, interface: &str, port: u16, sources: &mut Sources) -> Result<(), CaptureError> {
         // Fanout groups are numbers of the network namespace: the process id keeps two wirespans apart.
         let group = (std::process::id() as u16).wrapping_add(port);
@@ -297,7 +336,9 @@ impl SourceArgs {
     ) -> Result<(), CaptureError> {
         let mut options = af_xdp::Options { port, busy_poll: self.busy_poll, ..af_xdp::Options::default() };
         options.program.seed = seed();
-        options.program.flow_hash = self.workers > 1;
+        let symmetric = Nic::open(interface).is_ok_and(|mut nic| nic.is_symmetric());
+        // Of a symmetric NIC, the workers look for packets in tunnels alone, which is less work than a hash of each.
+        options.program.flow_hash = self.workers > 1 && !symmetric;
         options.program.nic_hints = true;
         options.program.filter = wanted.filter.clone();
         options.program.sample = wanted.sample;
@@ -308,17 +349,12 @@ impl SourceArgs {
             sources.notes.push(format!("{interface}: AF_XDP on {} queues, {}", queues.len(), first.mode()));
         }
         let first = sources.workers.len();
-        let spread_over = usize::from(self.workers).div_ceil(queues.len().max(1));
-        for queue in queues {
+        let placed = |queue: af_xdp::AfXdp| {
             let cpu = self.cpu(interface, queue.queue());
-            if spread_over == 1 {
-                sources.add(interface, Box::new(queue), cpu);
-                continue;
-            }
-            for end in spread::live(Box::new(queue), spread_over, seed, POLL_TIMEOUT) {
-                sources.add(interface, Box::new(end), None);
-            }
-        }
+            (Box::new(queue) as Box<dyn LendingSource>, cpu)
+        };
+        let queues = queues.into_iter().map(placed).collect();
+        self.share(interface, queues, &self.sharing(seed, symmetric), sources)?;
         sources.workers[first..].iter_mut().for_each(|worker| worker.samples = wanted.sample.is_some());
         Ok(())
     }

@@ -50,6 +50,11 @@ impl Nic {
         Report::of(&mut self.netlink, &self.link)
     }
 
+    /// Whether it brings both directions of a connection to the same queue. False where it does not tell.
+    pub fn is_symmetric(&mut self) -> bool {
+        crate::nfc::rss(self.netlink.kernel(), &self.link.name).is_ok_and(|rss| rss.is_symmetric())
+    }
+
     /// Does what the plan says as far as the driver lets it. What an earlier process left behind is restored first.
     ///
     /// `workers` is how many queues `auto` wants, `state_dir` where the values to restore are kept ([`crate::STATE_DIR`]).

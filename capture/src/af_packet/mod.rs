@@ -18,7 +18,7 @@ use wirespan_bpf::xdp::XdpOptions;
 use wirespan_frame::{Batch, Descriptor, LinkType};
 
 use crate::interface::Interface;
-use crate::sys::{self, Mapping};
+use crate::sys::{self, Listening, Mapping};
 use crate::{CaptureError, LendingSource, Loss, Note, PacketSource, Region, SourceStats};
 use ring::Ring;
 
@@ -125,8 +125,8 @@ impl AfPacket {
 
 impl AfPacket {
     /// An interface that goes down may come up again; one that was removed does not.
-    fn sleep(&self, timeout: Duration) -> Result<(), CaptureError> {
-        let waited = sys::wait_readable(self.socket.as_fd(), timeout)
+    fn sleep(&self, timeout: Duration, bell: Option<&Listening<'_>>) -> Result<(), CaptureError> {
+        let waited = sys::wait_readable(self.socket.as_fd(), bell, timeout)
             .and_then(|()| sys::take_error(self.socket.as_fd()));
         match waited {
             Ok(()) => Ok(()),
@@ -148,7 +148,7 @@ impl PacketSource for AfPacket {
         descriptors.drain(..).for_each(|lent| self.ring.give_back(lent.offset));
         self.take(BATCH_FRAMES, &mut descriptors)?;
         if descriptors.is_empty() {
-            self.wait(self.options.poll_timeout)?;
+            self.wait(self.options.poll_timeout, None)?;
             self.take(BATCH_FRAMES, &mut descriptors)?;
         }
         self.descriptors = descriptors;
@@ -200,11 +200,12 @@ impl LendingSource for AfPacket {
         Ok(())
     }
 
-    fn wait(&mut self, timeout: Duration) -> Result<(), CaptureError> {
+    fn wait(&mut self, timeout: Duration, bell: Option<&Listening<'_>>) -> Result<(), CaptureError> {
         let start = Instant::now();
         loop {
-            self.sleep(timeout.saturating_sub(start.elapsed()))?;
-            if self.ring.is_ready() || start.elapsed() >= timeout {
+            self.sleep(timeout.saturating_sub(start.elapsed()), bell)?;
+            let has_rung = bell.is_some_and(Listening::has_rung);
+            if self.ring.is_ready() || has_rung || start.elapsed() >= timeout {
                 return Ok(());
             }
             // The kernel takes a lent block for one that nobody has read yet, and lets nobody sleep.

@@ -34,7 +34,7 @@ use wirespan_bpf::xdp::{self, Counters, Stamp, XdpOptions};
 use wirespan_frame::{Batch, Descriptor, Filter, Hints, LinkType};
 
 use crate::interface::Interface;
-use crate::sys;
+use crate::sys::{self, Listening};
 use crate::{CaptureError, KeptBack, LendingSource, Loss, Note, PacketSource, Region, Shunt, SourceStats};
 use busy_poll::Effect;
 use clock::{Clock, NicClock};
@@ -268,7 +268,7 @@ impl AfXdp {
     }
 
     /// Runs the driver's receive path until it has brought frames.
-    fn poll_driver(&mut self, timeout: Duration) -> Result<(), CaptureError> {
+    fn poll_driver(&mut self, timeout: Duration, bell: Option<&Listening<'_>>) -> Result<(), CaptureError> {
         let start = Instant::now();
         while let Some(effect) = &mut self.busy_poll {
             let rx = &self.socket.rx;
@@ -281,11 +281,11 @@ impl AfXdp {
             if self.socket.rx.ready() > 0 {
                 return Ok(());
             }
-            if start.elapsed() >= timeout {
+            if start.elapsed() >= timeout || bell.is_some_and(Listening::has_rung) {
                 break;
             }
         }
-        self.sleep(Duration::ZERO)
+        self.sleep(Duration::ZERO, None)
     }
 
     /// Gives busy polling up where it has no effect.
@@ -306,8 +306,8 @@ impl AfXdp {
         self.notes.push(Note::BusyPollWithoutEffect { interface, reason });
     }
 
-    fn sleep(&self, timeout: Duration) -> Result<(), CaptureError> {
-        sys::wait_readable(self.socket.fd(), timeout)
+    fn sleep(&self, timeout: Duration, bell: Option<&Listening<'_>>) -> Result<(), CaptureError> {
+        sys::wait_readable(self.socket.fd(), bell, timeout)
             .and_then(|()| sys::take_error(self.socket.fd()))
             .map_err(|source| self.error(source))
     }
@@ -342,7 +342,7 @@ impl PacketSource for AfXdp {
         self.wake_driver()?;
         self.describe_ready(BATCH_FRAMES, &mut descriptors);
         if descriptors.is_empty() {
-            self.wait(self.options.poll_timeout)?;
+            self.wait(self.options.poll_timeout, None)?;
             self.describe_ready(BATCH_FRAMES, &mut descriptors);
         }
         self.descriptors = descriptors;
@@ -409,9 +409,9 @@ impl LendingSource for AfXdp {
         Ok(())
     }
 
-    fn wait(&mut self, timeout: Duration) -> Result<(), CaptureError> {
+    fn wait(&mut self, timeout: Duration, bell: Option<&Listening<'_>>) -> Result<(), CaptureError> {
         if self.busy_poll.is_some() {
-            return self.poll_driver(timeout);
+            return self.poll_driver(timeout, bell);
         }
         if !self.idle {
             let start = Instant::now();
@@ -423,7 +423,7 @@ impl LendingSource for AfXdp {
             }
         }
         self.idle = true;
-        self.sleep(timeout)
+        self.sleep(timeout, bell)
     }
 
     fn give_back(&mut self, offsets: &[usize]) {

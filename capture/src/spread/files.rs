@@ -72,7 +72,10 @@ pub struct FileEnd {
 /// Each file is opened when its turn comes; the worker that cannot open it returns the error, and the others end. Between
 /// the frames of a worker are the times of the others' ([`Batch::marks`]). A frame's port is its file's place in `paths`, or
 /// that of its interface's name in `names`, see [`PcapFile::nth_of`].
-pub fn files(paths: &[PathBuf], names: &[String], workers: usize) -> Vec<FileEnd> {
+///
+/// # Errors
+/// The process has too many files open.
+pub fn files(paths: &[PathBuf], names: &[String], workers: usize) -> Result<Vec<FileEnd>, CaptureError> {
     let workers = workers.max(1);
     let reading = Reading {
         paths: paths.to_vec(),
@@ -86,12 +89,12 @@ pub fn files(paths: &[PathBuf], names: &[String], workers: usize) -> Vec<FileEnd
     };
     let shared = Arc::new(Shared {
         reading: Mutex::new(reading),
-        inboxes: (0..workers).map(|_| Inbox::new(RING_PARCELS)).collect(),
+        inboxes: super::inboxes(workers, RING_PARCELS)?,
         returned: ArrayQueue::new(workers * RING_PARCELS),
         ended: AtomicBool::new(false),
     });
     let end = |index| FileEnd { shared: Arc::clone(&shared), index, current: Parcel::none(), received: 0 };
-    (0..workers).map(end).collect()
+    Ok((0..workers).map(end).collect())
 }
 
 impl FileEnd {
@@ -117,7 +120,7 @@ impl FileEnd {
 impl Shared {
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
-        self.inboxes.iter().for_each(Inbox::wake);
+        self.inboxes.iter().for_each(|inbox| inbox.bell.ring());
     }
 }
 
@@ -215,7 +218,7 @@ impl PacketSource for FileEnd {
                 None if ended => return Ok(None),
                 None if went => {}
                 None => {
-                    inbox.sleep(PATIENCE);
+                    inbox.sleep(PATIENCE).map_err(super::cannot_wait)?;
                 }
             }
         }

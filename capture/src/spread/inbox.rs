@@ -1,14 +1,14 @@
 //! The ring in which parcels come to one worker, and how the worker sleeps until one comes.
 
 use std::hint;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::thread::{self, Thread};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
 use super::parcel::Parcel;
+use crate::sys::Bell;
 
 /// How often a worker looks again before it sleeps: going to sleep and being woken costs more.
 const LOOKS: u32 = 2_000;
@@ -17,19 +17,13 @@ pub(super) struct Inbox<M> {
     ring: ArrayQueue<Parcel<M>>,
     /// The worker is gone.
     closed: AtomicBool,
-    asleep: AtomicBool,
-    /// The worker that sleeps.
-    sleeper: Mutex<Option<Thread>>,
+    /// What the worker listens to while it has nothing to do.
+    pub bell: Bell,
 }
 
 impl<M> Inbox<M> {
-    pub fn new(parcels: usize) -> Self {
-        Self {
-            ring: ArrayQueue::new(parcels),
-            closed: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
-            sleeper: Mutex::new(None),
-        }
+    pub fn new(parcels: usize) -> io::Result<Self> {
+        Ok(Self { ring: ArrayQueue::new(parcels), closed: AtomicBool::new(false), bell: Bell::new()? })
     }
 
     /// Hands a parcel over; gives it back when the ring is full or the worker is gone.
@@ -38,7 +32,7 @@ impl<M> Inbox<M> {
             return Err(parcel);
         }
         self.ring.push(parcel)?;
-        self.wake();
+        self.bell.ring();
         Ok(())
     }
 
@@ -68,36 +62,18 @@ impl<M> Inbox<M> {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Wakes the worker if it sleeps.
-    pub fn wake(&self) {
-        // What was done before must be visible to a worker that is about to sleep, or its flag to us.
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed)
-            && self.asleep.swap(false, Ordering::AcqRel)
-            && let Ok(sleeper) = self.sleeper.lock()
-            && let Some(thread) = &*sleeper
-        {
-            thread.unpark();
-        }
-    }
-
-    /// Sleeps until woken, at most so long. False when that time went by.
-    pub fn sleep(&self, at_most: Duration) -> bool {
-        let is_over = || !self.ring.is_empty();
+    /// Sleeps until there is something or the bell rings, at most so long. False when that time went by.
+    pub fn sleep(&self, at_most: Duration) -> io::Result<bool> {
         for _ in 0..LOOKS {
-            if is_over() {
-                return true;
+            if !self.is_empty() {
+                return Ok(true);
             }
             hint::spin_loop();
         }
-        if let Ok(mut sleeper) = self.sleeper.lock() {
-            *sleeper = Some(thread::current());
+        let listening = self.bell.listen();
+        if self.is_empty() {
+            listening.wait(at_most)?;
         }
-        self.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if !is_over() {
-            thread::park_timeout(at_most);
-        }
-        !self.asleep.swap(false, Ordering::AcqRel) || is_over()
+        Ok(listening.has_rung() || !self.is_empty())
     }
 }

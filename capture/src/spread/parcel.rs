@@ -31,15 +31,22 @@ impl Memory for Arc<Buffer> {
     }
 }
 
-impl Memory for Region {
+/// The memory of a live source, and which of several sources that is.
+#[derive(Clone)]
+pub(super) struct Lent {
+    pub region: Region,
+    pub source: usize,
+}
+
+impl Memory for Lent {
     fn batch<'a>(&'a self, descriptors: &'a [Descriptor]) -> Batch<'a> {
         // SAFETY: this module asks for batches of frames that it took from the source and has not given back: a parcel's
         // frames go back when the parcel does, and nobody has a batch of it then.
-        unsafe { Region::batch(self, descriptors) }
+        unsafe { self.region.batch(descriptors) }
     }
 
-    fn is(&self, _: &Self) -> bool {
-        true
+    fn is(&self, other: &Self) -> bool {
+        self.source == other.source
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use wirespan_frame::{Descriptor, Filter, Shunt};
 
-use super::Shared;
-use super::parcel::Parcel;
+use super::live::{Outlet, Shared};
+use super::parcel::{Lent, Parcel};
 use super::router::Router;
-use crate::{CaptureError, LendingSource, Loss, Note, Region, SourceStats};
+use crate::sys::Listening;
+use crate::{CaptureError, LendingSource, Loss, Note, SourceStats};
 
 /// Most frames that are taken at a time.
 const TAKE_FRAMES: usize = 512;
@@ -18,9 +19,9 @@ const TELL_EVERY: Duration = Duration::from_millis(100);
 /// The source and what is on the way to the workers.
 pub(super) struct Reading {
     source: Box<dyn LendingSource>,
-    region: Region,
+    memory: Lent,
     poll_timeout: Duration,
-    router: Router<Region>,
+    router: Router<Lent>,
     descriptors: Vec<Descriptor>,
     /// Of frames that go back to the source.
     offsets: Vec<usize>,
@@ -31,12 +32,18 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub fn new(source: Box<dyn LendingSource>, workers: usize, seed: u64, poll_timeout: Duration) -> Self {
+    /// Of the source with this number.
+    pub fn new(
+        source: Box<dyn LendingSource>,
+        number: usize,
+        router: Router<Lent>,
+        poll_timeout: Duration,
+    ) -> Self {
         Self {
-            region: source.region(),
+            memory: Lent { region: source.region(), source: number },
             source,
             poll_timeout,
-            router: Router::new(workers, seed),
+            router,
             descriptors: Vec::with_capacity(TAKE_FRAMES),
             offsets: Vec::new(),
             dropped: 0,
@@ -44,18 +51,23 @@ impl Reading {
         }
     }
 
-    /// Hands the next frames to their workers. False when none came for a while.
-    pub fn step(&mut self, shared: &Shared) -> Result<bool, CaptureError> {
-        while let Some(parcel) = shared.returned.pop() {
+    /// Hands the next frames to their workers; with a bell, waits for them. False when none came.
+    pub fn step(
+        &mut self,
+        shared: &Shared,
+        outlet: &Outlet,
+        bell: Option<&Listening<'_>>,
+    ) -> Result<bool, CaptureError> {
+        while let Some(parcel) = outlet.returned.pop() {
             self.recycle(parcel);
         }
         self.descriptors.clear();
         self.source.take(TAKE_FRAMES, &mut self.descriptors)?;
-        if self.descriptors.is_empty() {
-            self.source.wait(self.poll_timeout)?;
+        if self.descriptors.is_empty() && bell.is_some() {
+            self.source.wait(self.poll_timeout, bell)?;
             self.source.take(TAKE_FRAMES, &mut self.descriptors)?;
         }
-        self.router.route(&self.region, &self.descriptors);
+        self.router.route(&self.memory, &self.descriptors);
         for (worker, inbox) in shared.inboxes.iter().enumerate() {
             // A worker that is behind gets whole parcels, so that many frames can wait for it.
             if inbox.fill() < 0.5 {
@@ -65,7 +77,7 @@ impl Reading {
         self.deliver(shared);
         if self.told.elapsed() >= TELL_EVERY {
             self.told = Instant::now();
-            *shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.stats();
+            *outlet.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.stats();
         }
         Ok(!self.descriptors.is_empty())
     }
@@ -90,7 +102,7 @@ impl Reading {
     }
 
     /// Its frames were worked off, or are lost.
-    fn recycle(&mut self, mut parcel: Parcel<Region>) {
+    fn recycle(&mut self, mut parcel: Parcel<Lent>) {
         self.offsets.clear();
         self.offsets.extend(parcel.descriptors.iter().map(|frame| frame.offset));
         if !self.offsets.is_empty() {

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::slice;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wirespan_frame::{Descriptor, Mark};
 
 use super::clock::{Clock, Times};
 use super::followers::{Followers, TIMEOUT_NS};
-use super::inner_hash::{Fragment, plain_hash, walk};
+use super::inner_hash::{Fragment, InnerHash, is_plainly_bare, plain_hash, walk};
 use super::parcel::{Memory, Parcel};
 
 /// Later fragments that may wait for their first.
@@ -16,13 +17,16 @@ const HELD_MAX: usize = 64;
 /// Parcels for each worker, filled in the order of the frames.
 pub(super) struct Router<M> {
     seed: u64,
+    /// Gets what lies in no tunnel.
+    home: Option<usize>,
     /// Being filled, one for each worker.
     open: Vec<Parcel<M>>,
     /// To be delivered, oldest first, for each worker.
     pub full: Vec<VecDeque<Parcel<M>>>,
     /// Parcels that came back.
     pub free: Vec<Parcel<M>>,
-    followers: Followers,
+    /// Those of all queues, as a datagram's fragments may come on several.
+    followers: Arc<Mutex<Followers>>,
     held: VecDeque<Held<M>>,
     /// Set where workers have no other time than that of packets.
     clock: Option<Clock>,
@@ -35,20 +39,23 @@ pub(super) struct Router<M> {
 struct Held<M> {
     memory: M,
     descriptor: Descriptor,
-    hash: u32,
+    /// Where it goes if the first does not come.
+    worker: usize,
     fragment: Fragment,
     /// When, in memories.
     since: u64,
 }
 
 impl<M: Memory> Router<M> {
-    pub fn new(workers: usize, seed: u64) -> Self {
+    /// For one of several queues: frames that lie in no tunnel go to `home`, if there is one.
+    pub fn live(workers: usize, seed: u64, home: Option<usize>, followers: Arc<Mutex<Followers>>) -> Self {
         Self {
             seed,
+            home,
             open: (0..workers).map(|_| Parcel::new()).collect(),
             full: (0..workers).map(|_| VecDeque::new()).collect(),
             free: Vec::new(),
-            followers: Followers::default(),
+            followers,
             held: VecDeque::new(),
             clock: None,
             memory: None,
@@ -58,28 +65,35 @@ impl<M: Memory> Router<M> {
 
     /// For frames that are the only clock: each worker hears of the times of the others' too.
     pub fn with_clock(workers: usize, seed: u64) -> Self {
-        Self { clock: Some(Clock::default()), ..Self::new(workers, seed) }
+        Self { clock: Some(Clock::default()), ..Self::live(workers, seed, None, Arc::default()) }
     }
 
     /// Hands frames that lie in `memory` to their workers.
     pub fn route(&mut self, memory: &M, descriptors: &[Descriptor]) {
+        self.release_known();
         self.release_old(memory, descriptors);
         for (frame, descriptor) in memory.batch(descriptors).frames().zip(descriptors) {
+            if let Some(home) = self.home {
+                match is_plainly_bare(descriptor.link, frame.data) {
+                    true => self.route_packet(memory, descriptor, home),
+                    false => self.route_other(memory, descriptor),
+                }
+                continue;
+            }
             let plain = match descriptor.hints.flow_hash {
                 Some(hash) => Some(hash.get()),
                 None => plain_hash(descriptor.link, frame.data, self.seed),
             };
             match plain {
-                Some(hash) => self.route_packet(memory, descriptor, hash),
+                Some(hash) => self.route_packet(memory, descriptor, self.worker(hash)),
                 None => self.route_other(memory, descriptor),
             }
         }
     }
 
-    /// A frame with a whole packet, by its hash.
+    /// A frame with a whole packet.
     #[inline(always)]
-    fn route_packet(&mut self, memory: &M, descriptor: &Descriptor, hash: u32) {
-        let worker = self.worker(hash);
+    fn route_packet(&mut self, memory: &M, descriptor: &Descriptor, worker: usize) {
         // Flow tables hear of whole packets' times only.
         self.tell_time(descriptor.ts_ns, worker);
         self.push(worker, memory, descriptor);
@@ -90,12 +104,17 @@ impl<M: Memory> Router<M> {
     fn route_other(&mut self, memory: &M, descriptor: &Descriptor) {
         for frame in memory.batch(slice::from_ref(descriptor)).frames() {
             let found = walk(&frame, self.seed);
+            let worker = self.worker_of(&found);
             match &found.fragment {
-                Some(fragment) => self.place(memory, descriptor, found.hash, fragment),
-                None if found.is_flow => self.route_packet(memory, descriptor, found.hash),
-                None => self.push(self.worker(found.hash), memory, descriptor),
+                Some(fragment) => self.place(memory, descriptor, worker, fragment),
+                None if found.is_flow => self.route_packet(memory, descriptor, worker),
+                None => self.push(worker, memory, descriptor),
             }
         }
+    }
+
+    fn worker_of(&self, found: &InnerHash) -> usize {
+        self.home.filter(|_| found.is_bare).unwrap_or_else(|| self.worker(found.hash))
     }
 
     /// Nothing more comes: fragments that wait are given up, and all parcels closed.
@@ -121,19 +140,28 @@ impl<M: Memory> Router<M> {
 
     /// A fragment.
     #[inline(never)]
-    fn place(&mut self, memory: &M, descriptor: &Descriptor, hash: u32, fragment: &Fragment) {
+    fn place(&mut self, memory: &M, descriptor: &Descriptor, worker: usize, fragment: &Fragment) {
         let worker = match fragment.follows {
-            None => self.worker(hash),
-            Some(datagram) => match self.followers.get(datagram, descriptor.ts_ns) {
+            None => worker,
+            Some(datagram) => match self.followed(datagram, descriptor.ts_ns) {
                 Some(worker) => worker,
-                None => return self.hold(memory, descriptor, hash, fragment),
+                None => return self.hold(memory, descriptor, worker, fragment),
             },
         };
         for datagram in fragment.leads.into_iter().flatten() {
-            self.followers.insert(datagram, worker, descriptor.ts_ns);
+            self.followers().insert(datagram, worker, descriptor.ts_ns);
             self.release_followers(datagram);
         }
         self.push(worker, memory, descriptor);
+    }
+
+    fn followers(&self) -> MutexGuard<'_, Followers> {
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the datagram's first fragment went.
+    fn followed(&self, datagram: u64, ts_ns: u64) -> Option<usize> {
+        self.followers().get(datagram, ts_ns)
     }
 
     /// Equal parts of all hashes.
@@ -186,12 +214,12 @@ impl<M: Memory> Router<M> {
         }
     }
 
-    fn hold(&mut self, memory: &M, descriptor: &Descriptor, hash: u32, fragment: &Fragment) {
+    fn hold(&mut self, memory: &M, descriptor: &Descriptor, worker: usize, fragment: &Fragment) {
         if self.held.len() == HELD_MAX {
             self.release(1);
         }
         let (memory, since) = (memory.clone(), self.memories);
-        self.held.push_back(Held { memory, descriptor: *descriptor, hash, fragment: *fragment, since });
+        self.held.push_back(Held { memory, descriptor: *descriptor, worker, fragment: *fragment, since });
     }
 
     /// Fragments that waited for this datagram's first go their way.
@@ -199,7 +227,20 @@ impl<M: Memory> Router<M> {
         while let Some(index) = self.held.iter().position(|held| held.fragment.follows == Some(datagram))
             && let Some(held) = self.held.remove(index)
         {
-            self.place(&held.memory, &held.descriptor, held.hash, &held.fragment);
+            self.place(&held.memory, &held.descriptor, held.worker, &held.fragment);
+        }
+    }
+
+    /// Fragments whose first has come on another queue go their way.
+    fn release_known(&mut self) {
+        let is_known = |router: &Self, held: &Held<M>| {
+            let datagram = held.fragment.follows;
+            datagram.is_some_and(|datagram| router.followed(datagram, held.descriptor.ts_ns).is_some())
+        };
+        while let Some(index) = self.held.iter().position(|held| is_known(self, held))
+            && let Some(held) = self.held.remove(index)
+        {
+            self.place(&held.memory, &held.descriptor, held.worker, &held.fragment);
         }
     }
 
@@ -223,7 +264,7 @@ impl<M: Memory> Router<M> {
         for _ in 0..count {
             let Some(held) = self.held.pop_front() else { return };
             let fragment = Fragment { follows: None, ..held.fragment };
-            self.place(&held.memory, &held.descriptor, held.hash, &fragment);
+            self.place(&held.memory, &held.descriptor, held.worker, &fragment);
         }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use wirespan_frame::LinkType;
 
 use super::*;
-use crate::CaptureError;
 use crate::pcap_file::{PcapFile, Resolution, Writer};
+use crate::{PacketSource, SourceStats};
 
 /// One frame: which flow, its number in the flow.
 type Seen = (u16, u32);
@@ -43,7 +43,8 @@ fn write(path: &Path, packets: impl Iterator<Item = Vec<u8>>) {
 
 /// What each worker saw, and all times that it heard of, by its own frames and by others'.
 fn spread(files: &[&Path], workers: usize) -> (Vec<Vec<Seen>>, Vec<Vec<u64>>, SourceStats) {
-    let ends = super::files(&files.iter().map(|path| path.to_path_buf()).collect::<Vec<_>>(), &[], workers);
+    let ends =
+        super::files(&files.iter().map(|path| path.to_path_buf()).collect::<Vec<_>>(), &[], workers).unwrap();
     let result = Mutex::new((vec![Vec::new(); workers], vec![Vec::new(); workers], SourceStats::default()));
     std::thread::scope(|scope| {
         for (index, mut end) in ends.into_iter().enumerate() {
@@ -149,7 +150,7 @@ fn fragments_without_a_first_are_not_kept_for_ever() {
 
 #[test]
 fn a_file_that_cannot_be_opened_is_an_error_once_and_the_end_for_the_others() {
-    let mut ends = files(&["/nonexistent/capture.pcap".into()], &[], 2);
+    let mut ends = files(&["/nonexistent/capture.pcap".into()], &[], 2).unwrap();
     assert!(matches!(ends[1].next_batch(), Err(CaptureError::OpenFile { .. })));
     assert!(ends[0].next_batch().unwrap().is_none() && ends[1].next_batch().unwrap().is_none());
 }
@@ -159,7 +160,7 @@ fn a_worker_that_is_gone_does_not_hold_up_the_others() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("many");
     write(&path, (0..100_000).map(|number| packet((number % 50) as u16 + 1, number, 0, 0)));
-    let mut ends = files(&[path], &[], 2);
+    let mut ends = files(&[path], &[], 2).unwrap();
     let first = ends[0].next_batch().unwrap().unwrap().len();
     assert!(first > 0);
     drop(ends.remove(0));
@@ -182,5 +183,5 @@ fn one_worker_sees_what_the_file_has() {
     };
     let whole = lengths(&mut PcapFile::open(&path).unwrap());
     assert!(whole.len() > 1_000);
-    assert_eq!(lengths(&mut files(&[path], &[], 1).remove(0)), whole);
+    assert_eq!(lengths(&mut files(&[path], &[], 1).unwrap().remove(0)), whole);
 }

@@ -16,13 +16,14 @@ mod message;
 mod socket;
 
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use wirespan_frame::{Batch, Descriptor, Hints, LinkType};
 
-use crate::sys::{self, Mapping};
+use crate::sys::{self, Listening, Mapping};
 use crate::{CaptureError, LendingSource, Loss, Note, PacketSource, Region, SourceStats};
 use header::HEADROOM;
 use message::{Messages, Received};
@@ -69,6 +70,7 @@ pub struct Config {
 /// UDP sockets as one source of frames.
 pub struct UdpMirror {
     sockets: Vec<Socket>,
+    /// The sockets, and what else may end a wait.
     polled: Vec<libc::pollfd>,
     messages: Messages,
     memory: Arc<Mapping>,
@@ -92,9 +94,9 @@ impl UdpMirror {
         let sockets: Vec<Socket> = config.listen.iter().map(open).collect::<Result<_, _>>()?;
         let memory = Mapping::anonymous(SLOTS * SLOT_BYTES, false, None)
             .map_err(|source| CaptureError::system("have memory for datagrams", "UDP", source))?;
-        let polled = |socket: &Socket| libc::pollfd { fd: socket.fd(), events: libc::POLLIN, revents: 0 };
+        let polled = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         Ok(Self {
-            polled: sockets.iter().map(polled).collect(),
+            polled: sockets.iter().map(Socket::fd).chain([-1]).map(polled).collect(),
             notes: sockets.iter().filter_map(Socket::note).collect(),
             sockets,
             messages: Messages::new(BATCH_FRAMES),
@@ -166,7 +168,7 @@ impl PacketSource for UdpMirror {
         lent.clear();
         let mut taken = self.take(BATCH_FRAMES, &mut lent);
         if taken.is_ok() && lent.is_empty() {
-            taken = self.wait(self.poll_timeout).and_then(|()| self.take(BATCH_FRAMES, &mut lent));
+            taken = self.wait(self.poll_timeout, None).and_then(|()| self.take(BATCH_FRAMES, &mut lent));
         }
         self.lent = lent;
         taken?;
@@ -205,8 +207,12 @@ impl LendingSource for UdpMirror {
         Ok(())
     }
 
-    fn wait(&mut self, timeout: Duration) -> Result<(), CaptureError> {
-        socket::wait(&mut self.polled, timeout)
+    fn wait(&mut self, timeout: Duration, bell: Option<&Listening<'_>>) -> Result<(), CaptureError> {
+        if let Some(last) = self.polled.last_mut() {
+            // A negative descriptor is left out.
+            last.fd = bell.map_or(-1, |bell| bell.fd().as_raw_fd());
+        }
+        sys::poll(&mut self.polled, timeout)
             .map_err(|source| CaptureError::system("wait for datagrams", "UDP", source))
     }
 

@@ -1,10 +1,8 @@
 //! A UDP socket that mirrored traffic comes to.
 
-use std::io;
 use std::mem::size_of;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::Duration;
 
 use super::message::{Address, from_socket_address};
 use crate::sys::{self, Plain};
@@ -91,16 +89,6 @@ impl Socket {
             bytes: got as usize,
             wanted: RECEIVE_BUFFER_BYTES as usize,
         })
-    }
-}
-
-/// Waits until one of the sockets has a datagram, at most this long.
-pub(super) fn wait(polled: &mut [libc::pollfd], timeout: Duration) -> io::Result<()> {
-    let timeout_ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
-    // SAFETY: as many live pollfds as the kernel is told.
-    match sys::check(unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout_ms) }) {
-        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(()),
     }
 }
 

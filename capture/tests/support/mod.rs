@@ -301,7 +301,7 @@ fn take_all(source: &mut dyn LendingSource, lent: &mut Vec<Descriptor>) {
         let before = lent.len();
         source.take(7, lent).unwrap();
         if lent.len() == before {
-            source.wait(POLL_TIMEOUT).unwrap();
+            source.wait(POLL_TIMEOUT, None).unwrap();
             source.take(7, lent).unwrap();
             if lent.len() == before {
                 return;

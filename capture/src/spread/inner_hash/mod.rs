@@ -12,7 +12,8 @@ use wirespan_headers::tunnels::{Encapsulation, on_default_port};
 use wirespan_headers::{self as headers, Addresses, Innermost, Onward, Rest, Visit, Walk};
 use wirespan_records::{DropReason, TunnelKind};
 
-pub(super) use plain::plain_hash;
+use plain::bare_ip;
+pub(super) use plain::{is_plainly_bare, plain_hash};
 
 /// A first fragment in each tunnel level that is worth remembering: a tunnel's and the packet's in it.
 const MAX_LEADS: usize = 2;
@@ -25,14 +26,16 @@ pub struct InnerHash {
     pub hash: u32,
     /// False when the frame has no such packet.
     pub is_flow: bool,
+    /// The packet lies in no tunnel, behind an Ethernet header and VLAN tags alone: a NIC can hash its addresses.
+    pub is_bare: bool,
     /// Present when a packet in the frame is an IP fragment.
     pub fragment: Option<Fragment>,
 }
 
 impl InnerHash {
-    /// Of a frame with a whole packet.
-    pub(super) fn whole(hash: u32) -> Self {
-        Self { hash, is_flow: true, fragment: None }
+    /// Of a plain frame.
+    pub(super) fn plain(hash: u32) -> Self {
+        Self { hash, is_flow: true, is_bare: true, fragment: None }
     }
 }
 
@@ -50,7 +53,7 @@ pub struct Fragment {
 /// [`Hints::flow_hash`]: wirespan_frame::Hints::flow_hash
 pub fn inner_hash(frame: &Frame<'_>, seed: u64) -> InnerHash {
     match plain_hash(frame.link, frame.data, seed) {
-        Some(hash) => InnerHash::whole(hash),
+        Some(hash) => InnerHash::plain(hash),
         None => walk(frame, seed),
     }
 }
@@ -60,7 +63,13 @@ pub fn inner_hash(frame: &Frame<'_>, seed: u64) -> InnerHash {
 pub(super) fn walk(frame: &Frame<'_>, seed: u64) -> InnerHash {
     let mut walk = Walk::new(Hashing { seed, told: Told::default(), fragment: None }, frame);
     let hash = walk.frame(frame).ok();
-    InnerHash { hash: hash.unwrap_or_default(), is_flow: hash.is_some(), fragment: walk.visit.fragment }
+    let Hashing { told, fragment, .. } = walk.visit;
+    InnerHash {
+        hash: hash.unwrap_or_default(),
+        is_flow: hash.is_some(),
+        is_bare: told.tunnel.is_none() && bare_ip(frame.link, frame.data).is_some(),
+        fragment,
+    }
 }
 
 /// What the headers of one frame have told so far.

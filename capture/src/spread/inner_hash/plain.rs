@@ -1,4 +1,5 @@
-//! The frames that most are, in one go: IPv4 over Ethernet, whole, without options and tags, with TCP or UDP.
+//! The frames that most are, in one go: IPv4 over Ethernet, whole, without options and tags, with TCP or UDP. And those that lie in
+//! no tunnel, which are a few more.
 
 use wirespan_frame::LinkType;
 use wirespan_headers::rest::be16;
@@ -11,8 +12,52 @@ const ETHERNET_BYTES: usize = 14;
 const IPV4_BYTES: usize = 20;
 const UDP_BYTES: usize = 8;
 const TCP_BYTES: usize = 20;
+const IPV6_BYTES: usize = 40;
+/// VLAN tags that NICs look behind.
+const TAGS_MAX: usize = 2;
 
-/// The hash of such a frame, the same as the walk finds; `None` for every other one.
+/// The EtherType and the bytes of an IP packet with nothing but an Ethernet header and VLAN tags before it.
+#[inline(always)]
+pub fn bare_ip(link: LinkType, data: &[u8]) -> Option<(u16, &[u8])> {
+    let (ethernet, mut rest) = data.split_first_chunk::<ETHERNET_BYTES>()?;
+    let mut ethertype = be16(ethernet[12], ethernet[13]);
+    for _ in 0..TAGS_MAX {
+        if !matches!(ethertype, ethertype::VLAN | ethertype::PROVIDER_VLAN | ethertype::QINQ_VLAN) {
+            break;
+        }
+        let (tag, behind) = rest.split_first_chunk::<4>()?;
+        (ethertype, rest) = (be16(tag[2], tag[3]), behind);
+    }
+    let is_ip = link == LinkType::Ethernet && matches!(ethertype, ethertype::IPV4 | ethertype::IPV6);
+    is_ip.then_some((ethertype, rest))
+}
+
+/// True for such a packet that is whole, and of TCP or of UDP without a tunnel: a walk would find it [bare] too.
+///
+/// [bare]: super::InnerHash::is_bare
+#[inline(always)]
+pub fn is_plainly_bare(link: LinkType, data: &[u8]) -> bool {
+    let Some((ethertype, ip)) = bare_ip(link, data) else { return false };
+    let upper = match (ethertype, ip) {
+        (ethertype::IPV4, &[version, _, _, _, _, _, flags, offset, _, protocol, ..])
+            if be16(flags, offset) & 0x3fff == 0 =>
+        {
+            Some((protocol, usize::from(version & 0x0f) * 4))
+        }
+        (ethertype::IPV6, &[_, _, _, _, _, _, protocol, ..]) => Some((protocol, IPV6_BYTES)),
+        _ => None,
+    };
+    match upper {
+        Some((protocol::TCP, _)) => true,
+        Some((protocol::UDP, at)) => {
+            let ports = ip.get(at..).and_then(|udp| udp.first_chunk::<4>());
+            ports.is_some_and(|ports| on_default_port(be16(ports[2], ports[3])).is_none())
+        }
+        _ => false,
+    }
+}
+
+/// The hash of a frame that most are, the same as the walk finds; `None` for every other one.
 #[inline(always)]
 pub fn plain_hash(link: LinkType, data: &[u8], seed: u64) -> Option<u32> {
     let head = data.first_chunk::<{ ETHERNET_BYTES + IPV4_BYTES + UDP_BYTES }>()?;

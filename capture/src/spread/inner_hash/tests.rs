@@ -94,8 +94,11 @@ proptest! {
         let back = ip(dst, src, protocol, &l4(dst_port, src_port));
         for packet in [there, back] {
             prop_assert_eq!(hash_of(LinkType::Ethernet, &ethernet(ethertype_of(&packet), &packet)).hash, expected);
-            for frame in wrapped(&packet) {
-                prop_assert_eq!(hash_of(LinkType::Ethernet, &frame).hash, expected, "{:02x?}", frame);
+            for (index, frame) in wrapped(&packet).iter().enumerate() {
+                let found = hash_of(LinkType::Ethernet, frame);
+                let is_tagged_only = index < 2;
+                prop_assert_eq!((found.hash, found.is_bare), (expected, is_tagged_only), "{:02x?}", frame);
+                prop_assert_eq!(is_plainly_bare(LinkType::Ethernet, frame), is_tagged_only);
             }
         }
     }
@@ -122,7 +125,10 @@ proptest! {
         let walked = walk(&Frame { data: &data, wire_len, ts_ns: 0, link, port: 0, hints }, SEED);
         let short = plain_hash(link, &data, SEED);
         prop_assert!(short.is_some() || !is_plain);
-        prop_assert!(short.is_none_or(|hash| walked == InnerHash::whole(hash)), "{:02x?}", data);
+        let bare = is_plainly_bare(link, &data);
+        prop_assert!(!bare || (walked.is_bare && walked.fragment.is_none()), "{:02x?}", data);
+        prop_assert!(bare || to_tunnel || change.is_some() || cut.is_some());
+        prop_assert!(short.is_none_or(|hash| walked == InnerHash::plain(hash)), "{:02x?}", data);
     }
 
     #[test]
@@ -165,4 +171,6 @@ fn what_cannot_be_decoded_inside_a_tunnel_belongs_to_the_tunnel() {
     assert_eq!(vxlan(&[1, 2, 3]).hash, outer);
     assert_eq!(vxlan(&ethernet(0x0800, &[0x45; 8])).hash, outer);
     assert!(!vxlan(&ethernet(0x0806, &[0; 28])).is_flow);
+    let frame = ethernet(0x0800, &ipv4(a, b, 17, 0, 0, &udp(999, 4789, &[1, 2, 3])));
+    assert!(hash_of(LinkType::Ethernet, &frame).is_bare);
 }
