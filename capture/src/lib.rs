@@ -32,7 +32,7 @@ mod ways;
 
 pub use note::Note;
 pub use source::{
-    CaptureError, KeptBack, LendingSource, Loss, PacketSource, Region, SourceStats, Unreadable,
+    CaptureError, KeptBack, LendingSource, Loss, Memory, PacketSource, Region, SourceStats, Unreadable,
 };
 pub use sys::{Bell, Listening};
 pub use ways::{Way, ways};

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
 use wirespan_frame::{Batch, Descriptor, Filter, Shunt};
 
 use crate::note::Note;
-use crate::sys::{Listening, Mapping};
+use crate::sys::Listening;
 
 /// Something that lends frames, batch by batch.
 ///
@@ -64,14 +65,24 @@ pub trait LendingSource: PacketSource {
     fn give_back(&mut self, offsets: &[usize]);
 }
 
-/// The memory that a [`LendingSource`] shares with the kernel. It lives as long as one of its clones, also when the
-/// source is gone.
+/// The memory that a [`LendingSource`] shares with the kernel or a device. It lives as long as one of its clones, also when
+/// the source is gone.
 #[derive(Clone)]
-pub struct Region(Arc<Mapping>);
+pub struct Region(Arc<dyn Memory>);
+
+/// What frames lie in.
+///
+/// # Safety
+/// What [`bytes`](Self::bytes) tells is always the same, and mapped as long as the value lives.
+pub unsafe trait Memory: Send + Sync {
+    /// Where it begins, and how long it is.
+    fn bytes(&self) -> NonNull<[u8]>;
+}
 
 impl Region {
-    pub(crate) fn new(mapping: Arc<Mapping>) -> Self {
-        Self(mapping)
+    /// What frames of a source lie in.
+    pub fn new(memory: Arc<impl Memory + 'static>) -> Self {
+        Self(memory)
     }
 
     /// The frames that `descriptors` describe.
@@ -79,8 +90,8 @@ impl Region {
     /// # Safety
     /// Each was taken from the source of this region, and is not given back as long as the batch is in use.
     pub unsafe fn batch<'a>(&'a self, descriptors: &'a [Descriptor]) -> Batch<'a> {
-        // SAFETY: the kernel leaves lent frames alone, and a batch reads nothing else.
-        Batch::new(unsafe { self.0.slice(0, self.0.len()) }, descriptors)
+        // SAFETY: the memory is mapped, whoever else uses it leaves lent frames alone, and a batch reads nothing else.
+        Batch::new(unsafe { self.0.bytes().as_ref() }, descriptors)
     }
 }
 

@@ -502,30 +502,42 @@ fn replayed() -> Vec<String> {
 #[test]
 fn a_capture_that_dpdk_reads_is_stored_as_replay_tells_it() {
     let eal = format!("--no-huge --no-pci --vdev=net_pcap0,rx_pcap={}", fixture().display());
-    let arguments = ["--mode", "mirror", "--backend", "dpdk", "-i", "net_pcap0", "--show-values"];
-    let mut up = Up::start(&[&arguments[..], &["--eal", &eal, "--shunt-after", "1000000000"]].concat());
-    assert!(up.said.contains("net_pcap0: DPDK net_pcap, 1 queues"), "{}", up.said);
-    // No such device takes rules.
-    assert_eq!(up.fallbacks(), ["interface=\"net_pcap0\",kind=\"no_nic_shunt\""]);
-    up.accounts_for(frames().len() as u64);
-    let sql = "SELECT concatWithSeparator(' ', l7_protocol, toString(intDiv(toUnixTimestamp64Nano(start_time), 1000)), \
+    for workers in ["1", "2"] {
+        let arguments = [
+            "--mode",
+            "mirror",
+            "--backend",
+            "dpdk",
+            "-i",
+            "net_pcap0",
+            "--show-values",
+            "--workers",
+            workers,
+        ];
+        let mut up = Up::start(&[&arguments[..], &["--eal", &eal, "--shunt-after", "1000000000"]].concat());
+        assert!(up.said.contains("net_pcap0: DPDK net_pcap, 1 queues"), "{}", up.said);
+        // No such device takes rules.
+        assert_eq!(up.fallbacks(), ["interface=\"net_pcap0\",kind=\"no_nic_shunt\""]);
+        up.accounts_for(frames().len() as u64);
+        let sql = "SELECT concatWithSeparator(' ', l7_protocol, toString(intDiv(toUnixTimestamp64Nano(start_time), 1000)), \
                toString(intDiv(toUnixTimestamp64Nano(end_time), 1000)), client, toString(client_port), request_type, \
                request_resource, toString(response_bytes)) AS told FROM l7_log WHERE session = 'complete' ORDER BY told";
-    let stored: Vec<_> = up.ask(sql).iter().map(|row| row[0].as_str().unwrap().to_owned()).collect();
-    assert_eq!(stored, replayed());
-    let (status, said) = up.stop();
-    assert!(status.success() && said.contains("and lost 0"), "{said}");
+        let stored: Vec<_> = up.ask(sql).iter().map(|row| row[0].as_str().unwrap().to_owned()).collect();
+        assert_eq!(stored, replayed());
+        let (status, said) = up.stop();
+        assert!(status.success() && said.contains("and lost 0"), "{said}");
+    }
 }
 
 #[cfg(feature = "dpdk")]
 #[test]
-fn workers_that_dpdk_cannot_share_connections_among_are_told_so() {
+fn queues_of_dpdk_that_do_not_keep_connections_together_are_told_of() {
     let eal = ["--eal", "--no-huge --no-pci --vdev=net_ring0"];
     let up = Up::start(
         &[&["--mode", "mirror", "--backend", "dpdk", "-i", "net_ring0", "--workers", "2"], &eal[..]].concat(),
     );
-    assert!(up.said.contains("--workers 1 sees them whole"), "{}", up.said);
-    assert_eq!(up.fallbacks(), ["interface=\"net_ring0\",kind=\"no_rss\""]);
+    assert!(up.said.contains("the workers hand frames to each other"), "{}", up.said);
+    assert_eq!(up.fallbacks(), ["interface=\"net_ring0\",kind=\"no_symmetric_rss\""]);
 }
 
 #[test]

@@ -361,34 +361,33 @@ impl SourceArgs {
 
     #[cfg(feature = "dpdk")]
     fn dpdk(&self, device: &str, port: u16, wanted: &Wanted, sources: &mut Sources) -> anyhow::Result<()> {
-        use wirespan_dpdk::{Dpdk, EalOptions, PortOptions};
+        use wirespan_dpdk::{Dpdk, DpdkSource, EalOptions, PortOptions};
+        /// As many as AF_XDP has memory for.
+        const LENT_FRAMES: u32 = 16_384;
         let eal = EalOptions::of_command_line(&self.eal);
         let options = PortOptions {
             queues: self.workers,
             port,
+            lent: if self.workers > 1 { LENT_FRAMES } else { 0 },
             idle_sleep: (!self.busy_poll).then_some(Duration::from_micros(50)),
             ..PortOptions::new(device)
         };
         let queues = Dpdk::start(&eal, &options)?;
         if let [first, ..] = queues.as_slice() {
             sources.notes.push(format!("{device}: {}", first.info()));
-            if queues.len() > 1 && !first.info().symmetric_rss {
-                let what = "does not keep both directions of a connection on one queue (no RSS)";
-                let sentence =
-                    format!("{device} {what}: they may be seen in halves; --workers 1 sees them whole");
-                sources.fall_back(device, "no_rss", sentence);
-            }
             if wanted.shunt
                 && let Err(refusal) = first.check_shunt()
             {
                 sources.fall_back(device, NO_NIC_SHUNT, refusal.to_string());
             }
         }
-        for queue in queues {
+        let symmetric = queues.first().is_some_and(|queue| queue.info().symmetric_rss);
+        let placed = |queue: DpdkSource| {
             let cpu = self.cpu(device, queue.queue().into());
-            sources.add(device, Box::new(queue), cpu);
-        }
-        Ok(())
+            (Box::new(queue) as Box<dyn LendingSource>, cpu)
+        };
+        let queues = queues.into_iter().map(placed).collect();
+        Ok(self.share(device, queues, &self.sharing(seed(), symmetric), sources)?)
     }
 }
 

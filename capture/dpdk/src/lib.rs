@@ -18,6 +18,7 @@
 //! - [`source`]: the frames of one queue
 //! - [`stats`]: what the port counts
 //! - [`transmit`]: sending frames, for benchmarks and tests
+//! - `lending`: frames that stay lent for longer than a batch
 //! - `clock`: from the device's timestamps to the time of day
 //! - `pool`: the memory of a queue's frames
 //! - `shunt`: rules in the NIC for flows that need not be delivered
@@ -27,6 +28,7 @@
 mod clock;
 pub mod eal;
 mod error;
+mod lending;
 mod pool;
 pub mod port;
 mod shunt;

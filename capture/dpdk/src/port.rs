@@ -44,6 +44,8 @@ pub struct PortOptions {
     /// How long to sleep between polls once the queue has stayed empty for a while; without it, a source keeps its CPU
     /// busy. To be given where workers share CPUs.
     pub idle_sleep: Option<Duration>,
+    /// Frames of a queue that may be lent for longer than a batch, which are missing to the device.
+    pub lent: u32,
     /// What the frames' descriptors say of where they were seen.
     pub port: u16,
 }
@@ -60,6 +62,7 @@ impl PortOptions {
             timestamps: true,
             poll_timeout: Duration::from_millis(100),
             idle_sleep: None,
+            lent: 0,
             port: 0,
         }
     }
@@ -196,7 +199,7 @@ fn set_up(eal: Eal, options: &PortOptions, transmit: bool) -> Result<Port, DpdkE
     calls.run("configure", || unsafe { sys::ws_port_configure(id, &mut config) })?;
     let in_queues = u32::from(config.rx_descriptors) + u32::from(config.tx_descriptors * u16::from(transmit));
     let need = Need {
-        mbufs: (in_queues + SPARE_MBUFS).next_power_of_two() - 1,
+        mbufs: (in_queues + SPARE_MBUFS + options.lent).next_power_of_two() - 1,
         frame_bytes: if scatter { FRAME_BYTES } else { longest.next_multiple_of(64).max(FRAME_BYTES) },
         socket: device.socket,
     };

@@ -7,10 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use wirespan_capture::{
-    Batch, CaptureError, Descriptor, Hints, LinkType, Loss, PacketSource, Shunt, SourceStats,
+    Batch, CaptureError, Descriptor, Hints, LinkType, Listening, Loss, PacketSource, Shunt, SourceStats,
 };
 
 use crate::clock::{Clock, now_ns};
+use crate::lending::Lending;
 use crate::pool::Pool;
 use crate::port::{Port, PortInfo, PortOptions};
 use crate::shunt::{self, DropRules};
@@ -27,23 +28,25 @@ const POLLS_BEFORE_SLEEP: u32 = 512;
 ///
 /// It may be polled by one thread at a time; the thread is made known to DPDK by its first call.
 pub struct DpdkSource {
-    rx: sys::Rx,
-    mbufs: Box<[*mut sys::Mbuf; BATCH_FRAMES]>,
-    frames: Box<[sys::Frame; BATCH_FRAMES]>,
-    /// Mbufs below were given back.
-    given_back: usize,
+    pub(crate) rx: sys::Rx,
+    pub(crate) mbufs: Box<[*mut sys::Mbuf; BATCH_FRAMES]>,
+    pub(crate) frames: Box<[sys::Frame; BATCH_FRAMES]>,
+    /// Mbufs below were given back, or are lent for longer than a batch.
+    pub(crate) given_back: usize,
     /// Mbufs below are lent; those from there on wait, as the spare memory is full.
-    lent: usize,
+    pub(crate) lent: usize,
     /// Mbufs below were received.
-    count: usize,
+    pub(crate) count: usize,
     descriptors: Vec<Descriptor>,
-    clock: Clock,
-    received: u64,
-    copied: u64,
+    pub(crate) clock: Clock,
+    pub(crate) received: u64,
+    pub(crate) copied: u64,
+    /// Where frames are lent for longer than a batch.
+    pub(crate) lending: Lending,
     poll_timeout: Duration,
     idle_sleep: Option<Duration>,
     number: u16,
-    port: Arc<Port>,
+    pub(crate) port: Arc<Port>,
 }
 
 // SAFETY: the mbufs are the source's alone, and DPDK lets any one thread at a time poll a queue.
@@ -71,6 +74,7 @@ impl DpdkSource {
             clock,
             received: 0,
             copied: 0,
+            lending: Lending::default(),
             poll_timeout: options.poll_timeout,
             idle_sleep: options.idle_sleep,
             number: options.port,
@@ -108,7 +112,7 @@ impl DpdkSource {
         shunt::check(&self.port)
     }
 
-    fn pool(&self) -> Option<&Pool> {
+    pub(crate) fn pool(&self) -> Option<&Pool> {
         self.port.pools.get(usize::from(self.rx.queue))
     }
 
@@ -124,7 +128,7 @@ impl DpdkSource {
     }
 
     /// Takes what is in the queue. False when it is empty.
-    fn receive(&mut self) -> bool {
+    pub(crate) fn receive(&mut self) -> bool {
         let (mbufs, frames) = (self.mbufs.as_mut_ptr(), self.frames.as_mut_ptr());
         // SAFETY: there is room for as many, and this thread alone polls the queue.
         let count = unsafe { sys::ws_receive(&self.rx, mbufs, frames, BATCH_FRAMES as u16) };
@@ -132,12 +136,28 @@ impl DpdkSource {
         count > 0
     }
 
-    /// Polls until something comes or the time is over. False when nothing came.
-    fn poll(&mut self) -> bool {
+    /// Polls until something comes, the bell rings or the time is over.
+    ///
+    /// # Errors
+    /// Nothing came, and the device is gone.
+    pub(crate) fn poll(
+        &mut self,
+        timeout: Duration,
+        bell: Option<&Listening<'_>>,
+    ) -> Result<(), CaptureError> {
+        // SAFETY: the port was opened.
+        if !self.polled(timeout, bell) && unsafe { sys::ws_port_removed(self.port.id) } == 1 {
+            return Err(CaptureError::InterfaceGone { interface: self.port.info.name.clone() });
+        }
+        Ok(())
+    }
+
+    /// False when nothing came.
+    fn polled(&mut self, timeout: Duration, bell: Option<&Listening<'_>>) -> bool {
         if self.receive() {
             return true;
         }
-        let deadline = Instant::now() + self.poll_timeout;
+        let deadline = Instant::now() + timeout;
         for polls in 1u32.. {
             match self.idle_sleep {
                 Some(sleep) if polls > POLLS_BEFORE_SLEEP => thread::sleep(sleep),
@@ -148,7 +168,7 @@ impl DpdkSource {
                 return true;
             }
             let looks = self.idle_sleep.is_some() || polls.is_multiple_of(POLLS_PER_LOOK);
-            if looks && Instant::now() >= deadline {
+            if looks && (Instant::now() >= deadline || bell.is_some_and(Listening::has_rung)) {
                 break;
             }
         }
@@ -159,42 +179,46 @@ impl DpdkSource {
     fn lend(&mut self) {
         let now_ns = now_ns();
         self.clock.tick(now_ns);
-        let Some(pool) = self.port.pools.get(usize::from(self.rx.queue)) else { return };
-        let waiting = self.mbufs.iter().zip(self.frames.iter()).take(self.count).skip(self.lent);
-        let mut spare = 0;
-        for (&mbuf, frame) in waiting {
-            let (mut offset, mut len) = (frame.offset as usize, frame.len);
-            if frame.flags & sys::COPY != 0 {
-                if spare > 0 && frame.len as usize > pool.spare_bytes() - spare {
-                    break;
+        let mut descriptors = std::mem::take(&mut self.descriptors);
+        let (mut spare, mut copied) = (0, 0);
+        if let Some(pool) = self.pool() {
+            for (&mbuf, frame) in self.mbufs.iter().zip(self.frames.iter()).take(self.count).skip(self.lent) {
+                let (mut offset, mut len) = (frame.offset as usize, frame.len);
+                if frame.flags & sys::COPY != 0 {
+                    if spare > 0 && frame.len as usize > pool.spare_bytes() - spare {
+                        break;
+                    }
+                    // SAFETY: the mbuf is ours until it is given back, and the last batch is not in use any more.
+                    len = unsafe { pool.copy(mbuf, spare) };
+                    offset = pool.spare_offset() + spare;
+                    spare += len as usize;
+                    copied += 1;
                 }
-                // SAFETY: the mbuf is ours until it is given back, and the last batch is not in use any more.
-                len = unsafe { pool.copy(mbuf, spare) };
-                offset = pool.spare_offset() + spare;
-                spare += len as usize;
-                self.copied += 1;
+                descriptors.push(self.describe(frame, offset, len, now_ns));
             }
-            let stamped = frame.flags & sys::STAMP != 0;
-            self.descriptors.push(Descriptor {
-                offset,
-                len,
-                wire_len: frame.len,
-                ts_ns: stamped.then(|| self.clock.real_ns(frame.stamp)).flatten().unwrap_or(now_ns),
-                link: LinkType::Ethernet,
-                port: self.number,
-                hints: hints(frame),
-            });
         }
-        self.lent += self.descriptors.len();
-        self.received += self.descriptors.len() as u64;
+        self.copied += copied;
+        self.lent += descriptors.len();
+        self.received += descriptors.len() as u64;
+        self.descriptors = descriptors;
     }
-}
 
-fn hints(frame: &sys::Frame) -> Hints {
-    Hints {
-        rx_hash: if frame.flags & sys::HASH != 0 { NonZeroU32::new(frame.hash) } else { None },
-        flow_hash: None,
-        vlan_tci: (frame.flags & sys::VLAN != 0).then_some(frame.vlan),
+    /// A received frame, of which so many bytes lie at this offset.
+    pub(crate) fn describe(&self, frame: &sys::Frame, offset: usize, len: u32, now_ns: u64) -> Descriptor {
+        let stamped = frame.flags & sys::STAMP != 0;
+        Descriptor {
+            offset,
+            len,
+            wire_len: frame.len,
+            ts_ns: stamped.then(|| self.clock.real_ns(frame.stamp)).flatten().unwrap_or(now_ns),
+            link: LinkType::Ethernet,
+            port: self.number,
+            hints: Hints {
+                rx_hash: if frame.flags & sys::HASH != 0 { NonZeroU32::new(frame.hash) } else { None },
+                flow_hash: None,
+                vlan_tci: (frame.flags & sys::VLAN != 0).then_some(frame.vlan),
+            },
+        }
     }
 }
 
@@ -202,12 +226,8 @@ impl PacketSource for DpdkSource {
     fn next_batch(&mut self) -> Result<Option<Batch<'_>>, CaptureError> {
         dpdk_thread::register();
         self.give_back();
-        if self.lent == self.count && !self.poll() {
-            // SAFETY: the port was opened.
-            return match unsafe { sys::ws_port_removed(self.port.id) } {
-                1 => Err(CaptureError::InterfaceGone { interface: self.port.info.name.clone() }),
-                _ => Ok(Some(Batch::new(&[], &[]))),
-            };
+        if self.lent == self.count {
+            self.poll(self.poll_timeout, None)?;
         }
         self.lend();
         // SAFETY: the device and other threads leave the lent frames alone, and a batch reads nothing else.

@@ -7,11 +7,14 @@ mod support;
 use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tempfile::NamedTempFile;
 
 use support::{eal, in_own_process, port, take};
 use wirespan_capture::pcap_file::{PcapFile, Resolution, Writer};
-use wirespan_capture::{LinkType, PacketSource, SourceStats};
+use wirespan_capture::spread::{self, Sharing};
+use wirespan_capture::{Bell, Descriptor, LendingSource, LinkType, PacketSource, SourceStats};
 use wirespan_dpdk::port::Timestamps;
 use wirespan_dpdk::transmit::open_to_send;
 use wirespan_dpdk::{Dpdk, DpdkError, DpdkSource, Eal, EalOptions, PortOptions};
@@ -67,22 +70,27 @@ fn a_command_line_starts_it_too() {
     });
 }
 
+/// A capture file: longer frames than the spare memory holds at a time, among short ones.
+fn long_frames() -> (NamedTempFile, Seen) {
+    let file = NamedTempFile::new().unwrap();
+    let mut writer =
+        Writer::new(file.reopen().unwrap(), LinkType::Ethernet, Resolution::Microseconds).unwrap();
+    let frames = (0..200usize).map(|number| {
+        let len = if number % 2 == 0 { 60 + number } else { 9_000 + number * 37 };
+        (number as u64, (0..len).map(|at| (at * 31 + number) as u8).collect::<Vec<_>>())
+    });
+    let frames: Seen = frames.collect();
+    for (number, data) in &frames {
+        writer.write(number * 1_000, data.len() as u32, data).unwrap();
+    }
+    writer.finish().unwrap();
+    (file, frames)
+}
+
 #[test]
 fn frames_of_several_buffers_are_copied_whole() {
     in_own_process("frames_of_several_buffers_are_copied_whole", || {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut writer =
-            Writer::new(file.reopen().unwrap(), LinkType::Ethernet, Resolution::Microseconds).unwrap();
-        // Longer ones than the spare memory holds at a time, among short ones.
-        let frames = (0..200usize).map(|number| {
-            let len = if number % 2 == 0 { 60 + number } else { 9_000 + number * 37 };
-            (number as u64, (0..len).map(|at| (at * 31 + number) as u8).collect::<Vec<_>>())
-        });
-        let frames: Seen = frames.collect();
-        for (number, data) in &frames {
-            writer.write(number * 1_000, data.len() as u32, data).unwrap();
-        }
-        writer.finish().unwrap();
+        let (file, frames) = long_frames();
         let [source] = &mut pcap_device(file.path())[..] else { panic!("one queue") };
         assert!(read_all(source) == frames);
         assert_eq!(source.copied(), 100);
@@ -127,6 +135,115 @@ fn what_is_injected_into_a_ring_is_lent_once_without_copying() {
         }
         assert_eq!(sources[0].port_stats().packets, 50_000);
     });
+}
+
+#[test]
+fn frames_can_be_lent_for_longer_than_a_batch() {
+    in_own_process("frames_can_be_lent_for_longer_than_a_batch", || {
+        let eal = Eal::start(&eal(&["net_ring0"])).unwrap();
+        let (mut sources, mut transmitters) =
+            open_to_send(eal, &PortOptions { lent: 2_000, ..port("net_ring0") }).unwrap();
+        let source = &mut sources[0];
+        let region = source.region();
+        // Far more than the pool has buffers: all must come back.
+        for round in 0..100 {
+            let frames: Vec<_> = (0..900).map(|index| numbered(round * 900 + index)).collect();
+            let slices: Vec<_> = frames.iter().map(|frame| IoSlice::new(frame)).collect();
+            assert_eq!(transmitters[0].send(&slices), 900);
+            let mut lent = Vec::new();
+            for most in [100, 300, 1_000] {
+                source.wait(Duration::from_secs(1), None).unwrap();
+                source.take(most, &mut lent).unwrap();
+            }
+            // SAFETY: all were taken, and are given back below.
+            let batch = unsafe { region.batch(&lent) };
+            let seen: Vec<_> = batch.frames().map(|frame| number(frame.data)).collect();
+            assert_eq!(seen, (round * 900..(round + 1) * 900).collect::<Vec<_>>());
+            let (one, other) = lent.split_at(450);
+            let offsets =
+                |part: &[Descriptor]| part.iter().map(|frame| frame.offset).rev().collect::<Vec<_>>();
+            source.give_back(&offsets(other));
+            source.give_back(&offsets(one));
+        }
+        assert_eq!((source.stats().received, source.copied()), (90_000, 0));
+    });
+}
+
+#[test]
+fn frames_of_several_buffers_can_be_lent_for_longer_too() {
+    in_own_process("frames_of_several_buffers_can_be_lent_for_longer_too", || {
+        let (file, frames) = long_frames();
+        let [source] = &mut pcap_device(file.path())[..] else { panic!("one queue") };
+        let (region, mut seen, mut lent) = (source.region(), Seen::new(), Vec::new());
+        while seen.len() < frames.len() {
+            source.take(32, &mut lent).unwrap();
+            assert!(!lent.is_empty());
+            // SAFETY: all were taken, and are given back below.
+            let batch = unsafe { region.batch(&lent) };
+            seen.extend(batch.frames().map(|frame| (frame.ts_ns / 1_000, frame.data.to_vec())));
+            source.give_back(&lent.drain(..).map(|frame| frame.offset).collect::<Vec<_>>());
+        }
+        assert!(seen == frames);
+        assert_eq!((source.copied(), source.stats().received), (100, 200));
+    });
+}
+
+#[test]
+fn a_wait_ends_with_a_ring_of_the_bell() {
+    in_own_process("a_wait_ends_with_a_ring_of_the_bell", || {
+        let (bell, start) = (Bell::new().unwrap(), Instant::now());
+        let mut sources = Dpdk::start(&eal(&["net_ring0"]), &port("net_ring0")).unwrap();
+        let listening = bell.listen();
+        std::thread::scope(|scope| {
+            scope.spawn(|| bell.ring());
+            sources[0].wait(Duration::from_secs(60), Some(&listening)).unwrap();
+        });
+        assert!(start.elapsed() < Duration::from_secs(60) && listening.has_rung());
+    });
+}
+
+/// What comes to either queue is shared among the workers, as the rings have no hash of their own.
+#[test]
+fn workers_share_the_queues_by_flow() {
+    in_own_process("workers_share_the_queues_by_flow", || {
+        let eal = Eal::start(&eal(&["net_ring0"])).unwrap();
+        let options = PortOptions { queues: 2, lent: 4_096, ..port("net_ring0") };
+        let (sources, mut transmitters) = open_to_send(eal, &options).unwrap();
+        let queues = sources.into_iter().map(|queue| Box::new(queue) as Box<dyn LendingSource>).collect();
+        let sharing =
+            Sharing { workers: 2, seed: 7, poll_timeout: Duration::from_millis(1), symmetric: false };
+        let mut ends = spread::live(queues, &sharing).unwrap();
+        let mut seen = [[0; 2]; 64];
+        for round in 0..500 {
+            let frames: Vec<_> = (0..64).map(|flow| datagram(flow, round % 2 == 1)).collect();
+            let slices: Vec<_> = frames.iter().map(|frame| IoSlice::new(frame)).collect();
+            assert_eq!(transmitters[round % 2].send(&slices), 64);
+            let mut got = 0;
+            while got < 64 {
+                for (worker, end) in ends.iter_mut().enumerate() {
+                    for frame in end.next_batch().unwrap().unwrap().frames() {
+                        seen[usize::from(frame.data[35].min(frame.data[37]))][worker] += 1;
+                        got += 1;
+                    }
+                }
+            }
+        }
+        assert!(seen.iter().all(|workers| workers.contains(&500) && workers.contains(&0)), "{seen:?}");
+        assert!((0..2).all(|worker| seen.iter().filter(|workers| workers[worker] > 0).count() > 10));
+        let received: u64 = ends.iter_mut().map(|end| end.stats().received).sum();
+        assert_eq!(received, 500 * 64);
+    });
+}
+
+/// A UDP packet of a flow, in one of its directions.
+fn datagram(flow: u8, back: bool) -> Vec<u8> {
+    let ends = [(1u8, flow), (2, 200)];
+    let [(src, from), (dst, to)] = if back { [ends[1], ends[0]] } else { ends };
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    frame.extend([0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, src, 10, 0, 0, dst]);
+    frame.extend([9, from, 9, to, 0, 26, 0, 0]);
+    frame.extend([0; 18]);
+    frame
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
+use crate::Memory;
+
 /// A huge page of x86-64 and of arm64 with 4 KiB pages, which is where wirespan runs.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
@@ -29,6 +31,13 @@ unsafe impl Send for Mapping {}
 
 // SAFETY: what is read through a shared reference is either atomic or vouched for by the caller.
 unsafe impl Sync for Mapping {}
+
+// SAFETY: it is mapped until it is dropped, at one place.
+unsafe impl Memory for Mapping {
+    fn bytes(&self) -> NonNull<[u8]> {
+        NonNull::slice_from_raw_parts(self.address, self.bytes)
+    }
+}
 
 impl Mapping {
     /// Maps a ring of `fd` that begins at `offset`.
