@@ -532,7 +532,7 @@ fn a_capture_that_dpdk_reads_is_stored_as_replay_tells_it() {
 #[cfg(feature = "dpdk")]
 #[test]
 fn queues_of_dpdk_that_do_not_keep_connections_together_are_told_of() {
-    let eal = ["--eal", "--no-huge --no-pci --vdev=net_ring0"];
+    let eal = ["--eal", "--no-huge --no-pci -m 256 --vdev=net_ring0"];
     let up = Up::start(
         &[&["--mode", "mirror", "--backend", "dpdk", "-i", "net_ring0", "--workers", "2"], &eal[..]].concat(),
     );

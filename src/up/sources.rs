@@ -362,8 +362,8 @@ impl SourceArgs {
     #[cfg(feature = "dpdk")]
     fn dpdk(&self, device: &str, port: u16, wanted: &Wanted, sources: &mut Sources) -> anyhow::Result<()> {
         use wirespan_dpdk::{Dpdk, DpdkSource, EalOptions, PortOptions};
-        /// As many as AF_XDP has memory for.
-        const LENT_FRAMES: u32 = 16_384;
+        /// Beside the 4096 that wait in the queue.
+        const LENT_FRAMES: u32 = 8_192;
         let eal = EalOptions::of_command_line(&self.eal);
         let options = PortOptions {
             queues: self.workers,
