@@ -63,13 +63,17 @@ struct Mirror {
 
 impl Mirror {
     fn new(tag: &str) -> Self {
+        Self::with_queues(tag, 1)
+    }
+
+    /// The sender's kernel spreads frames over so many queues, by their outer addresses and ports.
+    fn with_queues(tag: &str, queues: u32) -> Self {
         let id = std::process::id();
         let mirror = Self { namespace: format!("wsm{tag}-{id}"), port: format!("wsm{tag}{id}") };
         let Self { namespace, port } = &mirror;
         run(&format!("ip netns add {namespace}"));
-        run(&format!(
-            "ip link add {port} mtu 9000 numrxqueues 1 numtxqueues 1 type veth peer name eth0 numrxqueues 1 numtxqueues 1 mtu 9000 netns {namespace}"
-        ));
+        let each = format!("mtu 9000 numrxqueues {queues} numtxqueues {queues}");
+        run(&format!("ip link add {port} {each} type veth peer name eth0 {each} netns {namespace}"));
         // The kernel's own neighbour discovery would be frames that nobody sent.
         std::fs::write(format!("/proc/sys/net/ipv6/conf/{port}/disable_ipv6"), "1").unwrap();
         run(&format!("ip netns exec {namespace} sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1"));
@@ -170,6 +174,41 @@ fn a_mirror_port_gives_the_requests_of_the_capture() {
         let frames = frames();
         mirror.send(&frames);
         up.accounts_for(frames.len() as u64);
+    }
+}
+
+/// A frame in VXLAN; the outer source port is another one in each direction, and another one for each flow.
+fn tunnelled(frame: &[u8]) -> Vec<u8> {
+    let flow: u16 =
+        frame[26..38].iter().fold(0, |sum: u16, &byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let [[p0, p1], [l0, l1], [t0, t1]] =
+        [flow | 0xc000, frame.len() as u16 + 16, frame.len() as u16 + 36].map(u16::to_be_bytes);
+    let mut outer = vec![2, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0, 4, 8, 0];
+    outer.extend([0x45, 0, t0, t1, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+    outer.extend([p0, p1, 0x12, 0xb5, l0, l1, 0, 0, 8, 0, 0, 0, 0, 0, 42, 0]);
+    [&outer, frame].concat()
+}
+
+#[test]
+fn workers_share_a_tunnelled_mirror() {
+    if !is_root() {
+        return;
+    }
+    let mirror = Mirror::with_queues("q", 2);
+    let up = Up::start(&["--mode", "mirror", "--workers", "2", "-i", &mirror.port]);
+    // From two, the directions of a connection would come in no order.
+    assert!(
+        up.said.contains("2 rx, 2 tx -> 1 rx, 1 tx") && up.said.contains("AF_XDP on 1 queues"),
+        "{}",
+        up.said
+    );
+    let frames: Vec<_> = frames().iter().map(|frame| tunnelled(frame)).collect();
+    mirror.send(&frames);
+    up.accounts_for(frames.len() as u64);
+    assert!(!up.said.contains("symmetric RSS"), "{}", up.said);
+    for worker in ["0", "1"] {
+        let frames = up.counts().of_label("wirespan_frames_total", "worker", worker);
+        assert!(frames > 100, "worker {worker} had {frames}");
     }
 }
 
@@ -531,13 +570,13 @@ fn a_capture_that_dpdk_reads_is_stored_as_replay_tells_it() {
 
 #[cfg(feature = "dpdk")]
 #[test]
-fn queues_of_dpdk_that_do_not_keep_connections_together_are_told_of() {
+fn workers_share_one_queue_of_a_dpdk_device_that_does_not_keep_connections_together() {
     let eal = ["--eal", "--no-huge --no-pci -m 256 --vdev=net_ring0"];
     let up = Up::start(
         &[&["--mode", "mirror", "--backend", "dpdk", "-i", "net_ring0", "--workers", "2"], &eal[..]].concat(),
     );
-    assert!(up.said.contains("the workers hand frames to each other"), "{}", up.said);
-    assert_eq!(up.fallbacks(), ["interface=\"net_ring0\",kind=\"no_symmetric_rss\""]);
+    assert!(up.said.contains("net_ring0: DPDK net_ring, 1 queues"), "{}", up.said);
+    assert_eq!(up.fallbacks(), [""; 0]);
 }
 
 #[test]

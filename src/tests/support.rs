@@ -395,7 +395,12 @@ impl Counts {
 
     /// The same, of those with this reason.
     pub fn of_reason(&self, name: &str, reason: &str) -> u64 {
-        self.sum(name, |labels| labels.contains(&format!("reason=\"{reason}\"")))
+        self.of_label(name, "reason", reason)
+    }
+
+    /// The same, of those where a label has this value.
+    pub fn of_label(&self, name: &str, label: &str, value: &str) -> u64 {
+        self.sum(name, |labels| labels.contains(&format!("{label}=\"{value}\"")))
     }
 
     fn sum(&self, name: &str, is_wanted: impl Fn(&str) -> bool) -> u64 {

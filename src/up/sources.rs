@@ -295,8 +295,8 @@ impl SourceArgs {
         }
         if queues.len() > 1 && !sharing.symmetric {
             let sentence = format!(
-                "{interface} does not bring both directions of a connection to one queue (no symmetric RSS): the workers \
-                 hand frames to each other by their flows, which takes time"
+                "{interface} does not bring both directions of a connection to one queue (no symmetric RSS): they may be seen \
+                 out of order, and requests with them; channels=1 in --offload keeps the order"
             );
             sources.fall_back(interface, "no_symmetric_rss", sentence);
         }
@@ -367,6 +367,7 @@ impl SourceArgs {
         let eal = EalOptions::of_command_line(&self.eal);
         let options = PortOptions {
             queues: self.workers,
+            in_order: true,
             port,
             lent: if self.workers > 1 { LENT_FRAMES } else { 0 },
             idle_sleep: (!self.busy_poll).then_some(Duration::from_micros(50)),

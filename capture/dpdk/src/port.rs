@@ -31,6 +31,9 @@ pub struct PortOptions {
     pub name: String,
     /// Queues, each a source; no more than the device has.
     pub queues: u16,
+    /// One queue only where the device does not bring both directions of a connection to the same one: side by side, their
+    /// order is lost.
+    pub in_order: bool,
     /// Frames that a queue can hold; as near to it as the device comes.
     pub descriptors: u16,
     /// Longest L3 packet in bytes; the device's own unless told.
@@ -56,6 +59,7 @@ impl PortOptions {
         Self {
             name: name.into(),
             queues: 1,
+            in_order: false,
             descriptors: 4096,
             mtu: None,
             promiscuous: true,
@@ -182,7 +186,8 @@ fn set_up(eal: Eal, options: &PortOptions, transmit: bool) -> Result<Port, DpdkE
     if let Some(asked) = options.mtu.filter(|&mtu| mtu > most) {
         return Err(DpdkError::Mtu { port: options.name.clone(), asked, most });
     }
-    let queues = options.queues.clamp(1, device.rx_queues.max(1));
+    let most = if options.in_order && device.rss_types == 0 { 1 } else { device.rx_queues.max(1) };
+    let queues = options.queues.clamp(1, most);
     let longest = u32::from(options.mtu.unwrap_or(0)) + u32::from(FRAME_OVERHEAD);
     let scatter = longest > FRAME_BYTES && device.scatters != 0;
     let mut config = sys::Config {

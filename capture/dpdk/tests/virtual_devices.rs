@@ -293,6 +293,19 @@ fn a_device_has_no_more_queues_than_it_has() {
 }
 
 #[test]
+fn a_device_that_cannot_keep_connections_together_has_one_queue_where_order_matters() {
+    in_own_process(
+        "a_device_that_cannot_keep_connections_together_has_one_queue_where_order_matters",
+        || {
+            let of = |name| PortOptions { queues: 4, in_order: true, ..port(name) };
+            let eal = eal(&["net_ring0", "net_null0"]);
+            assert_eq!(Dpdk::start(&eal, &of("net_ring0")).unwrap().len(), 1);
+            assert_eq!(Dpdk::start(&eal, &of("net_null0")).unwrap().len(), 4);
+        },
+    );
+}
+
+#[test]
 fn an_empty_queue_gives_an_empty_batch_also_when_the_source_may_sleep() {
     in_own_process("an_empty_queue_gives_an_empty_batch_also_when_the_source_may_sleep", || {
         let sleepy = PortOptions { idle_sleep: Some(Duration::from_micros(50)), ..port("net_ring0") };

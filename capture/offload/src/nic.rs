@@ -57,7 +57,7 @@ impl Nic {
 
     /// Does what the plan says as far as the driver lets it. What an earlier process left behind is restored first.
     ///
-    /// `workers` is how many queues `auto` wants, `state_dir` where the values to restore are kept ([`crate::STATE_DIR`]).
+    /// `workers` is how many queues `auto` wants of a NIC that can bring both directions of a connection to the same one, `state_dir` where the values to restore are kept ([`crate::STATE_DIR`]).
     pub fn apply(self, plan: &Plan, workers: u32, state_dir: &Path) -> Result<Applied, OffloadError> {
         self.apply_as(plan, workers, state_dir, &whose()?)
     }

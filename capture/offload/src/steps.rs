@@ -24,6 +24,11 @@ pub struct Steps {
     pub refused: Vec<(&'static str, String)>,
 }
 
+/// Whether both directions of a connection can come to the same queue.
+fn can_be_symmetric(report: &Report) -> bool {
+    report.rss.get().is_some_and(|rss| rss.is_symmetric() || !rss.key.is_empty())
+}
+
 /// Interrupts held back this often, for this long, while nobody polls: the kernel's own example
 /// (Documentation/networking/napi.rst).
 const BUSY_POLL: [(&str, &str); 2] = [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")];
@@ -42,7 +47,7 @@ pub(crate) fn features_of(switch: Switch) -> &'static [&'static str] {
 }
 
 impl Steps {
-    /// Works out what is to be done; `workers` is how many queues `auto` wants.
+    /// Works out what is to be done; `workers` is how many queues `auto` wants where they keep connections together.
     pub fn plan(report: &Report, plan: &Plan, workers: u32) -> Self {
         let mut steps = Self::default();
         // Promiscuous first: it is what capture cannot do without. Channels before rings and RSS, which they reset.
@@ -80,7 +85,9 @@ impl Steps {
             Some(Entry::Channels(amount)) => Some(amount),
             _ => None,
         };
-        let Some(amount) = asked.or(plan.auto.then_some(Amount::Exactly(workers.max(1)))) else { return };
+        // Where the directions of a connection come to two queues, their order is lost; one queue can be spread in order.
+        let in_order = if can_be_symmetric(report) { workers.max(1) } else { 1 };
+        let Some(amount) = asked.or(plan.auto.then_some(Amount::Exactly(in_order))) else { return };
         let has = match report.channels.told() {
             Ok(has) => has,
             Err(_) if asked.is_none() => return,

@@ -30,7 +30,7 @@ fn auto_sets_up_what_veth_has_and_puts_it_back() {
         let applied = Nic::open("m0").unwrap().apply(&Plan::parse("auto").unwrap(), 2, dir.path()).unwrap();
         let changes = [
             "promiscuous: on",
-            "channels: 4 rx, 4 tx -> 2 rx, 2 tx",
+            "channels: 4 rx, 4 tx -> 1 rx, 1 tx",
             "rx-gro: on -> off",
             "rx-vlan-hw-parse: on -> off",
             "rx-vlan-stag-hw-parse: on -> off",
@@ -38,7 +38,7 @@ fn auto_sets_up_what_veth_has_and_puts_it_back() {
         assert_eq!(applied.changes(), changes);
         assert_eq!(applied.refused(), [""; 0]);
         let now = report("m0");
-        assert_eq!(now.channels.get().unwrap().now, Channels { combined: 0, rx: 2, tx: 2 });
+        assert_eq!(now.channels.get().unwrap().now, Channels { combined: 0, rx: 1, tx: 1 });
         assert!(!now.feature("rx-gro").on && !now.feature("rx-vlan-hw-parse").on);
         assert_eq!(now.link.promiscuity, 1);
         assert!(!is_empty(dir.path()));
