@@ -17,7 +17,8 @@ enum event_kind {
 	EVENT_SOCKET = 8,  /* bytes went through a socket without a traced system call: io_uring */
 	EVENT_TLS_FREE = 9, /* the TLS session `tls` is no more */
 	EVENT_LOOK = 10,   /* this thread found nothing to read on an open connection that another had read from last */
-	EVENT_STREAM = 11, /* this thread asks for the HTTP/2 stream `tls` of the connection; what asks is sent later */
+	EVENT_STREAM = 11, /* this thread asks for the stream `length` of the HTTP/2 session at `tls`; what asks is sent later. 0: something
+			      came on it for the first time; without `conn`, as nothing came yet: it sends what was asked for */
 	EVENT_NAME = 12	   /* the payload is what this end of a UNIX socket is bound to; with FLAG_INGRESS, the other end */
 };
 

@@ -30,7 +30,8 @@ struct http2_session {
 	__u32 unused;
 };
 
-/* Its connection. */
+/* Its connection; CONN_MUTE for one whose data is not told, SESSION_NEW before anything was sent. No entry: nothing came on it yet. */
+#define SESSION_NEW (CONN_MUTE - 1)
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__type(key, struct http2_session);
@@ -43,6 +44,21 @@ struct {
 /* Where a nghttp2_frame has its stream, behind the length. */
 #define FRAME_STREAM 8
 
+/* Tells what the thread does with a session. */
+static __always_inline void tell_session(struct thread *thread, __u64 address, __u64 conn, __u32 stream)
+{
+	struct event *event = reserve_for(thread, sizeof(*event));
+
+	if (!event)
+		return;
+	begin_event(event, EVENT_STREAM, SOURCE_NODE, thread);
+	event->conn = conn;
+	event->tls = address;
+	event->length = stream;
+	event->other_tid = thread->stream;
+	submit(event);
+}
+
 /* The thread hands over what came for a stream. */
 static __always_inline int is_at(__u64 address, __u32 stream)
 {
@@ -53,10 +69,13 @@ static __always_inline int is_at(__u64 address, __u32 stream)
 
 	if (!thread || !thread->read_conn)
 		return 0;
-	thread->stream = stream;
+	thread->stream = thread->read_conn == CONN_MUTE ? 0 : stream;
 	conn = bpf_map_lookup_elem(&http2_sessions, &session);
-	if (!conn || *conn != thread->read_conn)
-		bpf_map_update_elem(&http2_sessions, &session, &thread->read_conn, BPF_ANY);
+	if (conn && *conn == thread->read_conn)
+		return 0;
+	bpf_map_update_elem(&http2_sessions, &session, &thread->read_conn, BPF_ANY);
+	if (thread->read_conn != CONN_MUTE && !is_left_out(id >> 32))
+		tell_session(thread, address, thread->read_conn, 0);
 	return 0;
 }
 
@@ -77,40 +96,51 @@ int node_chunk(struct pt_regs *regs)
 	return is_at(regs->r9, regs->dx);
 }
 
-/* Http2Session::SendPendingData: all that came is done. */
+/* Http2Session(this, ...), when the connection is open. Requests that waited for that are begun now, whatever the thread was at:
+ * nothing is told of those. Another session may have been at this address. */
+SEC("uprobe")
+int node_session(struct pt_regs *regs)
+{
+	struct http2_session session = {.address = regs->di, .tgid = bpf_get_current_pid_tgid() >> 32};
+	__u64 conn = SESSION_NEW;
+
+	bpf_map_update_elem(&http2_sessions, &session, &conn, BPF_ANY);
+	return 0;
+}
+
+/* The thread asks for a stream, or with 0 sends what was asked for. Of a session that nothing came on yet, as before the first
+ * response or when the tracer came later, only what is sent then tells the connection. */
+static __always_inline int asks(__u64 address, __u32 stream)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct http2_session session = {.address = address, .tgid = id >> 32};
+	struct thread *thread = find_thread((__u32)id);
+	__u64 *conn;
+
+	if (!thread || is_left_out(id >> 32))
+		return 0;
+	if (!stream)
+		thread->stream = 0;
+	conn = bpf_map_lookup_elem(&http2_sessions, &session);
+	if (conn && !stream && *conn == SESSION_NEW)
+		bpf_map_delete_elem(&http2_sessions, &session);
+	if (!conn || (stream && *conn < SESSION_NEW))
+		tell_session(thread, address, conn ? *conn : 0, stream);
+	return 0;
+}
+
+/* Http2Session::SendPendingData(this): all that came is done. */
 SEC("uprobe")
 int node_sends(struct pt_regs *regs)
 {
-	struct thread *thread = find_thread((__u32)bpf_get_current_pid_tgid());
-
-	if (thread)
-		thread->stream = 0;
-	return 0;
+	return asks(regs->di, 0);
 }
 
 /* Http2Stream(this, session, object, stream, category, ...) */
 SEC("uprobe")
 int node_stream(struct pt_regs *regs)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-	struct http2_session session = {.address = regs->si, .tgid = id >> 32};
-	struct thread *thread;
-	struct event *event;
-	__u64 *conn;
-
-	if ((__u32)regs->r8 != HEADERS_OF_OWN || is_left_out(id >> 32))
-		return 0;
-	conn = bpf_map_lookup_elem(&http2_sessions, &session);
-	thread = conn ? find_thread((__u32)id) : NULL;
-	event = thread ? reserve(sizeof(*event)) : NULL;
-	if (!event)
-		return 0;
-	begin_event(event, EVENT_STREAM, SOURCE_NODE, thread);
-	event->conn = *conn;
-	event->tls = (__u32)regs->cx;
-	event->other_tid = thread->stream;
-	submit(event);
-	return 0;
+	return (__u32)regs->r8 == HEADERS_OF_OWN ? asks(regs->si, regs->cx) : 0;
 }
 
 #endif

@@ -223,6 +223,8 @@ static __always_inline __u32 tell(struct task_struct *task, struct thread *threa
 	apply_policy(conn);
 	conn->tgid = tgid;
 	if (conn->mute) {
+		if (ingress)
+			thread->read_conn = CONN_MUTE;
 		COUNT(muted, 1);
 		return 0;
 	}

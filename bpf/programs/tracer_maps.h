@@ -90,12 +90,15 @@ struct thread {
 	__u8 armed; /* used a socket, or was woken by one that did: its wake-ups are told */
 	__u8 pad[2];
 
-	/* The socket that the bytes came from which the thread is at, and the HTTP/2 stream of them; 0 when that is not known. */
+	/* The socket that the bytes came from which the thread is at, CONN_MUTE for one whose data is not told, and the HTTP/2 stream of
+	 * them; 0 when that is not known. */
 	__u64 read_conn;
 	__u32 stream;
 	__u32 want; /* of what a TLS library moved: see THROUGH */
 	__u64 plain; /* stack pointer of the TLS library's call that it is in; 0 for none */
 };
+
+#define CONN_MUTE ~0ULL
 
 #define CALL_INGRESS 1
 #define CALL_TCP 2

@@ -97,8 +97,14 @@ impl Tracker {
             Kind::Name => self.name(event),
             Kind::TlsFree => self.tls.end(&mut self.shared, &mut self.streams, (at.process, header.tls)),
             Kind::Stream => {
-                let (conn, stream) = (header.conn, header.tls as u32);
-                self.shared.happen(&at, Happening::Begins { conn, stream });
+                let conn = Some(header.conn).filter(|conn| *conn != 0);
+                let (session, stream) = (header.tls, header.length);
+                let what = match (stream, conn) {
+                    (0, Some(conn)) => Happening::Carries { session, conn },
+                    (0, None) => Happening::Sends { session },
+                    _ => Happening::Begins { session, conn, stream },
+                };
+                self.shared.happen(&at, what);
             }
             Kind::Wake if let Some(item) = header.item() => self.shared.happen(&at, Happening::Take { item }),
             Kind::Fork if let Some(item) = header.item() => self.shared.happen(&at, Happening::Put { item }),

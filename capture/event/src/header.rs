@@ -48,7 +48,8 @@ numbered! {
         TlsFree = 9,
         /// This thread found nothing to read on an open connection that another had read from last.
         Look = 10,
-        /// This thread asks for the stream `tls` of an HTTP/2 connection; what asks is sent later.
+        /// This thread asks for the stream `length` of the HTTP/2 session at `tls`; what asks is sent later. With 0, something came on
+        /// it for the first time; without `conn`, as nothing came yet, the thread sends what was asked for.
         Stream = 11,
         /// The payload is what this end of a UNIX socket is bound to, or, with [`Flags::INGRESS`], the other end.
         Name = 12,
@@ -186,7 +187,7 @@ pub struct Header {
     /// Socket, never used twice in a run; 0 for none.
     pub conn: u64,
     /// Address of the TLS session's structure; 0 for none.
-    /// [`Kind::Wake`]: the futex that the other thread waits for. With [`Source::Go`] see [`Self::other_coroutine`], with [`Source::Queue`] [`Self::item`].
+    /// [`Kind::Stream`]: of the HTTP/2 session's. [`Kind::Wake`]: the futex that the other thread waits for. With [`Source::Go`] see [`Self::other_coroutine`], with [`Source::Queue`] [`Self::item`].
     pub tls: u64,
     /// Waits (epoll, poll, select, io_uring) of this thread so far.
     pub turn: u32,
@@ -199,7 +200,7 @@ pub struct Header {
     /// At the same instant, of the other direction: the next byte to read of a sent event, to write of a received one.
     pub opposite_seq: u32,
     /// Bytes that the call moved.
-    /// [`Kind::Wake`]: not 0 when the other thread waits for a lock, or for a limited time. [`Kind::Fork`] with [`Source::Go`]: stands
+    /// [`Kind::Stream`]: the stream. [`Kind::Wake`]: not 0 when the other thread waits for a lock, or for a limited time. [`Kind::Fork`] with [`Source::Go`]: stands
     /// for the place of the go statement.
     pub length: u32,
     /// Bytes of payload behind this header.

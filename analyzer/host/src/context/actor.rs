@@ -103,6 +103,8 @@ pub(crate) struct Actor {
     pub polls: bool,
     /// What its timers do are turns of their own.
     pub tells_timers: bool,
+    /// The HTTP/2 session whose requests it sends next, where the connection of that is not known.
+    pub sends: Option<u64>,
     /// It made requests before others were answered, or took several that are answered beside each other: it does not wait.
     pub overlaps: bool,
     /// The last request that it made, and the thread's event.
@@ -142,6 +144,7 @@ impl Actor {
             self.wait_began_ns = self.last_ns;
             self.turn_began_ns = at.time_ns;
             self.came = 0;
+            self.sends = None;
             self.late.clear();
             self.unused = unused.or(self.unused);
         }
@@ -278,6 +281,7 @@ impl Actor {
     /// Nothing is known any more of what it is at work on.
     pub(crate) fn forgets(&mut self) {
         self.current = None;
+        self.sends = None;
         self.woken.clear();
         self.task.clear();
         self.calls.clear();

@@ -92,10 +92,25 @@ pub enum Happening<'a> {
     },
     /// This thread begins a request, which is sent later, when nothing tells any more what it is for.
     Begins {
-        /// Connection that it will go out on.
-        conn: u64,
+        /// Address of the HTTP/2 session that it will go out on.
+        session: u64,
+        /// The session's connection, unless nothing came on it yet.
+        conn: Option<u64>,
         /// Its stream.
         stream: u32,
+    },
+    /// Something came on an HTTP/2 session for the first time.
+    Carries {
+        /// Address of the session.
+        session: u64,
+        /// Its connection.
+        conn: u64,
+    },
+    /// This thread sends what was begun on an HTTP/2 session that nothing came on yet: the next bytes that it sends are those, if
+    /// there are any.
+    Sends {
+        /// Address of the session.
+        session: u64,
     },
     /// The head of the response to the client span was received.
     ClientResponse {

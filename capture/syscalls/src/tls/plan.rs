@@ -152,7 +152,7 @@ const GO_WORK: [(&str, &str); 4] = [
 ];
 
 /// What the loop of Node.js is at: what is run, and the program.
-const NODE: [(&str, &str, &str); 5] = [
+const NODE: [(&str, &str, &str); 6] = [
     ("timers", "_ZN4node11Environment9RunTimersEP10uv_timer_s", "node_timers"),
     (
         "frames of HTTP/2",
@@ -163,6 +163,11 @@ const NODE: [(&str, &str, &str); 5] = [
         "data of HTTP/2",
         "_ZN4node5http212Http2Session19OnDataChunkReceivedEP15nghttp2_sessionhiPKhmPv",
         "node_chunk",
+    ),
+    (
+        "sessions of HTTP/2",
+        "_ZN4node5http212Http2SessionC1EPNS0_10Http2StateEN2v85LocalINS4_6ObjectEEENS0_11SessionTypeE",
+        "node_session",
     ),
     ("sending of HTTP/2", "_ZN4node5http212Http2Session15SendPendingDataEv", "node_sends"),
     (

@@ -19,15 +19,15 @@ pub(super) struct Conn {
     pub fresh: bool,
     /// It may have been opened for something that was not seen.
     pub vague: bool,
-    /// What spoke for the last sends, by thread and its event: a request may take several.
-    pub sends: SmallVec<[((u32, u32), Pieces); 2]>,
+    /// The last sends: a request may take several.
+    pub sends: SmallVec<[Sent; 2]>,
+    /// The HTTP/2 session that it carries, if that was told.
+    pub session: Option<u64>,
     /// The event that sent its last request.
     pub requested: Option<(u32, u32)>,
     /// When it sent that, and the event with requests before that, ns.
     pub requested_ns: [u64; 2],
     pub batch: Option<Box<Batch>>,
-    /// Requests that were begun and not sent yet: their streams, and what spoke for them.
-    pub begun: Vec<(u32, Pieces)>,
     /// The event that sent its last response.
     pub responded: Option<(u32, u32)>,
     /// Requests without a response, oldest first.
@@ -46,6 +46,17 @@ pub(super) struct Conn {
     pub held: Option<ActorId>,
 }
 
+/// An event that sent bytes.
+#[derive(Debug)]
+pub(super) struct Sent {
+    /// The thread, and its event.
+    pub event: (u32, u32),
+    /// What spoke for it.
+    pub pieces: Pieces,
+    /// The HTTP/2 session that the thread was about to send of.
+    pub session: Option<u64>,
+}
+
 /// What a connection tells of a request that goes out on it.
 #[derive(Debug)]
 pub(super) struct Sending {
@@ -57,8 +68,6 @@ pub(super) struct Sending {
     pub fresh: bool,
     /// It may have been opened for something that was not seen.
     pub vague: bool,
-    /// What spoke for the request when it was begun, if that was told.
-    pub begun: Option<Pieces>,
     /// What spoke for the event that sent its first byte, as far as that is remembered.
     pub sent: Option<Pieces>,
     /// The same event sent another one.
@@ -69,10 +78,9 @@ pub(super) struct Sending {
 
 impl Conn {
     /// A request goes out, since `began`.
-    pub fn sends_request(&mut self, span: u64, stream: u32, began: &Moment) -> Sending {
+    pub fn sends_request(&mut self, span: u64, began: &Moment) -> Sending {
         let event = (began.tid, began.thread_event);
-        let sent = self.sends.iter().rev().find(|(sent, _)| *sent == event);
-        let sent = sent.map(|(_, pieces)| pieces.clone());
+        let sent = self.sent_by(began).map(|sent| sent.pieces.clone());
         let together = self.requested.replace(event) == Some(event);
         if !together {
             self.requested_ns = [began.time_ns, self.requested_ns[0]];
@@ -83,11 +91,15 @@ impl Conn {
             opener: self.opener,
             fresh: std::mem::take(&mut self.fresh),
             vague: std::mem::take(&mut self.vague),
-            begun: self.begun(stream),
             sent,
             together,
             since_ns: self.requested_ns[1],
         }
+    }
+
+    /// The event by which bytes were sent at this moment, as far as that is remembered.
+    pub fn sent_by(&self, began: &Moment) -> Option<&Sent> {
+        self.sends.iter().rev().find(|sent| sent.event == (began.tid, began.thread_event))
     }
 
     /// What more bytes from the other end belong to, as far as that is certain.
@@ -186,8 +198,8 @@ impl ProcessState {
             }
         }
         self.actors.values_mut().for_each(Actor::forgets);
-        let Conn { fresh, unseen, held, .. } = conn;
-        self.conns.insert(id, Conn { fresh, vague: fresh, unseen, held, ..Conn::default() });
+        let Conn { fresh, unseen, held, session, .. } = conn;
+        self.conns.insert(id, Conn { fresh, vague: fresh, unseen, held, session, ..Conn::default() });
     }
 
     /// A connection; one that was not told of may be new when events were lost.
@@ -278,6 +290,9 @@ impl ProcessState {
         let Some(conn) = self.conns.remove(&id) else { return };
         self.seen(conn.unseen);
         self.seen(conn.held);
+        if let Some(session) = conn.session {
+            self.unbind(session, id);
+        }
         for span in conn.open {
             self.close_server(config, at, span);
         }

@@ -20,6 +20,9 @@ impl ProcessState {
             self.peers.clear();
             self.shares.clear();
         }
+        if self.sessions.len() > config.max_actors {
+            self.sessions.clear();
+        }
         if self.made.len() > config.max_requests {
             let oldest = self.groups.saturating_sub(config.max_requests as u64 / 2);
             self.made.retain(|group, _| *group > oldest);

@@ -31,7 +31,7 @@ use super::evidence::{Evidence, Node, Nodes, Trust};
 use super::happening::{Happening, Moment};
 use super::{ContextConfig, Decision};
 use batch::Shares;
-use conn::Conn;
+use conn::{Conn, Sent};
 pub(super) use coroutines::Streams;
 use foldhash::HashMap;
 use habits::{Agreement, Deferrals, Follows, Handovers, Made, Moves, Starts};
@@ -40,6 +40,7 @@ pub(super) use requests::{Client, Server};
 use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use streams::Session;
 use wake::{Futex, Places};
 
 pub(super) type Pieces = SmallVec<[Evidence; 2]>;
@@ -57,6 +58,8 @@ pub(super) struct ProcessState {
     conns: HashMap<u64, Conn>,
     /// Requests by connection and stream.
     streams: HashMap<(u64, u32), Node>,
+    /// HTTP/2 sessions that requests were begun on, by their addresses.
+    sessions: HashMap<u64, Session>,
     pub(super) servers: HashMap<u64, Server>,
     pub(super) clients: HashMap<u64, Client>,
     carriers: Carriers,
@@ -122,7 +125,9 @@ impl ProcessState {
             Happening::ServerRequest { span, conn, stream, beside, trace_id, x_request_id } => {
                 self.server_request(at, span, (conn, stream), beside, Ids::new(trace_id, x_request_id));
             }
-            Happening::Begins { conn, stream } => self.begins(config, at, conn, stream),
+            Happening::Begins { session, conn, stream } => self.begins(config, at, session, conn, stream),
+            Happening::Carries { session, conn } => self.bind(session, conn),
+            Happening::Sends { session } => self.sends(at, session),
             Happening::ClientRequest { span, conn, stream, peer, began, trace_id, x_request_id } => {
                 let began = Moment { coroutine: self.serial(began.coroutine), ..began };
                 self.client_request(config, at, span, (conn, stream), peer, &began);
@@ -214,15 +219,18 @@ impl ProcessState {
     fn sent(&mut self, config: &ContextConfig, at: &Moment, id: u64, ahead: bool) {
         let mut pieces = self.pieces(at);
         self.allow(config, &mut pieces);
-        self.actor(at).acts(at);
-        if ahead && self.lost_ns.is_some() {
+        let lost = ahead && self.lost_ns.is_some();
+        let actor = self.actor(at);
+        actor.acts(at);
+        let session = actor.sends.take();
+        if lost {
             // It may be a response to what was not seen.
-            self.actor(at).forgets();
+            actor.forgets();
         }
         let conn = self.conn(id);
         if conn.sends.len() == 4 {
             conn.sends.remove(0);
         }
-        conn.sends.push(((at.tid, at.thread_event), pieces));
+        conn.sends.push(Sent { event: (at.tid, at.thread_event), pieces, session });
     }
 }

@@ -97,17 +97,15 @@ impl ProcessState {
         peer: u64,
         began: &Moment,
     ) {
-        let mut sending = self.conn(id).sends_request(span, stream, began);
+        let mut sending = self.conn(id).sends_request(span, began);
+        let begun = self.begun(began, id, stream);
         self.put_stream(id, stream, Node::Client(span));
         // A goroutine opens a connection for one request, and another may be the first to use it.
         sending.fresh &= !self.goroutines;
         // A loop's callback for a connection that is open belongs to no task.
         let coroutine = if sending.fresh && sending.opener != 0 { sending.opener } else { began.coroutine };
-        let begun = sending.begun.is_some();
-        let now = match sending.begun.take().or(sending.sent.take()) {
-            Some(pieces) => pieces,
-            None => self.pieces(at),
-        };
+        let (begun, told) = (begun.is_some(), begun.or(sending.sent.take()));
+        let now = told.unwrap_or_else(|| self.pieces(at));
         self.count_start(peer, began, &sending, begun, &now);
         let (together_since_ns, loops) = (sending.since_ns, self.actor(began).loops());
         let (counted, mut evidence) = self.evidence(began, sending, begun, now);

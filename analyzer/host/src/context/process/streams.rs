@@ -1,7 +1,6 @@
 //! HTTP/2 streams, where the process tells which of them a thread is at: one read brings frames of several, which are handed over
 //! one after the other; and what is asked for at each is sent when all are done.
 
-use super::conn::Conn;
 use super::{Pieces, ProcessState};
 use crate::context::ContextConfig;
 use crate::context::actor::ActorId;
@@ -9,14 +8,21 @@ use crate::context::evidence::{Class, Evidence, Node, Nodes};
 use crate::context::happening::Moment;
 use wirespan_records::Rule;
 
-/// Requests of a connection that are begun and not sent: more are never sent.
+/// Requests of a session that are begun and not sent: more are never sent.
 const MAX_BEGUN: usize = 1024;
 
-impl Conn {
-    /// What spoke for the request of this stream when it was begun, if that was told.
-    pub fn begun(&mut self, stream: u32) -> Option<Pieces> {
-        let place = self.begun.iter().position(|(begun, _)| *begun == stream)?;
-        Some(self.begun.remove(place).1)
+/// An HTTP/2 session.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    conn: Option<u64>,
+    /// Requests that were begun and not sent yet: their streams, and what spoke for them.
+    begun: Vec<(u32, Pieces)>,
+}
+
+impl Session {
+    /// Where the request of this stream is, if it was begun. Another session may have been at the same address before.
+    fn place(&self, stream: u32) -> Option<usize> {
+        self.begun.iter().rposition(|(begun, _)| *begun == stream)
     }
 }
 
@@ -28,17 +34,58 @@ impl ProcessState {
     }
 
     /// A request is begun that goes out later.
-    pub(super) fn begins(&mut self, config: &ContextConfig, at: &Moment, conn: u64, stream: u32) {
+    pub(super) fn begins(
+        &mut self,
+        config: &ContextConfig,
+        at: &Moment,
+        session: u64,
+        conn: Option<u64>,
+        stream: u32,
+    ) {
         let mut pieces = self.pieces(at);
         self.allow(config, &mut pieces);
         let actor = self.actor(at);
         actor.acts(at);
         actor.made_one();
-        let begun = &mut self.conns.entry(conn).or_default().begun;
+        if let Some(conn) = conn {
+            self.bind(session, conn);
+        }
+        let begun = &mut self.sessions.entry(session).or_default().begun;
         if begun.len() >= MAX_BEGUN {
             begun.remove(0);
         }
         begun.push((stream, pieces));
+    }
+
+    /// Requests of a session whose connection is not known are sent now.
+    pub(super) fn sends(&mut self, at: &Moment, session: u64) {
+        let actor = self.actor(at);
+        actor.acts(at);
+        actor.sends = Some(session);
+    }
+
+    /// What spoke for the request of this stream when it was begun, if that was told.
+    pub(super) fn begun(&mut self, began: &Moment, id: u64, stream: u32) -> Option<Pieces> {
+        let conn = self.conns.get(&id)?;
+        let session = conn.session.or_else(|| conn.sent_by(began)?.session)?;
+        let known =
+            self.sessions.get_mut(&session).filter(|known| known.conn.is_none_or(|conn| conn == id))?;
+        let (_, pieces) = known.begun.remove(known.place(stream)?);
+        self.bind(session, id);
+        Some(pieces)
+    }
+
+    /// The session's requests go out on this connection.
+    pub(super) fn bind(&mut self, session: u64, conn: u64) {
+        self.sessions.entry(session).or_default().conn = Some(conn);
+        self.conn(conn).session = Some(session);
+    }
+
+    /// The connection is over, and its session with it.
+    pub(super) fn unbind(&mut self, session: u64, conn: u64) {
+        if self.sessions.get(&session).is_some_and(|known| known.conn == Some(conn)) {
+            self.sessions.remove(&session);
+        }
     }
 
     /// What speaks for whatever a thread does now, best first.

@@ -4,6 +4,7 @@ mod goroutines;
 mod patterns;
 mod pools;
 mod programs;
+mod streams;
 mod threads;
 mod timers;
 

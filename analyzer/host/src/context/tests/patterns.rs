@@ -41,61 +41,6 @@ fn a_loop_with_callbacks_and_connections_that_open_later() {
 }
 
 #[test]
-fn streams_that_are_told_say_what_each_request_is_for_that_goes_out_with_others() {
-    let mut s = Script::new();
-    let conn = 900;
-    let ask = |s: &mut Script, at: Moment, calls: &[(u64, u32)]| {
-        s.happen(at, Happening::Data { conn, ingress: false, ahead: false });
-        for &(span, stream) in calls {
-            let (trace_id, x_request_id) = (None, None);
-            let request = Happening::ClientRequest {
-                span,
-                conn,
-                stream,
-                peer: PEER,
-                began: at,
-                trace_id,
-                x_request_id,
-            };
-            s.happen(at, request);
-        }
-    };
-    for (span, stream) in [(10, 1), (20, 3)] {
-        s.serve((1, 1, Wait::Forever), span, span);
-        s.happen((1, 1, Wait::Forever), Happening::Begins { conn, stream });
-    }
-    let at = s.at(1, 1, Wait::Forever);
-    ask(&mut s, at, &[(11, 1), (21, 3)]);
-    // One read brings both responses; the second is gone on from first, and a request that comes then makes one too.
-    let at = s.at(1, 2, Wait::Forever);
-    s.hear(at, 21, conn);
-    s.happen(at, Happening::ClientResponse { span: 11 });
-    for (at_stream, stream) in [(3, 5), (1, 7), (1, 9)] {
-        let at = s.at(1, 2, Wait::Forever);
-        s.happen(Moment { stream: at_stream, ..at }, Happening::Begins { conn, stream });
-    }
-    s.serve((1, 2, Wait::Forever), 30, 30);
-    s.happen((1, 2, Wait::Forever), Happening::Begins { conn, stream: 11 });
-    let at = s.at(1, 2, Wait::Forever);
-    ask(&mut s, at, &[(22, 5), (12, 7), (13, 9), (31, 11)]);
-    // What is sent at once is told by the stream as well.
-    let at = s.at(1, 3, Wait::Forever);
-    s.hear(at, 12, conn);
-    for span in [13, 22, 31] {
-        s.happen(at, Happening::ClientResponse { span });
-    }
-    for (stream, span, own) in [(5, 23, 20), (11, 32, 30), (9, 14, 10)] {
-        let at = s.at(1, 3, Wait::Forever);
-        s.ask(Moment { stream, ..at }, span, 901);
-        let at = s.at(1, 3, Wait::Forever);
-        s.answer(Moment { stream, ..at }, own, own);
-    }
-    for (span, parent) in s.parents() {
-        assert_eq!(parent, Some(span / 10 * 10), "{span}");
-    }
-}
-
-#[test]
 fn a_pool_whose_worker_wakes_who_waits() {
     let mut s = Script::new();
     for (thread, span) in [(1, 10), (2, 20)] {
