@@ -10,6 +10,7 @@
 //	tracer_maps.h		what is told, remembered and counted
 //	tracer_socket.h		from a descriptor to a socket and its facts
 //	tracer_event.h		events and the ring; what programs of uprobes need
+//	tracer_preempt.h	the CPU, kept from others
 //	tracer_payload.h	how much is copied, and from where
 //	tracer_calls.h		calls that move bytes
 //	tracer_lifecycle.h	connections, processes and threads
@@ -23,38 +24,31 @@
 #include "tracer_calls.h"
 #include "tracer_lifecycle.h"
 #include "tracer_lengths.h"
+#include "tracer_preempt.h"
 #include "tracer_wake.h"
 #include "tls_go.h"
 #include "python.h"
 #include "node.h"
 
-/* What runs on every system call of the host comes first, and calls nothing. */
-SEC("tp_btf/sys_enter")
-int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
+static __always_inline void enter(struct pt_regs *regs, long nr, __u8 call)
 {
-	struct task_struct *task;
+	struct task_struct *task = this_task();
 	struct thread *thread;
-	__u32 tid;
-	__u8 call;
 
-	if ((__u64)nr >= SYSCALLS_MAX || !(call = calls[nr]))
-		return 0;
-	task = this_task();
 	if (is_left_out(TASK(task, tgid)))
-		return 0;
+		return;
 	if (is_compat(regs, task)) {
 		COUNT(compat, 1);
-		return 0;
+		return;
 	}
 	switch (call) {
 	case CALL_RING:
 		wish_for_lengths();
 		if (nr != NR_IO_URING_ENTER)
-			return 0;
+			return;
 		/* It waits. */
 	case CALL_WAIT:
-		tid = TASK(task, pid);
-		thread = find_thread(tid);
+		thread = find_thread(TASK(task, pid));
 		if (thread) {
 			__s32 ms = WAIT_MS(nr, regs);
 
@@ -62,24 +56,55 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 			reads_nothing(thread);
 			thread->wait = ms == NO_WAIT_MS ? WAIT_UNKNOWN : ms < 0 ? WAIT_ENDLESS : WAIT_SOME + ms;
 		}
-		return 0;
+		return;
 	case CALL_ACCEPT:
 		remember_accept(task, nr);
-		return 0;
+		return;
 	case CALL_CLOSE:
 		tell_close(ARG0(regs));
-		return 0;
+		return;
 	case CALL_CLOSE_RANGE:
 		tell_close_range(regs, task);
-		return 0;
+		return;
 	case CALL_DUP:
 		if (ARG0(regs) != ARG1(regs) && file_of(task, ARG0(regs)))
 			tell_close(ARG1(regs));
-		return 0;
+		return;
 	default:
 		remember(regs, task, nr, call);
-		return 0;
 	}
+}
+
+/* What runs on every system call of the host comes first, and calls nothing. */
+SEC("tp_btf/sys_enter")
+int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
+{
+	__u8 call;
+
+	if ((__u64)nr >= SYSCALLS_MAX || !(call = calls[nr]))
+		return 0;
+	keep_cpu();
+	enter(regs, nr, call);
+	give_cpu();
+	return 0;
+}
+
+static __always_inline void leave(struct task_struct *task, struct thread *thread, __u32 tid, long result)
+{
+	switch (thread->call) {
+	case CALL_CONNECT:
+		tell_connect(thread, result);
+		break;
+	case CALL_ACCEPT:
+		tell_accept(thread, result);
+		break;
+	default:
+		if (result == -EAGAIN && thread->flags & CALL_INGRESS)
+			tell_look(thread, tid);
+		else
+			tell_data(task, thread, tid, result);
+	}
+	thread->call = CALL_NONE;
 }
 
 SEC("tp_btf/sys_exit")
@@ -97,20 +122,9 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	thread = find_thread(tid);
 	if (!thread || !thread->call || thread->nr != nr)
 		return 0;
-	switch (thread->call) {
-	case CALL_CONNECT:
-		tell_connect(thread, result);
-		break;
-	case CALL_ACCEPT:
-		tell_accept(thread, result);
-		break;
-	default:
-		if (result == -EAGAIN && thread->flags & CALL_INGRESS)
-			tell_look(thread, tid);
-		else
-			tell_data(task, thread, tid, result);
-	}
-	thread->call = CALL_NONE;
+	keep_cpu();
+	leave(task, thread, tid, result);
+	give_cpu();
 	return 0;
 }
 

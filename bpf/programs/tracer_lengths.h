@@ -5,6 +5,7 @@
 #define WIRESPAN_TRACER_LENGTHS_H
 
 #include "tracer_calls.h"
+#include "tracer_preempt.h"
 
 static __always_inline int tell_length(struct sock *socket, int length, bool ingress)
 {
@@ -74,13 +75,13 @@ static __always_inline int tell_length(struct sock *socket, int length, bool ing
 }
 
 SEC("tp_btf/sock_send_length")
-int BPF_PROG(send_length, struct sock *sk, int length, int flags)
+int UNDISTURBED_PROG(send_length, struct sock *sk, int length, int flags)
 {
 	return tell_length(sk, length, false);
 }
 
 SEC("tp_btf/sock_recv_length")
-int BPF_PROG(recv_length, struct sock *sk, int length, int flags)
+int UNDISTURBED_PROG(recv_length, struct sock *sk, int length, int flags)
 {
 	if (flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB))
 		return 0;

@@ -4,6 +4,7 @@
 #define WIRESPAN_TRACER_LIFECYCLE_H
 
 #include "tracer_calls.h"
+#include "tracer_preempt.h"
 
 /* Tells that a connection is open. `thread` is in connect or accept. */
 static __always_inline void tell_open(struct thread *thread, __u64 sk, int fd, __u16 role)
@@ -141,7 +142,7 @@ static __always_inline void wish_for_lengths(void)
 
 /* Often runs in an interrupt: who is current means nothing. */
 SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(set_state, struct sock *socket, int before, int after)
+int UNDISTURBED_PROG(set_state, struct sock *socket, int before, int after)
 {
 	__u64 sk = address_of((__u64)socket);
 	struct conn *conn;
@@ -178,14 +179,14 @@ int BPF_PROG(set_state, struct sock *socket, int before, int after)
 }
 
 SEC("tp_btf/tcp_destroy_sock")
-int BPF_PROG(destroy_sock, struct sock *socket)
+int UNDISTURBED_PROG(destroy_sock, struct sock *socket)
 {
 	forget_conn(address_of((__u64)socket));
 	return 0;
 }
 
 SEC("tp_btf/sched_process_fork")
-int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
+int UNDISTURBED_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
 {
 	struct event *event;
 
@@ -202,7 +203,7 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 }
 
 SEC("tp_btf/sched_process_exec")
-int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *binary)
+int UNDISTURBED_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *binary)
 {
 	struct event *event;
 	__u32 tid = old_pid;
@@ -242,7 +243,7 @@ static __always_inline void tell_exit(__u32 tid)
 
 /* The first thread may end long before the process; the process ends with its last one. */
 SEC("tp_btf/sched_process_exit")
-int BPF_PROG(process_exit, struct task_struct *task)
+int UNDISTURBED_PROG(process_exit, struct task_struct *task)
 {
 	__u32 tid = task->pid, tgid = task->tgid;
 	bool is_last = BPF_CORE_READ(task, signal, live.counter) == 0;

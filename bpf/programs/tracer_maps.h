@@ -31,6 +31,7 @@ struct settings {
 	__u32 casts; /* not 0: the kernel has bpf_rdonly_cast */
 	__u32 places; /* elements of the map of that name: a power of two */
 	__u32 conn_places; /* the same of that map */
+	__u32 preemptible; /* not 0: the kernel gives the CPU to others while a program runs: see tracer_preempt.h */
 };
 
 const volatile struct settings settings;

@@ -26,9 +26,16 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// `struct settings` of `programs/tracer_maps.h`.
-fn settings(options: &TracerOptions, casts: bool) -> [u32; 6] {
-    let (left_out, only) = (options.left_out.unwrap_or(0), options.only.unwrap_or(0));
-    [left_out, only, options.ring_bytes / 4, u32::from(casts), places(options), conn_places(options)]
+fn settings(options: &TracerOptions, casts: bool, preemptible: bool) -> [u32; 7] {
+    [
+        options.left_out.unwrap_or(0),
+        options.only.unwrap_or(0),
+        options.ring_bytes / 4,
+        u32::from(casts),
+        places(options),
+        conn_places(options),
+        u32::from(preemptible),
+    ]
 }
 
 /// Threads by the low bits of their ids.
@@ -60,9 +67,10 @@ impl Object {
             .map_err(|error| BpfError::NoBtf { path: path.to_owned(), reason: crate::error::text(&error) })?;
         sys::raise_memory_limit();
         sys::require_programs()?;
-        let cast = btf.id_by_type_name_kind("bpf_rdonly_cast", BtfKind::Func).ok().filter(|_| casts);
-        let code = code_for(cast, sys::has_atomics())?;
-        let settings = settings(options, cast.is_some());
+        let casts = if casts { functions(&btf, &CASTS) } else { Vec::new() };
+        let preemption = if is_preemptible(&btf) { functions(&btf, &PREEMPTION) } else { Vec::new() };
+        let code = code_for(&[&casts[..], &preemption].concat(), sys::has_atomics())?;
+        let settings = settings(options, !casts.is_empty(), !preemption.is_empty());
         let calls = calls::calls(&options.groups);
         let wakers = calls::wakers();
         let ebpf = EbpfLoader::new()
@@ -166,13 +174,33 @@ fn data_of(map: &Map) -> Option<&MapData> {
     }
 }
 
-/// The number of the helper that the object calls where it means `bpf_rdonly_cast`.
-const RDONLY_CAST: i32 = 0x7fff_0001;
+/// The kernel's own functions that the programs call, with the numbers of helpers that they call where they mean them; aya resolves
+/// no kernel functions.
+const CASTS: [(i32, &str); 1] = [(0x7fff_0001, "bpf_rdonly_cast")];
+const PREEMPTION: [(i32, &str); 4] = [
+    (0x7fff_0002, "bpf_preempt_disable"),
+    (0x7fff_0003, "bpf_preempt_enable"),
+    (0x7fff_0004, "bpf_local_irq_save"),
+    (0x7fff_0005, "bpf_local_irq_restore"),
+];
 
-/// The object with calls of the kernel's own function, if it has that, where it calls [`RDONLY_CAST`]; aya resolves no kernel functions.
+/// Numbers with the kernel's for what is meant; none unless the kernel has all.
+fn functions(btf: &Btf, wanted: &[(i32, &str)]) -> Vec<(i32, u32)> {
+    let id =
+        |&(number, name): &(i32, &str)| Some((number, btf.id_by_type_name_kind(name, BtfKind::Func).ok()?));
+    wanted.iter().map(id).collect::<Option<_>>().unwrap_or_default()
+}
+
+/// Whether a task can lose the CPU to another in the middle of a program of system calls. The kernel has this function since it lets
+/// programs there sleep (Linux 7.2).
+fn is_preemptible(btf: &Btf) -> bool {
+    btf.id_by_type_name_kind("trace_call_bpf_faultable", BtfKind::Func).is_ok()
+}
+
+/// The object with calls of the kernel's own `functions`, where it calls helpers with their numbers.
 /// On a kernel without `atomics` that give back what was there (before Linux 5.12), nothing is done in their place: the programs
 /// do not come there then, but the kernel knows no such instruction.
-fn code_for(cast: Option<u32>, atomics: bool) -> Result<Vec<u8>> {
+fn code_for(functions: &[(i32, u32)], atomics: bool) -> Result<Vec<u8>> {
     // Operation, registers, offset, number: a call of a helper, one of a kernel function, and a jump to where it goes on anyway.
     const CALL: [u8; 4] = [0x85, 0, 0, 0];
     const CALL_KERNEL: [u8; 4] = [0x85, 0x20, 0, 0];
@@ -186,11 +214,12 @@ fn code_for(cast: Option<u32>, atomics: bool) -> Result<Vec<u8>> {
         let Some((start, size)) = section.file_range() else { continue };
         let Some(instructions) = code.get_mut(start as usize..(start + size) as usize) else { continue };
         for instruction in instructions.as_chunks_mut::<8>().0 {
-            if instruction[..4] == CALL && instruction[4..] == RDONLY_CAST.to_ne_bytes() {
-                if let Some(function) = cast {
-                    instruction[..4].copy_from_slice(&CALL_KERNEL);
-                    instruction[4..].copy_from_slice(&function.to_ne_bytes());
-                }
+            let called = |(number, _): &&(i32, u32)| {
+                instruction[..4] == CALL && instruction[4..] == number.to_ne_bytes()
+            };
+            if let Some((_, function)) = functions.iter().find(called) {
+                instruction[..4].copy_from_slice(&CALL_KERNEL);
+                instruction[4..].copy_from_slice(&function.to_ne_bytes());
             } else if !atomics && ATOMIC.contains(&instruction[0]) && instruction[4..] != [0; 4] {
                 *instruction = NOTHING;
             }
