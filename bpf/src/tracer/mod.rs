@@ -42,7 +42,7 @@ use wirespan_event::Event;
 
 use crate::BpfError;
 pub use go::{GoProgram, GoResult, GoWord};
-use object::Object;
+use object::{Kernel, Object};
 pub use options::{Groups, TracerOptions};
 use policy::Policy;
 pub use policy::Snap;
@@ -118,16 +118,14 @@ impl Tracer {
     /// Loads the programs and attaches them one by one. Fails when system calls cannot be traced; anything else that cannot
     /// is off, see [`Self::features`].
     pub fn start(options: &TracerOptions) -> Result<Self, BpfError> {
-        Self::start_with(options, true, true)
+        Self::start_on(Kernel::RUNNING, options)
     }
 
-    /// Without `casts`, as on a kernel that is older than 6.2; without `links_of_many` probes, as on one that is older than 6.6.
-    fn start_with(options: &TracerOptions, casts: bool, links_of_many: bool) -> Result<Self, BpfError> {
+    fn start_on(kernel: Kernel, options: &TracerOptions) -> Result<Self, BpfError> {
         let ring_bytes = options.ring_bytes.max(1 << 12).checked_next_power_of_two().unwrap_or(1 << 31);
         let options = TracerOptions { ring_bytes, ..options.clone() };
-        let mut object = Object::load(&options, casts)?;
-        let probes =
-            Arc::new(if options.uprobes { object.load_probes(links_of_many)? } else { Probes::default() });
+        let mut object = Object::load(&options, kernel)?;
+        let probes = Arc::new(if options.uprobes { object.load_probes(kernel)? } else { Probes::default() });
         let policy = Arc::new(Mutex::new(Policy::take(&mut object, options.snap)?));
         let prober = Prober {
             probes: Arc::clone(&probes),

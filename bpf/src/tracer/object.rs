@@ -49,6 +49,22 @@ fn conn_places(options: &TracerOptions) -> u32 {
     (options.sockets / 4).clamp(16, 1 << 20).next_power_of_two()
 }
 
+/// What the kernel is taken for: by tests, for an older or a newer one.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel {
+    /// `bpf_rdonly_cast` is used where there is one (Linux 6.2).
+    pub casts: bool,
+    /// So are links that hold many probes (Linux 6.6); aya has none.
+    pub links_of_many: bool,
+    /// A task can lose the CPU to another in the middle of a program, also where it cannot (before Linux 7.2).
+    pub preempts: bool,
+}
+
+impl Kernel {
+    /// What it is.
+    pub const RUNNING: Self = Self { casts: true, links_of_many: true, preempts: false };
+}
+
 /// The object in the kernel.
 pub(super) struct Object {
     ebpf: Ebpf,
@@ -60,15 +76,16 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// With `casts`, uses `bpf_rdonly_cast` where the kernel has it.
-    pub fn load(options: &TracerOptions, casts: bool) -> Result<Self> {
+    /// Loads no program yet.
+    pub fn load(options: &TracerOptions, kernel: Kernel) -> Result<Self> {
         let path = options.btf.as_deref().unwrap_or(Path::new(BTF));
         let btf = Btf::parse_file(path, aya::Endianness::default())
             .map_err(|error| BpfError::NoBtf { path: path.to_owned(), reason: crate::error::text(&error) })?;
         sys::raise_memory_limit();
         sys::require_programs()?;
-        let casts = if casts { functions(&btf, &CASTS) } else { Vec::new() };
-        let preemption = if is_preemptible(&btf) { functions(&btf, &PREEMPTION) } else { Vec::new() };
+        let casts = if kernel.casts { functions(&btf, &CASTS) } else { Vec::new() };
+        let preempts = kernel.preempts || preempts(&btf);
+        let preemption = if preempts { functions(&btf, &PREEMPTION) } else { Vec::new() };
         let code = code_for(&[&casts[..], &preemption].concat(), sys::has_atomics())?;
         let settings = settings(options, !casts.is_empty(), !preemption.is_empty());
         let calls = calls::calls(&options.groups);
@@ -88,9 +105,8 @@ impl Object {
         Ok(Self { ebpf, btf, code, links: Vec::new() })
     }
 
-    /// Loads the programs of probes, which use the same maps; none of those may be taken yet. With `links_of_many`, for links that
-    /// hold many probes, where the kernel has them (Linux 6.6); aya has none.
-    pub fn load_probes(&self, links_of_many: bool) -> Result<Probes> {
+    /// Loads the programs of probes, which use the same maps; none of those may be taken yet.
+    pub fn load_probes(&self, kernel: Kernel) -> Result<Probes> {
         let failed = |error: &(dyn Error + 'static)| BpfError::load(error);
         let mut object = aya_obj::Object::parse(&self.code).map_err(|error| failed(&error))?;
         // What every kernel has that has a ring (5.8).
@@ -108,7 +124,7 @@ impl Object {
         object.relocate_maps(maps, &sections).map_err(|error| failed(&error))?;
         object.relocate_calls(&sections).map_err(|error| failed(&error))?;
         let has_links = self.btf.id_by_type_name_kind("bpf_uprobe_multi_link", BtfKind::Struct).is_ok();
-        Ok(Probes::load(&object, types.as_ref(), links_of_many && has_links))
+        Ok(Probes::load(&object, types.as_ref(), kernel.links_of_many && has_links))
     }
 
     /// Loads a program of a tracepoint.
@@ -193,7 +209,7 @@ fn functions(btf: &Btf, wanted: &[(i32, &str)]) -> Vec<(i32, u32)> {
 
 /// Whether a task can lose the CPU to another in the middle of a program of system calls. The kernel has this function since it lets
 /// programs there sleep (Linux 7.2).
-fn is_preemptible(btf: &Btf) -> bool {
+fn preempts(btf: &Btf) -> bool {
     btf.id_by_type_name_kind("trace_call_bpf_faultable", BtfKind::Func).is_ok()
 }
 
@@ -249,7 +265,7 @@ mod tests {
     #[test]
     fn a_program_of_another_tracepoint_is_rejected_with_a_reason() {
         let options = TracerOptions::default();
-        let Ok(mut object) = Object::load(&options, true) else {
+        let Ok(mut object) = Object::load(&options, Kernel::RUNNING) else {
             assert!(std::env::var_os("CI").is_none(), "needs the right to load programs");
             eprintln!("skipped: needs the right to load programs");
             return;

@@ -5,7 +5,8 @@ use std::net::{TcpListener, TcpStream};
 
 use wirespan_event::{Call, Flags, Kind, Source};
 
-use super::watch::{Seen, Watch, this_process, watch, watch_without_casts};
+use super::super::object::Kernel;
+use super::watch::{Seen, Watch, this_process, watch, watch_on};
 
 /// Both ends of a connection, and the server's port.
 pub fn pair(address: &str, connect_to: &str) -> (TcpStream, TcpStream, u16) {
@@ -104,14 +105,15 @@ fn v4_mapped_addresses_are_told_as_ipv4() {
 }
 
 #[test]
-fn kernels_without_casts_tell_the_same() {
-    let Some(watch) = watch_without_casts(&this_process()) else { return };
-    assert!(
-        watch.tracer.features().iter().all(|feature| feature.off.is_none()),
-        "{:?}",
-        watch.tracer.features()
-    );
-    told_by_both_ends(Some(watch), "::ffff:127.0.0.1", "::ffff:127.0.0.1");
+fn older_and_newer_kernels_tell_the_same() {
+    let without_casts = Kernel { casts: false, ..Kernel::RUNNING };
+    let preempting = Kernel { preempts: true, ..Kernel::RUNNING };
+    for kernel in [without_casts, preempting] {
+        let Some(watch) = watch_on(kernel, &this_process()) else { return };
+        let features = watch.tracer.features();
+        assert!(features.iter().all(|feature| feature.off.is_none()), "{features:?}");
+        told_by_both_ends(Some(watch), "::ffff:127.0.0.1", "::ffff:127.0.0.1");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use aya_obj::Object;
 use aya_obj::generated::bpf_insn;
 
-use super::super::object::{OBJECT, Object as Loaded};
+use super::super::object::{Kernel, OBJECT, Object as Loaded};
 use super::super::{TracerOptions, attachments};
 use crate::BpfError;
 
@@ -76,9 +76,9 @@ fn each_program_has_enough_stack_on_kernels_that_give_512_bytes_for_all_it_calls
 #[ignore = "prints timings"]
 fn time_to_check_each_program() {
     let options = TracerOptions { uprobes: true, ..TracerOptions::default() };
-    let mut object = Loaded::load(&options, true).unwrap();
+    let mut object = Loaded::load(&options, Kernel::RUNNING).unwrap();
     let began = Instant::now();
-    let probes = object.load_probes(true).unwrap();
+    let probes = object.load_probes(Kernel::RUNNING).unwrap();
     println!("all programs of probes: {:?}", began.elapsed());
     for (_, program, tracepoint, _) in attachments(&options.groups) {
         let began = Instant::now();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use wirespan_event::{Flags, Header, Kind};
 
+use super::super::object::Kernel;
 use super::super::{Tracer, TracerOptions};
 use crate::BpfError;
 
@@ -40,15 +41,15 @@ pub fn watch(options: &TracerOptions) -> Option<Watch> {
     check(Tracer::start(options))
 }
 
-/// The same as on a kernel without `bpf_rdonly_cast`.
-pub fn watch_without_casts(options: &TracerOptions) -> Option<Watch> {
-    check(Tracer::start_with(options, false, true))
+/// The same, with the kernel taken for another.
+pub fn watch_on(kernel: Kernel, options: &TracerOptions) -> Option<Watch> {
+    check(Tracer::start_on(kernel, options))
 }
 
 /// With probes; the same as on a kernel whose links hold one probe each, where told.
 pub fn watch_with_probes(links_of_many: bool) -> Option<Watch> {
     let options = TracerOptions { uprobes: true, ..this_process() };
-    check(Tracer::start_with(&options, true, links_of_many))
+    watch_on(Kernel { links_of_many, ..Kernel::RUNNING }, &options)
 }
 
 fn check(started: Result<Tracer, BpfError>) -> Option<Watch> {
