@@ -39,10 +39,12 @@ pub fn replay(
     host.finish(&mut sink);
     hand_on(&mut sink)?;
     let stats = source.stats();
-    Ok(Totals {
+    let mut totals = Totals {
         events: stats.events,
         events_unreadable: stats.damaged + stats.cut,
         spans: sink.spans,
         ..Totals::default()
-    })
+    };
+    totals.worker.l7.unpaired = host.stats().unpaired;
+    Ok(totals)
 }

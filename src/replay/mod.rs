@@ -291,6 +291,7 @@ impl Totals {
         mine.flow.evicted += theirs.flow.evicted;
         mine.l7.gap_bytes += theirs.l7.gap_bytes;
         mine.l7.desyncs += theirs.l7.desyncs;
+        mine.l7.unpaired += theirs.l7.unpaired;
         mine.l7.over_budget_bytes += theirs.l7.over_budget_bytes;
         self.unreadable.extend(other.unreadable);
         for (mine, theirs) in self.spans.iter_mut().zip(other.spans) {

@@ -108,6 +108,7 @@ impl Output {
             "spans": spans,
             "gap_bytes": worker.l7.gap_bytes,
             "desyncs": worker.l7.desyncs,
+            "unpaired": worker.l7.unpaired,
             "over_budget_bytes": worker.l7.over_budget_bytes,
             "wall_seconds": seconds,
             "packets_per_second": rate,

@@ -41,6 +41,7 @@ pub struct Counters {
     live: Counter,
     flow_memory: Counter,
     gap_bytes: Counter,
+    unpaired: Counter,
     overload_level: Counter,
     overload_raised: Counter,
     overload_lowered: Counter,
@@ -97,6 +98,10 @@ impl Counters {
                 "wirespan_l7_gap_bytes_total",
                 "Stream bytes that a parser waited for and that were not captured.",
             ),
+            unpaired: counter(
+                "wirespan_l7_unpaired_total",
+                "Requests and responses told apart, because others may have been open when their connection was seen first.",
+            ),
             overload_level: gauge(
                 "wirespan_overload_level",
                 "0 all, 1 payload of unknown protocols is left out, 2 all payload, 3 most new flows too.",
@@ -148,6 +153,7 @@ impl Counters {
         self.live.set(worker.flow.live);
         self.flow_memory.set(worker.flow.memory.total());
         self.gap_bytes.set(worker.l7.gap_bytes);
+        self.unpaired.set(worker.l7.unpaired);
         self.overload_level.set(worker.overload.level as u64);
         self.overload_raised.set(worker.overload.raised);
         self.overload_lowered.set(worker.overload.lowered);

@@ -29,7 +29,7 @@ pub struct TracerCounters {
 /// A counter of the host: its name, what it is, and where it comes from.
 type HostCounter = (&'static str, &'static str, fn(&Stats) -> u64);
 
-const HOST: [HostCounter; 11] = [
+const HOST: [HostCounter; 12] = [
     ("wirespan_host_events_total", "Events that were looked at, or wait for others before them.", |s| {
         s.events
     }),
@@ -37,6 +37,11 @@ const HOST: [HostCounter; 11] = [
     ("wirespan_host_early_events_total", "Events looked at early, as too many waited.", |s| s.early_events),
     ("wirespan_host_bytes_total", "Bytes that events tell of.", |s| s.bytes),
     ("wirespan_host_unseen_bytes_total", "Of them, without content.", |s| s.unseen_bytes),
+    (
+        "wirespan_host_unpaired_total",
+        "Requests and responses told apart, because others may have been open when their connection was seen first.",
+        |s| s.unpaired,
+    ),
     ("wirespan_host_lost_bytes_total", "Bytes on TCP connections that no event told of.", |s| s.lost_bytes),
     ("wirespan_host_evicted_connections_total", "Connections forgotten: too many, or quiet.", |s| {
         s.evicted_connections

@@ -88,6 +88,11 @@ impl Shared {
         }
     }
 
+    /// See [`Stats::unpaired`].
+    pub(crate) fn unpaired(&self) -> u64 {
+        self.engine.stats().unpaired
+    }
+
     /// Events of a thread were lost before this one.
     pub(crate) fn lost_before(&mut self, header: &Header) {
         if self.losses.len() >= MAX_LOSSES {

@@ -71,7 +71,8 @@ pub fn segments_of(flow: &FlowContext, config: Config, segments: &[(Side, &[u8])
     let mut seq = [1_000u32, 5_000];
     for (index, (side, data)) in segments.iter().enumerate() {
         let ts_ns = (index as u64 + 1) * 1_000_000;
-        let chunk = Chunk { data, ts_ns, seq: Some(seq[*side as usize]), stream_start: false };
+        let stream_start = !segments[..index].iter().any(|(before, _)| before == side);
+        let chunk = Chunk { data, ts_ns, seq: Some(seq[*side as usize]), stream_start };
         engine.data(&mut stream, flow, *side, chunk, &mut counts, &mut spans);
         seq[*side as usize] = seq[*side as usize].wrapping_add(data.len() as u32);
     }

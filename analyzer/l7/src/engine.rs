@@ -3,7 +3,7 @@
 use crate::detect::{Endpoints, Found, Probing, Undecided};
 use crate::exchange::{At, Out};
 use crate::parser::{Role, Step};
-use crate::stream::{Active, State, Stream};
+use crate::stream::{Active, State, Stream, role_of};
 use wirespan_records::{
     Endpoint, L4Protocol, L7Counts, L7Protocol, ObservationPoint, Records, Signal, Span, Text, Tunnel,
 };
@@ -140,8 +140,8 @@ pub struct Config {
     pub trace: crate::trace::TraceHeaders,
     /// Path segments that make an HTTP endpoint.
     pub endpoint_segments: usize,
-    /// After a loss, or where a stream is seen from its middle on, any client may have sent several requests at once, not only one that was seen to: rather no pair than a
-    /// wrong one.
+    /// After a loss, any client may have sent several requests at once, not only one that was seen to; and pairs that are not proven
+    /// yet are none, where else they wait for it.
     pub cautious: bool,
     /// Tell the sink of each message as soon as it is understood, not only of exchanges.
     pub messages: bool,
@@ -175,6 +175,8 @@ pub struct Stats {
     pub gap_bytes: u64,
     /// Times a parser lost its place.
     pub desyncs: u64,
+    /// Requests and responses told apart, because others may have been open when their stream was seen first.
+    pub unpaired: u64,
     /// Bytes not buffered because `max_buffer_total` was reached.
     pub over_budget_bytes: u64,
 }
@@ -272,6 +274,7 @@ impl Engine {
     ) {
         if let State::Active(active) = &mut stream.0 {
             active.exchanges.expire(now_ns.saturating_sub(active.parser.timeout_ms() * 1_000_000));
+            active.exchanges.settle(now_ns);
             self.hand_on(active, &mut Out { flow, counts, sink });
         }
     }
@@ -338,7 +341,7 @@ impl Engine {
         match self.endpoints.find(data, out.flow, side, stream_start) {
             Found::Yes(protocol, client) => {
                 let Some(mut active) = Active::new(protocol, client, probing, &self.config) else { return };
-                if !stream_start && self.config.cautious {
+                if !stream_start {
                     active.exchanges.begins_in_the_middle();
                 }
                 stream.0 = State::Active(Box::new(active));
@@ -360,6 +363,7 @@ impl Engine {
 
     fn feed(&mut self, stream: &mut Stream, side: Side, chunk: Chunk<'_>, out: &mut Out<'_>) {
         let State::Active(active) = &mut stream.0 else { return };
+        active.exchanges.bytes(role_of(active.client, side), chunk.ts_ns);
         let passed = active.pass_over(side, chunk.data.len() as u64) as usize;
         let chunk = chunk.skip(passed);
         if chunk.data.is_empty() || !active.finds_place(side, chunk.data, out.flow) {
@@ -470,6 +474,7 @@ impl Engine {
             active.exchanges.shed();
         }
         active.pending_bytes = active.exchanges.pending_bytes();
+        self.stats.unpaired += active.exchanges.take_unpaired();
         active.exchanges.flush(active.client, active.parser.protocol(), out);
     }
 

@@ -1,15 +1,18 @@
 //! Pairs requests with responses.
 //!
+//! - `doubt`: pairs of a stream whose first requests may not have been seen
 //! - `repeated`: responses to requests that were made more than once
 //! - `span`: an exchange that is ready, and the span that it becomes
 //! - `unseen`: requests that may have been made and were not seen
 
+mod doubt;
 mod repeated;
 mod span;
 mod unseen;
 
 use crate::engine::{Config, Heard, Side};
 use crate::parser::{Length, Message, Pairing, Role};
+use doubt::Doubt;
 use repeated::Repeated;
 pub(crate) use span::{At, Out};
 use span::{Half, Ready};
@@ -64,6 +67,12 @@ pub(crate) struct Exchanges {
     order: Order,
     /// The client was seen to send requests before it had the response of the one before.
     pipelines: bool,
+    /// How many requests are open is not known: pairs are not told before they are proven.
+    doubt: Option<Doubt>,
+    /// There was such a time.
+    was_doubted: bool,
+    /// See [`crate::engine::Stats::unpaired`].
+    unpaired: u64,
     /// See [`Config::cautious`].
     cautious: bool,
     /// Since the order was broken: requests may have been among what was lost.
@@ -98,6 +107,9 @@ impl Exchanges {
             heard: config.messages.then(Vec::new),
             order: Order::Kept,
             pipelines: false,
+            doubt: None,
+            was_doubted: false,
+            unpaired: 0,
             cautious: config.cautious,
             requests_lost: false,
             burst_lost: false,
@@ -114,7 +126,7 @@ impl Exchanges {
     /// What was sent before is not known.
     pub(crate) fn begins_in_the_middle(&mut self) {
         if self.pairing == Pairing::InOrder {
-            (self.order, self.requests_lost) = (Order::Broken, true);
+            self.doubt_pairs(0);
         }
         self.unseen.begins_in_the_middle();
     }
@@ -151,7 +163,11 @@ impl Exchanges {
         } else {
             if self.order == Order::BrokenAndAnswered {
                 // Clients that send several requests at once mostly wait for all the responses before they go on.
-                self.abandon();
+                self.give_up(|_| true, ResponseStatus::Unknown);
+                (self.order, self.late, self.requests_lost) = (Order::Kept, 0, false);
+            }
+            if let Some(doubt) = &mut self.doubt {
+                self.burst_lost |= doubt.request(self.pending.len());
             }
             if self.pending.is_empty() && !self.pipelines {
                 self.late = 0;
@@ -205,7 +221,11 @@ impl Exchanges {
         }
         let response = Half::new(message, at);
         let request = match self.pairing {
-            Pairing::InOrder => self.next_in_order(at.ts_ns),
+            Pairing::InOrder => {
+                let request = self.next_in_order(at.ts_ns);
+                self.has_paired |= request.is_some();
+                self.believed(request, at.ts_ns)
+            }
             Pairing::ById | Pairing::ByStream => {
                 if let Some(id) = response.message.id {
                     self.closes_unseen(id, at);
@@ -256,7 +276,7 @@ impl Exchanges {
     /// When every request was seen and one waits, that is it. A client that waits for each response has sent only one request
     /// since the last. Of the others nothing is certain.
     fn answered_after_loss(&self, ts_ns: u64) -> Option<usize> {
-        if self.pending.len() == 1 && !self.requests_lost {
+        if self.pending.len() == 1 && !self.requests_lost && self.doubt.is_none() {
             return Some(0);
         }
         if self.pipelines || self.cautious {
@@ -389,7 +409,7 @@ impl Exchanges {
         if open {
             self.response_open = Some(ready);
         } else {
-            self.ready.push(ready);
+            self.complete(ready);
         }
     }
 
@@ -405,7 +425,11 @@ impl Exchanges {
     pub(crate) fn end(&mut self, role: Role) {
         match role {
             Role::Client => self.request_open = false,
-            Role::Server => self.ready.extend(self.response_open.take()),
+            Role::Server => {
+                if let Some(ready) = self.response_open.take() {
+                    self.complete(ready);
+                }
+            }
         }
     }
 
@@ -453,6 +477,7 @@ impl Exchanges {
             Role::Client => {}
         }
         self.end(role);
+        self.judge_held();
         // A request that was lost has its response come while none waits, unless several are sent at once.
         if self.pairing == Pairing::InOrder && (role == Role::Server || self.pipelines || self.cautious) {
             (self.order, self.late) = (Order::Broken, 0);
@@ -467,7 +492,7 @@ impl Exchanges {
 
     /// The client may have made a request that was not seen, and that is not answered as far as is known.
     fn may_have_unseen(&mut self) -> bool {
-        self.burst_lost &= self.order != Order::Kept;
+        self.burst_lost &= self.order != Order::Kept || self.doubt.is_some();
         match self.pairing {
             Pairing::InOrder => self.burst_lost,
             Pairing::ById => false,
@@ -496,6 +521,7 @@ impl Exchanges {
     /// The requests that wait cost too much memory.
     pub(crate) fn shed(&mut self) {
         self.expect_late(self.pending.len());
+        self.release(false);
         self.request_open = false;
         self.finish_all();
         self.give_up(|_| true, ResponseStatus::Unknown);
@@ -512,6 +538,7 @@ impl Exchanges {
     pub(crate) fn close(&mut self) {
         self.end(Role::Client);
         self.end(Role::Server);
+        self.judge_held();
         self.finish_all();
         let status = self.unanswered();
         self.give_up(|_| true, status);
@@ -521,6 +548,7 @@ impl Exchanges {
     pub(crate) fn abandon(&mut self) {
         self.end(Role::Client);
         self.end(Role::Server);
+        self.judge_held();
         self.finish_all();
         self.give_up(|_| true, ResponseStatus::Unknown);
         (self.order, self.late, self.requests_lost) = (Order::Kept, 0, false);

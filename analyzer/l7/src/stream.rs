@@ -51,12 +51,14 @@ impl Stream {
     }
 
     /// When the first of the requests that wait will have waited too long and [`Engine::sweep`](crate::Engine::sweep) gives
-    /// it up, ns since the epoch.
+    /// it up, or hands on pairs that are proven by then, ns since the epoch.
     pub fn deadline_ns(&self) -> Option<u64> {
         let State::Active(active) = &self.0 else { return None };
-        let waits_since_ns = active.exchanges.waits_since_ns()?;
+        let waits_since_ns = active.exchanges.waits_since_ns();
         // What has waited for exactly the time-out is given up a nanosecond later.
-        Some(waits_since_ns.saturating_add(active.parser.timeout_ms() * 1_000_000 + 1))
+        let given_up_ns =
+            waits_since_ns.map(|ns| ns.saturating_add(active.parser.timeout_ms() * 1_000_000 + 1));
+        given_up_ns.into_iter().chain(active.exchanges.settles_ns()).min()
     }
 
     pub(crate) fn known(&self) -> Option<Known> {

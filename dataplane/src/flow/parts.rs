@@ -88,8 +88,8 @@ pub(super) struct Payload {
     pub context: Option<((Side, Certainty), FlowContext)>,
     /// Requests since the flow's last record (without the current second, when seconds are reported: see `seconds`).
     pub counts: L7Counts,
-    /// The wheel was told of a request that waits.
-    pub is_timed: bool,
+    /// When the wheel was told that L7 has something to do.
+    pub timed_ns: Option<u64>,
     next_free: u32,
 }
 

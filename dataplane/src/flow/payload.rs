@@ -59,7 +59,7 @@ impl L7<'_> {
             let context = entry.context(self.parts);
             self.parts.payloads[entry.payload].context = Some((roles, context));
         }
-        let Payload { stream, orders, answers, counts, is_timed, context: Some((_, context)), .. } =
+        let Payload { stream, orders, answers, counts, timed_ns, context: Some((_, context)), .. } =
             &mut self.parts.payloads[entry.payload]
         else {
             return None;
@@ -83,9 +83,9 @@ impl L7<'_> {
             self.stop(entry);
             return None;
         }
-        let deadline = stream.deadline_ns().filter(|_| !*is_timed);
-        *is_timed |= deadline.is_some();
-        deadline
+        let deadline = stream.deadline_ns().filter(|ns| timed_ns.is_none_or(|timed_ns| *ns < timed_ns))?;
+        *timed_ns = Some(deadline);
+        Some(deadline)
     }
 
     /// The flow is over: what waits is handed on.
@@ -109,11 +109,10 @@ impl L7<'_> {
     /// Gives up requests that wait too long at `now_ns`, and gives when the next is to be.
     pub(super) fn sweep(&mut self, entry: &Entry, now_ns: u64) -> Option<u64> {
         let context = entry.context(self.parts);
-        let Payload { stream, counts, is_timed, .. } = &mut self.parts.payloads[entry.payload];
+        let Payload { stream, counts, timed_ns, .. } = &mut self.parts.payloads[entry.payload];
         self.engine.sweep(stream, &context, now_ns, counts, self.sink);
-        let deadline = stream.deadline_ns();
-        *is_timed = deadline.is_some();
-        deadline
+        *timed_ns = stream.deadline_ns();
+        *timed_ns
     }
 
     fn begin(&mut self, entry: &mut Entry) {

@@ -435,7 +435,7 @@ impl FlowTable {
             return;
         }
         let mut deadline_ns = None;
-        if entry.payload != NONE && self.parts.payloads[entry.payload].is_timed {
+        if entry.payload != NONE && self.parts.payloads[entry.payload].timed_ns.is_some() {
             let now_ns = self.clock.packet_ns();
             if self.config.ticks {
                 self.seconds.activate(number, entry, &mut self.parts);

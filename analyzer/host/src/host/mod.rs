@@ -155,6 +155,7 @@ impl Host {
         let counted = self.tracker.shared.stats;
         let mut stats =
             Stats { events: self.events, late_events: self.late, early_events: self.early, ..counted };
+        stats.unpaired = self.tracker.shared.unpaired();
         self.tracker.shared.desk.count(&mut stats);
         stats
     }

@@ -33,6 +33,8 @@ pub struct Stats {
     pub messages_without_event: u64,
     /// Responses that were taken apart from a request which they cannot answer: it was not read when they were written.
     pub mispaired: u64,
+    /// Requests and responses told apart, because others may have been open when their connection was seen first.
+    pub unpaired: u64,
     /// Spans handed on.
     pub spans: u64,
     /// Of them, without the process, which nobody told of.

@@ -30,7 +30,7 @@ impl Bench {
     }
 
     fn data(&mut self, side: Side, data: &[u8]) {
-        self.chunk(side, data, false);
+        self.chunk(side, data, self.seq[side as usize] == 0);
     }
 
     fn chunk(&mut self, side: Side, data: &[u8], stream_start: bool) {
@@ -132,6 +132,77 @@ fn after_a_hole_pipelined_requests_are_paired_again_from_the_next_batch_on() {
             (Some("/5"), Some(200))
         ]
     );
+}
+
+/// A request with number `n` and a response with the same number as its code.
+fn numbered(n: u32) -> [Vec<u8>; 2] {
+    let response = format!("HTTP/1.1 {n} OK\r\nContent-Length: 0\r\n\r\n");
+    [format!("GET /{n} HTTP/1.1\r\n\r\n").into(), response.into()]
+}
+
+/// Whole exchanges, and those of them whose request and response have not the same number.
+fn whole_and_wrong(spans: &[Span]) -> (usize, usize) {
+    let whole: Vec<_> = spans.iter().filter(|span| span.session == Session::Complete).collect();
+    let is_wrong = |span: &&&Span| {
+        let code = span.response_code.map(|code| format!("/{code}"));
+        span.request_resource.as_deref() != code.as_deref()
+    };
+    (whole.len(), whole.iter().filter(is_wrong).count())
+}
+
+/// Begins in the middle of requests from 200 on of which `open` are always open.
+fn never_idle(config: &Config, open: u32) -> (Bench, u32) {
+    let mut bench = Bench::new(config.clone());
+    bench.seq = [1; 2];
+    let mut n = 200;
+    // As many as were answered are made at once; responses take their time.
+    for batch in [1, 1, 2, 1, 3, 1, 1, 1, 2, 1].into_iter().cycle().take(200) {
+        bench.ts_ns += 100_000;
+        for (side, first) in [(Side::B, n), (Side::A, n + open)] {
+            let bytes = (first..first + batch).flat_map(|n| numbered(n)[side as usize].clone());
+            bench.data(side, &bytes.collect::<Vec<u8>>());
+        }
+        n += batch;
+    }
+    (bench, n)
+}
+
+#[test]
+fn where_a_client_does_not_wait_no_pair_is_told_before_none_is_open() {
+    for cautious in [false, true] {
+        let config = Config { cautious, ..Config::default() };
+        let (mut bench, next) = never_idle(&config, 5);
+        for n in next..next + 5 {
+            bench.data(Side::B, &numbered(n)[1]);
+        }
+        assert_eq!(whole_and_wrong(&bench.spans), (0, 0));
+        assert!(bench.engine.stats().unpaired + bench.engine.pending_bytes as u64 > 0);
+        bench.ts_ns += 1_000_000_000;
+        for n in 900..910 {
+            bench.data(Side::A, &numbered(n)[0]);
+            bench.data(Side::B, &numbered(n)[1]);
+        }
+        let (whole, wrong) = whole_and_wrong(&bench.close());
+        assert!(whole >= 9 && wrong == 0, "{whole} whole, {wrong} wrong");
+    }
+}
+
+#[test]
+fn the_pairs_of_a_client_that_waits_are_told_where_the_stream_is_seen_from_its_middle_on() {
+    for (cautious, batch, whole) in [(false, 1, 100), (false, 5, 100), (true, 1, 92), (true, 5, 60)] {
+        let mut bench = Bench::new(Config { cautious, ..Config::default() });
+        bench.seq = [1; 2];
+        // The response to what was not seen.
+        bench.data(Side::B, OK);
+        let numbers: Vec<u32> = (200..300).collect();
+        for batch in numbers.chunks(batch) {
+            for side in [Side::A, Side::B] {
+                let bytes = batch.iter().flat_map(|n| numbered(*n)[side as usize].clone());
+                bench.data(side, &bytes.collect::<Vec<u8>>());
+            }
+        }
+        assert_eq!(whole_and_wrong(&bench.close()), (whole, 0), "{cautious} {batch}");
+    }
 }
 
 #[test]
