@@ -14,7 +14,7 @@ ALLOWED = {
     "wirespan-controller": [],
     "wirespan-capture": ["wirespan-frame", "wirespan-headers", "wirespan-records", "wirespan-bpf"],
     "wirespan-dpdk": ["wirespan-capture", "wirespan-frame"],
-    "wirespan-offload": ["wirespan-frame"],
+    "wirespan-offload": ["wirespan-frame", "wirespan-bpf"],
     "wirespan-syscalls": ["wirespan-bpf", "wirespan-event", "wirespan-records"],
     "wirespan-l7": ["wirespan-records"],
     "wirespan-dataplane": ["wirespan-frame", "wirespan-headers", "wirespan-records", "wirespan-l7"],

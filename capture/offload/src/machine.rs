@@ -78,8 +78,7 @@ fn capabilities(status: &str) -> (Vec<&'static str>, Vec<&'static str>) {
         ("CAP_PERFMON", 38),
         ("CAP_BPF", 39),
     ];
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let mask = wirespan_bpf::effective_capabilities(status);
     let (has, lacks): (Vec<_>, Vec<_>) = NEEDED.iter().partition(|(_, bit)| mask & (1 << bit) != 0);
     let names = |list: Vec<&(&'static str, u32)>| list.into_iter().map(|(name, _)| *name).collect();
     (names(has), names(lacks))

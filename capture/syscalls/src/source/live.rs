@@ -337,9 +337,7 @@ impl EventSource for Live {
 fn may_look_into_processes() -> bool {
     const CAP_SYS_PTRACE: u32 = 19;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask >> CAP_SYS_PTRACE & 1 == 1)
+    wirespan_bpf::effective_capabilities(&status) >> CAP_SYS_PTRACE & 1 == 1
 }
 
 /// Takes what an event says beside what it is handed on for.
