@@ -122,7 +122,8 @@ pub struct SummaryRow {
     trace_id: Option<String>,
     /// The first of them.
     root: Stored,
-    servers: Vec<(IpAddr, u16)>,
+    /// What a UNIX socket is bound to, else empty; address and port.
+    servers: Vec<(String, IpAddr, u16)>,
 }
 
 impl SummaryRow {
@@ -148,7 +149,7 @@ pub fn summaries_query(keys: &BTreeSet<u64>) -> Query {
     let keys = list(keys.iter().copied());
     plain(format!(
         "SELECT trace_key, min(start_time), max(end_time), count(), countIf(is_error), anyIf(trace_id, trace_id != ''), \
-         argMin(row, (start_time, -toUnixTimestamp64Nano(end_time))), arraySort(groupUniqArray(100)((server_ip, server_port))) \
+         argMin(row, (start_time, -toUnixTimestamp64Nano(end_time))), arraySort(groupUniqArray(100)((unix_name, server_ip, server_port))) \
          FROM trace_log WHERE trace_key IN ({keys}) GROUP BY trace_key"
     ))
 }
@@ -167,7 +168,7 @@ pub fn summary_rows(answer: &[u8]) -> Result<Vec<SummaryRow>, StoreError> {
             trace_id: from.some_text()?,
             root: stored::row(from.bytes()?)?,
             servers: (0..from.count()?)
-                .map(|_| Ok((from.ip()?, from.u16()?)))
+                .map(|_| Ok((from.text()?, from.ip()?, from.u16()?)))
                 .collect::<Result<_, StoreError>>()?,
         });
     }
@@ -200,8 +201,10 @@ fn summary(key: u64, rows: &[SummaryRow], names: &Names) -> Option<TraceSummary>
         (None, Err(_)) => root.server_ip.clone(),
     };
     let trace_key = format!("{key:016x}");
-    let services: BTreeSet<_> =
-        rows.iter().flat_map(|row| &row.servers).map(|(ip, port)| name(*ip, *port)).collect();
+    let servers = rows.iter().flat_map(|row| &row.servers);
+    let services: BTreeSet<_> = servers
+        .map(|(unix, ip, port)| if unix.is_empty() { name(*ip, *port) } else { unix.clone() })
+        .collect();
     Some(TraceSummary {
         trace_id: rows.iter().find_map(|row| row.trace_id.clone()).unwrap_or_else(|| trace_key.clone()),
         trace_key,

@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(7, "trace_rows", "0007_trace_rows.sql"),
     migration!(8, "written_trace_rows", "0008_written_trace_rows.sql"),
     migration!(9, "unix_servers", "0009_unix_servers.sql"),
+    migration!(10, "trace_servers", "0010_trace_servers.sql"),
 ];
 
 /// How many days rows stay.

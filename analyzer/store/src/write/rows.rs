@@ -135,6 +135,12 @@ pub(super) fn process(span: &Span) -> &Process {
     span.process.as_deref().unwrap_or(&NONE)
 }
 
+/// What the server's UNIX socket is bound to; empty for others.
+fn unix_name(span: &Span) -> &str {
+    let name = span.attributes.iter().find(|(name, _)| *name == "unix.name");
+    name.map_or("", |(_, name)| name)
+}
+
 block!(SpanBlock: "l7_log", |row: SpanRow<'a>, meta| {
     ingested: Plain<Day> = meta.day,
     id: Plain<u64> = row.id,
@@ -199,6 +205,7 @@ block!(TraceBlock: "trace_log", |row: SpanRow<'a>, meta| {
     is_error: Plain<bool> = is_error(row.span.response_status),
     server_ip: Plain<Ip> = row.span.server.ip.into(),
     server_port: Plain<u16> = row.span.server.port,
+    unix_name: Dictionary = unix_name(row.span),
     tap_id: Plain<u16> = row.span.tap,
     trace_id: Text = if row.trace.traced { text(&row.span.trace_id) } else { "" },
     row: TraceRows = (row, meta.agent_id),
