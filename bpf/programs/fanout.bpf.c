@@ -3,6 +3,8 @@
 // Spreads the packets of an AF_PACKET fanout group over its sockets by the hash of the innermost packet, so that both
 // directions of a flow are in one socket also when all come in one tunnel (PACKET_FANOUT_EBPF).
 
+#include <linux/if_packet.h>
+
 #include "packet.h"
 
 typedef struct __sk_buff parse_context;
@@ -11,10 +13,17 @@ typedef struct __sk_buff parse_context;
 #include "parse.h"
 #include "flow_hash.h"
 
-/* From the network header on, which is where a packet has one whatever its link is. */
+/*
+ * From the network header on, which is where a packet has one whatever its link is. That way leads to the packet's first buffer
+ * alone. The other leads to all of them, from where the packet begins: the network header in what comes in.
+ */
 static __always_inline const void *load(struct __sk_buff *ctx, struct walk *walk, __u32 len)
 {
-	return bpf_skb_load_bytes_relative(ctx, walk->offset, walk->header, len, BPF_HDR_START_NET) ? NULL : walk->header;
+	if (!bpf_skb_load_bytes_relative(ctx, walk->offset, walk->header, len, BPF_HDR_START_NET))
+		return walk->header;
+	if (ctx->pkt_type == PACKET_OUTGOING || bpf_skb_load_bytes(ctx, walk->offset, walk->header, len))
+		return NULL;
+	return walk->header;
 }
 
 /* The kernel takes it modulo the number of sockets. What is no packet has no flow to keep together. */
