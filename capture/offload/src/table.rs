@@ -63,7 +63,7 @@ fn planned(steps: &Steps, entry: &str) -> String {
 
 fn facts(report: &Report) -> Vec<Row> {
     let device = match (&report.link.kind, report.bus.as_str()) {
-        (Some(kind), _) => format!("a {kind} interface"),
+        (Some(kind), _) => format!("interface of kind {kind}"),
         (None, "") => "no device".to_owned(),
         (None, bus) => format!("device {bus}"),
     };
@@ -177,7 +177,10 @@ fn capture(report: &Report) -> Vec<Row> {
     ];
     let hints = [(xdp.timestamp, "timestamp"), (xdp.hash, "hash"), (xdp.vlan_tag, "VLAN tag")];
     let sockets = match (xdp.zero_copy, xdp.redirect) {
-        (true, _) => format!("zero-copy, {} buffers a frame; copy; generic", xdp.zero_copy_buffers.max(1)),
+        (true, _) if xdp.zero_copy_buffers > 1 => {
+            format!("zero-copy, {} buffers a frame; copy; generic", xdp.zero_copy_buffers)
+        }
+        (true, _) => "zero-copy, copy, generic".to_owned(),
         (false, true) => "copy, generic".to_owned(),
         (false, false) => "generic".to_owned(),
     };
