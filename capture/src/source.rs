@@ -328,7 +328,7 @@ pub enum CaptureError {
     },
     /// The address belongs to another machine.
     #[error(
-        "{address} is no address of this machine; listen on one that `ip address` shows, or on 0.0.0.0 or [::] for all"
+        "{address} is no address of this machine; listen on one that `ip address` shows, or on 0.0.0.0 for all of IPv4, [::] for all of IPv6"
     )]
     NotOurAddress {
         /// As given by the user.

@@ -7,7 +7,7 @@ mod support;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use support::as_nobody;
+use support::{as_nobody, in_namespace};
 use wirespan_capture::spread::{self, Sharing};
 use wirespan_capture::udp_mirror::{Config, Encapsulation, UdpMirror};
 use wirespan_capture::{CaptureError, LinkType, Note, PacketSource};
@@ -150,6 +150,11 @@ fn refusals_say_what_to_do() {
     );
     let foreign = open("192.0.2.1:4789".parse().unwrap());
     assert!(matches!(foreign, CaptureError::NotOurAddress { .. }), "{foreign}");
+    // Elsewhere, an administrator may have let everybody use low ports.
+    in_namespace(|| {
+        let refused = as_nobody(|| open("127.0.0.1:53".parse().unwrap()).to_string());
+        assert!(refused.contains("setcap cap_net_bind_service+ep"), "{refused}");
+    });
 }
 
 /// Both directions of a mirrored flow go to one worker, whatever their outer ports.

@@ -57,6 +57,12 @@ impl Socket {
         .map_err(|source| match source.raw_os_error() {
             Some(libc::EADDRINUSE) => CaptureError::AddressBusy { address },
             Some(libc::EADDRNOTAVAIL) => CaptureError::NotOurAddress { address },
+            // A port below `net.ipv4.ip_unprivileged_port_start`.
+            Some(libc::EACCES) => CaptureError::NoPrivilege {
+                action: "listen",
+                interface: address.to_string(),
+                capabilities: "cap_net_bind_service",
+            },
             _ => CaptureError::system("listen", &address.to_string(), source),
         })?;
         Ok(Self { fd, address, tunnel_port, drops_seen: 0, drops: 0 })
