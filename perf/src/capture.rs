@@ -1,6 +1,6 @@
 //! A long capture out of a short one: copies in which addresses have moved and time goes on, so that each makes new flows.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -46,8 +46,8 @@ pub struct Written {
 impl Template {
     /// Reads a capture of Ethernet frames whole.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let mut file =
-            PcapFile::open(path).with_context(|| "name a capture to repeat with --input".to_owned())?;
+        let mut file = PcapFile::open(path)
+            .map_err(|error| anyhow!("name a capture to repeat with --input: {error}"))?;
         let mut template = Self { bytes: Vec::new(), frames: Vec::new() };
         let mut last_ns = None;
         while let Some(batch) = file.next_batch()? {

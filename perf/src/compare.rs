@@ -16,7 +16,7 @@ pub struct CompareArgs {
     pub input: Option<PathBuf>,
 
     /// The long capture has more packets than this; slow programs get a twentieth of it
-    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub packets: u64,
 
     /// Each measurement is the best of so many; of slow programs, the only one

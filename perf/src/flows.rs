@@ -19,7 +19,7 @@ use wirespan_dataplane::WorkerConfig;
 #[derive(clap::Args)]
 pub struct FlowsArgs {
     /// Numbers of live flows
-    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000, 10_000_000], value_name = "N,...")]
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000, 10_000_000], value_parser = clap::value_parser!(u32).range(1..), value_name = "N,...")]
     pub flows: Vec<u32>,
 }
 

@@ -1,11 +1,10 @@
 //! Traffic by itself: out of an interface, or into a file.
 
-use crate::measure::{Measurement, OneCore, Output};
+use crate::measure::{Measurement, OneCore, Output, above_zero};
 use crate::namespace::{VethPair, in_namespace};
 use crate::traffic::TrafficArgs;
 use crate::traffic::sender::Sender;
 use crate::traffic::socket::SocketSender;
-use anyhow::ensure;
 use clap::ValueEnum;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,11 +25,11 @@ pub struct GenerateArgs {
     pub way: Way,
 
     /// Frames per second; unless told, as fast as it goes (in a file: 1000000)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = above_zero, value_name = "N")]
     pub rate: Option<f64>,
 
     /// How long to send
-    #[arg(long, default_value_t = 2.0, value_name = "S")]
+    #[arg(long, default_value_t = 2.0, value_parser = above_zero, value_name = "S")]
     pub seconds: f64,
 
     /// Write the traffic here as a capture instead
@@ -38,7 +37,7 @@ pub struct GenerateArgs {
     pub out: Option<PathBuf>,
 
     /// Frames of that capture
-    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub packets: u64,
 }
 
@@ -55,9 +54,6 @@ const FILE_RATE: f64 = 1e6;
 
 /// Runs the suite.
 pub fn run(args: &GenerateArgs, output: &mut Output) -> anyhow::Result<()> {
-    let positive = |number: f64| number > 0.0 && number.is_finite();
-    ensure!(args.rate.is_none_or(positive), "--rate is more than 0");
-    ensure!(positive(args.seconds), "--seconds is more than 0");
     if let Some(out) = &args.out {
         return args.traffic.write(args.packets, args.rate.unwrap_or(FILE_RATE), out);
     }

@@ -1,6 +1,6 @@
 //! How long it takes from the time stamp of a response's first frame to the span that tells of it, at a given rate.
 
-use crate::measure::{Measurement, OneCore, Output};
+use crate::measure::{Measurement, OneCore, Output, above_zero};
 use crate::namespace::{VethPair, in_namespace};
 use crate::receiver::{Backend, Board};
 use crate::traffic::TrafficArgs;
@@ -20,11 +20,11 @@ pub struct LatencyArgs {
     pub backend: Vec<Backend>,
 
     /// Frames per second, half of them responses
-    #[arg(long, default_value_t = 200_000.0, value_name = "N")]
+    #[arg(long, default_value_t = 200_000.0, value_parser = above_zero, value_name = "N")]
     pub rate: f64,
 
     /// How long to send
-    #[arg(long, default_value_t = 2.0, value_name = "S")]
+    #[arg(long, default_value_t = 2.0, value_parser = above_zero, value_name = "S")]
     pub seconds: f64,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::analysis::Stage;
 use crate::live::{self, LiveArgs};
-use crate::measure::{Measurement, Output};
+use crate::measure::{Measurement, Output, above_zero};
 use crate::receiver::Backend;
 use crate::stage::read_to_end;
 use crate::traffic::TrafficArgs;
@@ -15,7 +15,7 @@ use std::time::Instant;
 #[derive(clap::Args)]
 pub struct LimitsArgs {
     /// How long each trial of an empty loop takes
-    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    #[arg(long, default_value_t = 1.0, value_parser = above_zero, value_name = "S")]
     pub seconds: f64,
 }
 

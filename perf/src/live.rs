@@ -7,7 +7,7 @@
 use crate::analysis::Stage;
 use crate::bisect::{self, Search};
 use crate::elephant;
-use crate::measure::{Measurement, OneCore, Output};
+use crate::measure::{Measurement, OneCore, Output, above_zero};
 use crate::namespace::{VethPair, in_namespace};
 use crate::receiver::{self, Backend, Board, Received, Receiving};
 use crate::traffic::TrafficArgs;
@@ -27,7 +27,7 @@ pub struct LiveArgs {
     pub backend: Vec<Backend>,
 
     /// How long each trial of a rate takes
-    #[arg(long, default_value_t = 2.0, value_name = "S")]
+    #[arg(long, default_value_t = 2.0, value_parser = above_zero, value_name = "S")]
     pub seconds: f64,
 
     /// Instead of stages: flows counted in the kernel, beside flows delivered; through AF_XDP, for instance with --flows 1

@@ -115,7 +115,7 @@ enum Suite {
     #[cfg(feature = "dpdk")]
     Dpdk {
         /// How long each stage runs
-        #[arg(long, default_value_t = 2.0, value_name = "S")]
+        #[arg(long, default_value_t = 2.0, value_parser = measure::above_zero, value_name = "S")]
         seconds: f64,
     },
     /// Instructions per packet, beside those in perf/instructions.txt
@@ -166,6 +166,31 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("wirespan-perf: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_measure_nothing_is_refused() {
+        let parse = |line: &str| Args::try_parse_from(format!("wirespan-perf {line}").split(' '));
+        assert!(parse("latency --rate 1e5 --seconds 0.5").is_ok());
+        for line in [
+            "memory --seconds 0",
+            "memory --flows 0",
+            "live --seconds=-1",
+            "latency --rate inf",
+            "limits --seconds nan",
+            "gen --seconds 1e300",
+            "gen --packets 0",
+            "replay --workers 0",
+            "flows --flows 1000,0",
+            "report --memory-seconds soon",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
         }
     }
 }

@@ -53,6 +53,15 @@ impl Measurement {
     }
 }
 
+/// Reads a duration in seconds or a rate, of which none or endless ones measure nothing.
+pub fn above_zero(text: &str) -> Result<f64, String> {
+    const MAX: f64 = 1e12;
+    text.parse()
+        .ok()
+        .filter(|number| *number > 0.0 && *number <= MAX)
+        .ok_or_else(|| "give a number above 0, such as 2 or 0.5".to_owned())
+}
+
 /// Prints measurements as they come, and keeps them.
 pub struct Output {
     json: bool,

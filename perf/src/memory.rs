@@ -1,7 +1,7 @@
 //! Whether memory stays flat over a long run in which flows come and go.
 
 use crate::flows::Feed;
-use crate::measure::{Measurement, OneCore, Output};
+use crate::measure::{Measurement, OneCore, Output, above_zero};
 use crate::stage::resident_bytes;
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 #[derive(clap::Args)]
 pub struct MemoryArgs {
     /// How long to run; the last three quarters are compared with the first
-    #[arg(long, default_value_t = 60.0, value_name = "S")]
+    #[arg(long, default_value_t = 60.0, value_parser = above_zero, value_name = "S")]
     pub seconds: f64,
 
     /// Room in the flow table; every packet begins a flow
-    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub flows: u32,
 }
 

@@ -18,7 +18,7 @@ pub struct ReplayArgs {
     pub input: Option<PathBuf>,
 
     /// The long capture has more packets than this
-    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub packets: u64,
 
     /// Keep the long capture here
@@ -30,12 +30,12 @@ pub struct ReplayArgs {
     pub rounds: u32,
 
     /// Made-up packets of 64 bytes in so many TCP connections, instead of a capture
-    #[arg(long, conflicts_with = "input", value_name = "N")]
+    #[arg(long, conflicts_with = "input", value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub flows: Option<u32>,
 
     /// Also with so many workers, each on a core; as many as there are cores unless told
-    #[arg(long, value_name = "N")]
-    pub workers: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
+    pub workers: Option<u16>,
 }
 
 /// Runs the suite.
@@ -49,8 +49,8 @@ pub fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<()> {
         let _core = OneCore::pin()?;
         stages(&bench, &file, written, args.rounds, output)?;
     }
-    match args.workers.unwrap_or(cores) {
-        0 | 1 => Ok(()),
+    match args.workers.map_or(cores, usize::from) {
+        1 => Ok(()),
         workers => several(&bench, &file, workers, args.rounds, output),
     }
 }

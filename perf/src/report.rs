@@ -1,12 +1,12 @@
 //! Every suite in one run, and what it measured as a part of `README.md`.
 
-use crate::capture::fixture;
+use crate::capture::{Template, fixture};
 use crate::compare::{self, CompareArgs};
 use crate::flows::{self, FlowsArgs};
 use crate::latency::{self, LatencyArgs};
 use crate::limits::{self, LimitsArgs};
 use crate::live::{self, LiveArgs};
-use crate::measure::{Measurement, Output};
+use crate::measure::{Measurement, Output, above_zero};
 use crate::memory::{self, MemoryArgs};
 use crate::plot::{self, Bar};
 use crate::replay::{self, ReplayArgs};
@@ -30,12 +30,16 @@ pub struct ReportArgs {
     input: Vec<PathBuf>,
 
     /// How long memory is watched
-    #[arg(long, default_value_t = 60.0, value_name = "S")]
+    #[arg(long, default_value_t = 60.0, value_parser = above_zero, value_name = "S")]
     memory_seconds: f64,
 }
 
 /// Runs every suite: on the fixture, on each of `inputs`, and on made-up traffic.
 pub fn run_all(args: &ReportArgs, output: &mut Output) -> anyhow::Result<()> {
+    // Before minutes are spent.
+    for input in &args.input {
+        Template::read(input)?;
+    }
     limits::run(&LimitsArgs { seconds: 1.0 }, output)?;
     let replay =
         |input, flows, packets| ReplayArgs { input, flows, packets, out: None, rounds: 3, workers: None };

@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 #[derive(clap::Args)]
 pub struct StitchArgs {
     /// Spans in the store, out of which one trace is read; 0 leaves the store out
-    #[arg(long, default_value_t = 10_000_000, value_name = "N")]
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub spans: u64,
 
     /// Keep the store in this directory; one that has the spans already is not filled again

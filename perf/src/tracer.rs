@@ -14,7 +14,7 @@ mod load;
 mod nginx;
 mod tls;
 
-use crate::measure::{Measurement, OneCore, Output};
+use crate::measure::{Measurement, OneCore, Output, above_zero};
 use anyhow::Context;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ const ROUNDS: u32 = 3;
 #[derive(clap::Args)]
 pub struct TracerArgs {
     /// How long each trial takes
-    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    #[arg(long, default_value_t = 1.0, value_parser = above_zero, value_name = "S")]
     seconds: f64,
 
     /// What is measured; everything unless told, can be given several times
