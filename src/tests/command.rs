@@ -373,6 +373,9 @@ fn up_says_what_to_do_when_it_cannot_capture() {
     let output = wirespan(&["up", "-i", "no-such-if0", "--data", directory.path().to_str().unwrap()]);
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("no-such-if0"), "{}", text(&output.stderr));
+    let twice = wirespan(&["up", "-i", "lo,lo", "--data", directory.path().to_str().unwrap()]);
+    assert!(!twice.status.success());
+    assert!(text(&twice.stderr).contains("lo is given twice"), "{}", text(&twice.stderr));
 }
 
 #[test]

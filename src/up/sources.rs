@@ -1,7 +1,8 @@
 //! Where `up` takes its frames from: interfaces of the host, mirror ports, a VPC's mirror.
 
 use super::counters::Fallbacks;
-use anyhow::ensure;
+use anyhow::{bail, ensure};
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -169,6 +170,10 @@ impl SourceArgs {
             self.listen_vxlan.is_empty() && self.listen_geneve.is_empty(),
             "--listen-vxlan and --listen-geneve go with --mode vpc-mirror"
         );
+        let mut names = HashSet::new();
+        if let Some(twice) = self.interface.iter().find(|name| !names.insert(*name)) {
+            bail!("{twice} is given twice, and its frames would be counted twice; give each interface once");
+        }
         sources.notes = leftovers();
         for (port, interface) in (0..).zip(&self.interface) {
             sources.names.push(interface.clone());
