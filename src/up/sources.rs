@@ -41,7 +41,7 @@ pub struct SourceArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: u16,
 
-    /// With --mode vpc-mirror: where mirrored VXLAN packets are sent to, such as 4789 or [::]:4789
+    /// With --mode vpc-mirror: where mirrored VXLAN packets are sent to, such as 4789 (IPv4) or [::]:4789 (IPv6)
     #[arg(long, value_delimiter = ',', value_name = "[ADDRESS:]PORT")]
     listen_vxlan: Vec<Listen>,
 
@@ -268,6 +268,11 @@ impl SourceArgs {
                 let why =
                     "the NIC keeps no flows back, as several workers share them; it does with --workers 1";
                 sources.fall_back(interface, NO_NIC_SHUNT, format!("{interface}: {why}"));
+            }
+            (workers, None) if wanted.shunt && workers.iter().any(|worker| worker.shunt.is_none()) => {
+                let sentence =
+                    format!("{interface}: packets of all flows are delivered: AF_PACKET keeps none back");
+                sources.fall_back(interface, "no_shunt", sentence);
             }
             (_, None) => {}
         }
