@@ -121,9 +121,9 @@ async fn migrations_run_once_and_a_newer_schema_is_refused() {
     let store = store().await;
     let tables = ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await;
     // The last migration again, as after one that ended just before its end.
-    forget_migrations(&store.client, 9).await;
-    let retention = Retention { logs_days: 9, ..Retention::default() };
-    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 9);
+    forget_migrations(&store.client, 10).await;
+    let retention = Retention { logs_days: 10, ..Retention::default() };
+    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 10);
     assert_eq!(
         ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await,
         tables
