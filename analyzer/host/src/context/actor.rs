@@ -129,7 +129,7 @@ pub(crate) struct Actor {
     pub begins: bool,
     /// What the work is for that it took from a queue; empty if it took none, or that is not known.
     pub task: Nodes,
-    /// Client requests with evidence of the present turn that holds unless a timer was due.
+    /// Client requests with evidence of the present turn that holds unless a timer was due, or with none but that a timer may have been.
     pub late: SmallVec<[(u64, Class); 2]>,
     /// The one thing that came last in a turn before, and that nothing was made for to its end.
     pub unused: Option<Node>,
@@ -161,7 +161,7 @@ impl Actor {
     }
 
     /// A timer may have been due by now, so that what runs need not come from the last bytes.
-    fn timer_due(&self, at: &Moment) -> bool {
+    pub(crate) fn timer_due(&self, at: &Moment) -> bool {
         match at.wait {
             Wait::Timers => false,
             _ if self.tells_timers => false,
@@ -175,6 +175,11 @@ impl Actor {
             }
             Wait::Unknown | Wait::Look => true,
         }
+    }
+
+    /// What it does at this moment is not what a timer was for.
+    pub(crate) fn is_untimed(&self, at: &Moment) -> bool {
+        at.wait != Wait::Timers && !self.timer_due(at)
     }
 
     /// Bytes come in. Loops look at timers behind all that came, so that none was before; gives what that makes certain.

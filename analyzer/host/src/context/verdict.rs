@@ -35,6 +35,11 @@ impl Verdict {
 
 type Servers = SmallVec<[u64; 2]>;
 
+/// It speaks for what a response was for, not for the request that came.
+fn is_after_response(piece: &Evidence) -> bool {
+    matches!(piece.nodes.first(), Some(Node::Client(_)))
+}
+
 impl ProcessState {
     /// How far evidence for this client request is to be trusted.
     fn trust_in(&self, client: &Client, piece: &Evidence) -> f32 {
@@ -62,6 +67,12 @@ impl ProcessState {
         let peer = self.peers.get(&client.peer).copied().unwrap_or_default();
         let doubtful = match class {
             Class::Turn | Class::LateTurn if peer.collected() && !client.begun => true,
+            Class::LoneTurn | Class::Turn | Class::LateTurn
+                if peer.often_unprompted(client.fresh)
+                    || self.queued.is_often() && is_after_response(piece) =>
+            {
+                true
+            }
             Class::LateTurn if self.follows.exceeded(piece) => true,
             Class::LateTurn | Class::Blocking => peer.often_by_itself(),
             // It turned out that the thread does not wait for answers.

@@ -1,12 +1,15 @@
 //! Responses: to what the process asked, and from it.
 
-use super::{Check, ProcessState};
+use super::{Check, Client, ProcessState};
 use crate::context::ContextConfig;
 use crate::context::actor::ActorId;
 use crate::context::evidence::{Class, Evidence, Node, Nodes};
 use crate::context::happening::Moment;
 use std::cmp::Reverse;
 use wirespan_records::Rule;
+
+/// Responses that are followed from one to the one before.
+const MAX_STEPS: usize = 16;
 
 impl ProcessState {
     pub(super) fn client_response(&mut self, at: &Moment, span: u64) {
@@ -86,6 +89,9 @@ impl ProcessState {
             if class == Class::WokenAnswer {
                 self.count_answer(*client, span);
             }
+            if class == Class::Answer && self.unseen == 0 {
+                self.count_queued(*client, span);
+            }
             let nodes = Nodes::from_iter([Node::Server(span)]);
             let piece = Evidence { futex, unserved, ..Evidence::new(nodes, class, rule) };
             self.connect(*client, piece);
@@ -106,6 +112,32 @@ impl ProcessState {
         }
         self.close_server(config, at, span);
         self.actor(at).closes(span);
+    }
+
+    /// `server` was answered after the response to `client`: counts whether that was made after the response to what was for another.
+    fn count_queued(&mut self, client: u64, server: u64) {
+        let Some(Client { evidence, .. }) = self.clients.get(&client) else { return };
+        if let Some(piece) = evidence.first()
+            && matches!(piece.class, Class::LoneTurn | Class::Turn)
+            && let [node @ Node::Client(_)] = piece.nodes.as_slice()
+            && let Some(cause) = self.cause(*node)
+        {
+            self.queued.count(cause != server);
+        }
+    }
+
+    /// The server request that a response was for: the one that was answered with it, else what the request followed from.
+    fn cause(&self, mut node: Node) -> Option<u64> {
+        for _ in 0..MAX_STEPS {
+            let Node::Client(span) = node else { break };
+            let client = self.clients.get(&span)?;
+            if let Some(decided) = client.decided {
+                return decided.map(|parent| parent.span);
+            }
+            let answer = client.evidence.iter().find(|piece| piece.class == Class::Answer);
+            node = *answer.or(client.evidence.first())?.nodes.first()?;
+        }
+        if let Node::Server(span) = node { Some(span) } else { None }
     }
 
     /// Counts whether several requests are answered after one response that others came before.

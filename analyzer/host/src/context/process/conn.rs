@@ -17,6 +17,8 @@ pub(super) struct Conn {
     /// The coroutine that opened it; 0 for none.
     pub opener: u64,
     pub fresh: bool,
+    /// No timer was due when it was opened.
+    pub untimed: bool,
     /// It may have been opened for something that was not seen.
     pub vague: bool,
     /// The last sends: a request may take several.
@@ -66,6 +68,8 @@ pub(super) struct Sending {
     pub opener: u64,
     /// It was opened or taken, and this is the first request since.
     pub fresh: bool,
+    /// No timer was due when it was opened.
+    pub untimed: bool,
     /// It may have been opened for something that was not seen.
     pub vague: bool,
     /// What spoke for the event that sent its first byte, as far as that is remembered.
@@ -90,6 +94,7 @@ impl Conn {
             opened: std::mem::take(&mut self.opened),
             opener: self.opener,
             fresh: std::mem::take(&mut self.fresh),
+            untimed: std::mem::take(&mut self.untimed),
             vague: std::mem::take(&mut self.vague),
             sent,
             together,
@@ -146,8 +151,8 @@ impl ProcessState {
         let actor = self.actor(at);
         let forgot = lost_ns.is_some_and(|lost_ns| lost_ns >= actor.turn_began_ns);
         let vague = opened.is_empty() && (forgot || actor.unseen > 0);
-        let opener = at.coroutine;
-        self.new_conn(id, Conn { opened, opener, fresh: true, vague, ..Conn::default() });
+        let (opener, untimed) = (at.coroutine, actor.is_untimed(at));
+        self.new_conn(id, Conn { opened, opener, fresh: true, untimed, vague, ..Conn::default() });
     }
 
     /// A connection begins. What was known by its number is over.

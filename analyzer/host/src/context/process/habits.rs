@@ -20,6 +20,9 @@ const LOOKS: usize = 256;
 pub(in super::super) struct Starts {
     after_bytes: u32,
     by_itself: u32,
+    /// How often it was so by itself while no timer was due, where it was not: on connections that were open, and on those that were
+    /// opened or taken for it.
+    unprompted: [Tally; 2],
     /// Several went out with one event: they are collected, so that the moment of sending tells nothing.
     pub(super) together: bool,
 }
@@ -30,8 +33,19 @@ impl Starts {
         *times = times.saturating_add(1);
     }
 
+    /// No timer was due before it.
+    pub(super) fn count_untimed(&mut self, by_itself: bool, fresh: bool) {
+        self.unprompted[usize::from(fresh)].count(by_itself);
+    }
+
     pub(in super::super) fn collected(self) -> bool {
         self.together
+    }
+
+    /// What begins it is not seen, as where loops send in a later turn, or go on with what other threads did: what came before it in
+    /// the same turn proves little, whether timers were due or not.
+    pub(in super::super) fn often_unprompted(self, fresh: bool) -> bool {
+        self.unprompted[usize::from(fresh)].is_often()
     }
 
     /// Timers or other tasks begin it: bytes that came in before it in the same turn prove little.
@@ -130,13 +144,13 @@ impl Agreement {
 
 /// How often something was so, and how often it was otherwise.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tally {
+pub(in super::super) struct Tally {
     so: u32,
     otherwise: u32,
 }
 
 impl Tally {
-    fn count(&mut self, so: bool) {
+    pub(super) fn count(&mut self, so: bool) {
         let times = if so { &mut self.so } else { &mut self.otherwise };
         *times = times.saturating_add(1);
     }
@@ -144,6 +158,11 @@ impl Tally {
     /// More than one time beside 50 that it was otherwise.
     fn is_common(self) -> bool {
         u64::from(self.so) * 50 > u64::from(self.otherwise)
+    }
+
+    /// The same, and not by chance.
+    pub(in super::super) fn is_often(self) -> bool {
+        self.so > 2 && self.is_common()
     }
 }
 
@@ -158,7 +177,7 @@ impl Moves {
 
     /// Tasks go from thread to thread, as goroutines do: what a thread did before says little of what it does.
     pub(in super::super) fn often(self) -> bool {
-        self.0.so > 2 && self.0.is_common()
+        self.0.is_often()
     }
 }
 

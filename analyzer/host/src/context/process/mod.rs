@@ -34,7 +34,7 @@ use batch::Shares;
 use conn::{Conn, Sent};
 pub(super) use coroutines::Streams;
 use foldhash::HashMap;
-use habits::{Agreement, Deferrals, Follows, Handovers, Made, Moves, Starts};
+use habits::{Agreement, Deferrals, Follows, Handovers, Made, Moves, Starts, Tally};
 use ids::{Carriers, Ids};
 pub(super) use requests::{Client, Server};
 use smallvec::SmallVec;
@@ -99,6 +99,9 @@ pub(super) struct ProcessState {
     lost_ns: Option<u64>,
     pub(super) moves: Moves,
     pub(super) deferrals: Deferrals,
+    /// How often a request that was made after a response turned out to be for another request, as those are that waited for one of few
+    /// connections; and how often for the same.
+    pub(super) queued: Tally,
     groups: u64,
     coroutines: u64,
     serials: HashMap<u64, u64>,

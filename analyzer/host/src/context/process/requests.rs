@@ -48,6 +48,8 @@ pub(in super::super) struct Client {
     pub by_timer: bool,
     /// It was told when it was begun, not only when it was sent.
     pub begun: bool,
+    /// It was the first on a connection that was opened or taken for it.
+    pub fresh: bool,
     pub decided: Option<Option<Parent>>,
 }
 
@@ -107,7 +109,8 @@ impl ProcessState {
         let (begun, told) = (begun.is_some(), begun.or(sending.sent.take()));
         let now = told.unwrap_or_else(|| self.pieces(at));
         self.count_start(peer, began, &sending, begun, &now);
-        let (together_since_ns, loops) = (sending.since_ns, self.actor(began).loops());
+        let (together_since_ns, fresh) = (sending.since_ns, sending.fresh);
+        let loops = self.actor(began).loops();
         let (counted, mut evidence) = self.evidence(began, sending, begun, now);
         self.allow(config, &mut evidence);
         if let Some(piece) = evidence.first()
@@ -138,10 +141,16 @@ impl ProcessState {
                 after: SmallVec::new(),
                 carries: None,
                 begun,
+                fresh,
                 by_timer: began.wait == Wait::Timers && at_nothing,
                 decided: None,
             },
         );
+        let by_itself = evidence.iter().all(|piece| piece.class > Class::LateAnswer);
+        let actor = self.actor(began);
+        if by_itself && actor.several && !fresh && !begun && actor.timer_due(began) {
+            actor.late.push((span, Class::LateTurn));
+        }
         for piece in evidence {
             if piece.class == Class::LateTurn && !counted {
                 self.actor(began).late.push((span, piece.class));
@@ -167,12 +176,16 @@ impl ProcessState {
         }
         let pieces = if sending.fresh && !begun { &sending.opened } else { now };
         let by_itself = pieces.iter().all(|piece| piece.class > Class::LateAnswer);
+        let untimed = if sending.fresh { sending.untimed } else { actor.is_untimed(began) };
         let idle = self.open == 0;
         let starts = self.peers.entry(peer).or_default();
         starts.together |= sending.together;
         // While nothing is open, nothing can be what it is made for.
         if self.unseen == 0 {
             starts.count(idle || several && by_itself);
+            if several && untimed && !begun {
+                starts.count_untimed(by_itself, sending.fresh);
+            }
         }
     }
 
@@ -217,8 +230,13 @@ impl ProcessState {
     /// What spoke for `span` as far as no timer was due: none was.
     pub(super) fn no_timer(&mut self, span: u64, late: Class) {
         let Some(client) = self.clients.get_mut(&span) else { return };
+        let mut by_itself = true;
         for piece in client.evidence.iter_mut().filter(|piece| piece.class == late) {
+            by_itself = false;
             piece.class = if late == Class::LateTurn { Class::Turn } else { Class::Answer };
+        }
+        if late == Class::LateTurn && self.unseen == 0 {
+            self.peers.entry(client.peer).or_default().count_untimed(by_itself, client.fresh);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What timers of a loop do is not for what came before them.
+//! What timers of a loop do is not for what came before them, nor is what was put off until its turn.
 
 use super::*;
 
@@ -133,5 +133,112 @@ fn timers_at_the_end_of_a_turn_are_not_for_what_came_last_where_nothing_follows_
     }
     for (client, parent) in s.parents() {
         assert!(parent.is_none_or(|parent| parent + 1 == client), "{client} is not for {parent:?}");
+    }
+}
+
+/// A loop with one connection for two requests at a time: what waits for it goes out when another's response came.
+#[test]
+fn what_waited_for_a_connection_is_not_for_the_response_that_freed_it() {
+    let mut s = Script::new();
+    let mut turn = 0;
+    for round in 1..=40 {
+        let [first, second] = [round * 100, round * 100 + 50];
+        turn += 1;
+        s.serve((1, turn, Wait::Forever), first, 1);
+        s.ask((1, turn, Wait::Forever), first + 1, 900);
+        turn += 1;
+        s.serve((1, turn, Wait::Forever), second, 2);
+        // What came for the first sends what the second waits with, and the other way round.
+        for (heard, sent) in [(first + 1, second + 1), (second + 1, first + 2), (first + 2, second + 2)] {
+            turn += 1;
+            s.hear((1, turn, Wait::Forever), heard, 900);
+            if heard == first + 2 {
+                s.answer((1, turn, Wait::Forever), first, 1);
+            }
+            s.ask((1, turn, Wait::Forever), sent, 900);
+        }
+        turn += 1;
+        s.hear((1, turn, Wait::Forever), second + 2, 900);
+        s.answer((1, turn, Wait::Forever), second, 2);
+        s.now_ns += 100_000_000;
+    }
+    let later: Vec<_> = s.parents().into_iter().filter(|(client, _)| *client >= 700).collect();
+    for (client, parent) in &later {
+        assert!(parent.is_none_or(|parent| parent == client / 50 * 50), "{client} is not for {parent:?}");
+    }
+    // What was sent as the request came, and what its response came for, is still known.
+    let known = later.iter().filter(|(_, parent)| parent.is_some()).count();
+    assert!(known * 4 >= later.len() * 2, "{known} of {}", later.len());
+}
+
+/// A loop that reads in one turn and sends in a later one, beside what came by then. `waits` is how it waits before that.
+fn sends_later(waits: Wait) {
+    let mut s = Script::new();
+    let mut turn = 0;
+    for round in 1..=60 {
+        let [first, second] = [round * 100, round * 100 + 50];
+        turn += 1;
+        s.serve((1, turn, Wait::Until(400)), first, 1);
+        turn += 1;
+        if round % 2 == 0 {
+            s.serve((1, turn, waits), second, 2);
+            s.ask((1, turn, waits), first + 1, 900);
+        } else {
+            s.ask((1, turn, waits), first + 1, 900);
+            s.serve((1, turn, waits), second, 2);
+        }
+        // Nothing that timers do comes before other bytes of the turn.
+        s.happen((1, turn, waits), Happening::Data { conn: 3, ingress: true, ahead: false });
+        turn += 1;
+        s.hear((1, turn, Wait::Until(400)), first + 1, 900);
+        turn += 1;
+        s.answer((1, turn, waits), first, 1);
+        s.answer((1, turn, waits), second, 2);
+        s.now_ns += 300_000_000;
+    }
+    for (client, parent) in s.parents().into_iter().filter(|(client, _)| *client >= 1000) {
+        assert!(parent.is_none_or(|parent| parent + 1 == client), "{client} is not for {parent:?}");
+    }
+}
+
+#[test]
+fn what_is_sent_in_a_later_turn_is_not_for_what_came_in_that() {
+    sends_later(Wait::Until(400));
+}
+
+#[test]
+fn what_a_loop_sends_before_it_reads_is_no_timers_either() {
+    sends_later(Wait::Look);
+}
+
+/// Timers that are told ask for nobody on the connections that requests use too: that says nothing of what comes before other calls.
+#[test]
+fn what_told_timers_send_leaves_the_links_of_others() {
+    let mut s = Script::new();
+    let mut turn = 0;
+    for round in 1..=20 {
+        let [first, second, ticked] = [round * 100, round * 100 + 50, round * 100 + 90];
+        turn += 1;
+        for (conn, span) in (1..).zip([first, second]) {
+            turn += 1;
+            s.serve((1, turn, Wait::Forever), span, conn);
+            s.ask((1, turn, Wait::Forever), span + 1, 900 + conn);
+        }
+        s.ask((1, turn + 1, Wait::Timers), ticked, 910);
+        turn += 2;
+        s.hear((1, turn, Wait::Forever), ticked, 910);
+        for (conn, span) in (1..).zip([first, second]) {
+            turn += 1;
+            s.hear((1, turn, Wait::Forever), span + 1, 900 + conn);
+            s.ask((1, turn, Wait::Forever), span + 2, 900 + conn);
+            turn += 1;
+            s.hear((1, turn, Wait::Forever), span + 2, 900 + conn);
+            s.answer((1, turn, Wait::Forever), span, conn);
+        }
+        s.now_ns += 300_000_000;
+    }
+    for (client, parent) in s.parents() {
+        let asked = (client % 50 < 3).then_some(client / 50 * 50);
+        assert_eq!(parent, asked, "{client}");
     }
 }
