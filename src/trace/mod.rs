@@ -5,6 +5,7 @@ mod flame;
 use crate::api::{Api, ServerArgs, escape};
 use crate::table::{Table, duration};
 use anyhow::{Context, bail};
+use clap::builder::NonEmptyStringValueParser;
 use serde::Deserialize;
 use std::io::{Write, stdout};
 use wirespan_stitch::{Trace, TraceSummary};
@@ -15,7 +16,7 @@ const UNWRITTEN: &str = "cannot write the output";
 #[derive(clap::Args)]
 pub struct TraceArgs {
     /// Trace id of a header, or wirespan's own; without one, recent traces are listed
-    #[arg(value_name = "ID", conflicts_with = "span")]
+    #[arg(value_name = "ID", conflicts_with = "span", value_parser = NonEmptyStringValueParser::new())]
     id: Option<String>,
 
     /// Show the trace of this row of l7_log
