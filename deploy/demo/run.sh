@@ -57,10 +57,10 @@ missing() {
     done
 }
 
-# A trace that goes through most programs, if possible one without errors.
+# A trace that goes through most programs and was seen at most of their ends, as the latest was not yet; if possible one without errors.
 whole_trace() {
     ask "SELECT lower(hex(trace_key)) AS trace FROM l7_log WHERE trace_key != 0 GROUP BY trace_key
-        ORDER BY uniqExact(process_name) DESC, countIf(response_status != 'ok'), count(), trace_key LIMIT 1" | tail -n 1
+        ORDER BY uniqExact(process_name) DESC, uniqExact(process_name, observation_point) DESC, countIf(response_status != 'ok'), count(), trace_key LIMIT 1" | tail -n 1
 }
 
 show() {
