@@ -1,6 +1,6 @@
 #!/bin/bash
 # Boots kernels of Debian in qemu, which emulates the machine, and runs tests of live capture and tracing on them: kernels.sh [SUITE...]
-# Takes about ten minutes for each. What a kernel lacks is in `lacks`; everything else has to work.
+# Takes three to five minutes for each on a quiet machine. What a kernel lacks is in `lacks`; everything else has to work.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
