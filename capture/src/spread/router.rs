@@ -150,7 +150,7 @@ impl<M: Memory> Router<M> {
         };
         for datagram in fragment.leads.into_iter().flatten() {
             self.followers().insert(datagram, worker, descriptor.ts_ns);
-            self.release_followers(datagram);
+            self.release_known();
         }
         self.push(worker, memory, descriptor);
     }
@@ -222,16 +222,7 @@ impl<M: Memory> Router<M> {
         self.held.push_back(Held { memory, descriptor: *descriptor, worker, fragment: *fragment, since });
     }
 
-    /// Fragments that waited for this datagram's first go their way.
-    fn release_followers(&mut self, datagram: u64) {
-        while let Some(index) = self.held.iter().position(|held| held.fragment.follows == Some(datagram))
-            && let Some(held) = self.held.remove(index)
-        {
-            self.place(&held.memory, &held.descriptor, held.worker, &held.fragment);
-        }
-    }
-
-    /// Fragments whose first has come on another queue go their way.
+    /// Fragments whose first has come, be it on another queue, go their way.
     fn release_known(&mut self) {
         let is_known = |router: &Self, held: &Held<M>| {
             let datagram = held.fragment.follows;
