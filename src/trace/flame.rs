@@ -5,15 +5,23 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use wirespan_stitch::{Trace, TraceSpan};
 
-/// Cells of the time axis.
-const CELLS: u64 = 40;
-/// Characters that a request's text gets.
+/// Cells of the time axis, where there is room, and where there is little.
+const CELLS: usize = 40;
+const CELLS_MIN: usize = 12;
+/// Characters between the time axis and a request's text.
+const BETWEEN: usize = 22;
+/// Most characters that a request's text gets, and the least, even if lines get longer than the terminal is wide.
 const TEXT: usize = 64;
+const TEXT_MIN: usize = 24;
 
 /// A trace, to be shown.
 pub struct Flame<'a> {
     trace: &'a Trace,
     exchanges: Vec<Exchange<'a>>,
+    /// Of the terminal.
+    columns: usize,
+    /// Of the time axis.
+    cells: usize,
 }
 
 /// A request at all the points that saw it.
@@ -31,7 +39,8 @@ struct Exchange<'a> {
 }
 
 impl<'a> Flame<'a> {
-    pub fn new(trace: &'a Trace) -> Self {
+    /// For a terminal of this width, or for none.
+    pub fn new(trace: &'a Trace, columns: Option<usize>) -> Self {
         let spans: HashMap<&str, &TraceSpan> =
             trace.spans.iter().map(|span| (span.row.id.as_str(), span)).collect();
         let mut exchanges: Vec<Exchange> = Vec::new();
@@ -59,12 +68,15 @@ impl<'a> Flame<'a> {
             place_of_path.insert(span.path, place);
             exchanges.push(Exchange { points, first, last, depth, children: Vec::new(), latencies });
         }
-        Self { trace, exchanges }
+        let columns = columns.unwrap_or(usize::MAX);
+        let cells = (columns.saturating_sub(BETWEEN) / 3).clamp(CELLS_MIN, CELLS);
+        Self { trace, exchanges, columns, cells }
     }
 
     /// Full where the request itself was worked on, half where it waited for others.
     fn bar(&self, exchange: &Exchange<'_>) -> String {
-        let cell_ns = (self.trace.duration_us * 1000 / CELLS).max(1);
+        let cells = self.cells as u64;
+        let cell_ns = (self.trace.duration_us * 1000 / cells).max(1);
         let covers = |span: &TraceSpan, from_ns: u64| {
             // What is shorter than a cell fills the one in which it begins.
             let end_ns = span.row.end_ns.max(span.row.start_ns + 1);
@@ -79,7 +91,16 @@ impl<'a> Flame<'a> {
                 true => '█',
             }
         };
-        (0..CELLS).map(cell).collect()
+        (0..cells).map(cell).collect()
+    }
+
+    /// As much of a text as there is room for behind `used` characters.
+    fn fitting(&self, text: &str, used: usize) -> String {
+        let room = self.columns.saturating_sub(used).clamp(TEXT_MIN, TEXT);
+        match text.char_indices().nth(room) {
+            Some(_) => text.chars().take(room - 1).chain(['…']).collect(),
+            None => text.to_owned(),
+        }
     }
 }
 
@@ -94,22 +115,27 @@ impl fmt::Display for Flame<'_> {
             trace.trace_id,
             duration(trace.duration_us)
         )?;
-        writeln!(f, "{:<40} {:>9} {:>9}  request", "", "duration", "self")?;
+        let before = self.cells + BETWEEN;
+        writeln!(f, "{:<1$} {2:>9} {3:>9}  request", "", self.cells, "duration", "self")?;
         let namespaces: HashSet<&str> = trace.spans.iter().filter_map(|span| span.row.netns()).collect();
         for exchange in &self.exchanges {
             let indent = "  ".repeat(exchange.depth);
-            let text: String = plain(&request(exchange)).chars().take(TEXT).collect();
+            let proof = proof(exchange.first);
+            let used = before + indent.len() + proof.chars().count();
             writeln!(
                 f,
-                "{} {:>9} {:>9}  {indent}{text}{}{}",
+                "{} {:>9} {:>9}  {indent}{}{proof}{}",
                 self.bar(exchange),
                 duration(exchange.first.row.duration_us),
                 duration(exchange.last.self_us),
-                proof(exchange.first),
+                self.fitting(&plain(&request(exchange)), used),
                 unseen(exchange),
             )?;
             if exchange.points.len() > 1 {
-                writeln!(f, "{:<60}  {indent}  {}", "", way(exchange, namespaces.len() > 1))?;
+                let way = way(exchange, namespaces.len() > 1);
+                // All of it is wanted: where it does not fit below the text, it begins further left.
+                let room = self.columns.saturating_sub(way.chars().count());
+                writeln!(f, "{:<1$}{way}", "", room.min(before + indent.len() + 2))?;
             }
         }
         writeln!(f, "\nwhere the time went:")?;
@@ -124,7 +150,7 @@ impl fmt::Display for Flame<'_> {
         ];
         let sum = parts.iter().map(|(_, us)| us).sum::<u64>().max(1);
         for (name, us) in parts.into_iter().filter(|(_, us)| *us > 0) {
-            let cells = (us * CELLS / sum) as usize;
+            let cells = us as usize * self.cells / sum as usize;
             let percent = us as f64 * 100.0 / sum as f64;
             writeln!(f, "  {name:<20} {:>9} {percent:>5.1} %  {}", duration(us), "█".repeat(cells))?;
         }
@@ -277,7 +303,7 @@ mod tests {
             breakdown: Breakdown { network_us: 1000, server_process_us: 3000, ..Breakdown::default() },
             ..Trace::default()
         };
-        let shown = Flame::new(&trace).to_string();
+        let shown = Flame::new(&trace, None).to_string();
         let expected = "\
 trace 00f0: 2 requests, seen 3 times, 4.0 ms
                                           duration      self  request
@@ -291,6 +317,13 @@ where the time went:
 the clock of host 2 was 5.0 ms ahead; its times are corrected
 ";
         assert_eq!(shown, expected);
+        let narrow = Flame::new(&trace, Some(80)).to_string();
+        let expected = "\
+                     duration      self  request
+████▒▒▒▒▒▒▒▒▒▒▒████    4.0 ms    1.0 ms  HTTP GET /api  200 by nginx (10.0.0.9:…
+";
+        assert!(narrow.contains(expected), "{narrow}");
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
     }
 
     #[test]
@@ -309,7 +342,7 @@ the clock of host 2 was 5.0 ms ahead; its times are corrected
                 with(of_second, span("3", ("s-p", "other"), (1000, 3000), 1)),
             ];
             let trace = Trace { spans, paths: vec![path(&["1", "2"]), path(&["3"])], ..Trace::default() };
-            Flame::new(&trace).to_string()
+            Flame::new(&trace, None).to_string()
         };
         assert!(shown("11").contains("200 by app (/run/app.sock)\n"), "{}", shown("11"));
         assert!(shown("11").contains("  nginx - app\n"), "{}", shown("11"));
@@ -323,7 +356,7 @@ the clock of host 2 was 5.0 ms ahead; its times are corrected
         let answering = span("2", ("s-p", "nginx"), (1000, 3000), 0);
         let paths = vec![Path { spans: vec!["1".into(), "2".into()], hops: vec![] }];
         let trace = Trace { spans: vec![asking, answering], paths, ..Trace::default() };
-        let shown = Flame::new(&trace).to_string();
+        let shown = Flame::new(&trace, None).to_string();
         assert!(shown.contains("by nginx (10.0.0.9:80)  (TLS of Java: contents not visible)\n"), "{shown}");
     }
 }

@@ -64,7 +64,8 @@ pub fn run(args: &TraceArgs) -> anyhow::Result<()> {
     if trace.spans.is_empty() {
         bail!("there is no such trace; `wirespan trace` lists recent ones");
     }
-    write!(stdout(), "{}", flame::Flame::new(&trace)).context(UNWRITTEN)
+    let columns = terminal_size::terminal_size_of(stdout()).map(|(width, _)| usize::from(width.0));
+    write!(stdout(), "{}", flame::Flame::new(&trace, columns)).context(UNWRITTEN)
 }
 
 fn list_path(args: &TraceArgs) -> String {
