@@ -49,7 +49,10 @@ impl Answers {
     /// The trace with an id: that of its headers, or its key in hex.
     pub async fn trace(&self, id: &str) -> Result<Trace, AnswerError> {
         let key = u64::from_str_radix(id, 16).ok().filter(|_| id.len() == 16);
-        let keys = BTreeSet::from_iter([Some(wire_key(id)), key].into_iter().flatten());
+        // Some tools show ids in upper case, which are in lower case on the wire (W3C Trace Context, 3.2.2.3).
+        let lower = id.to_ascii_lowercase();
+        let keys =
+            BTreeSet::from_iter([Some(wire_key(id)), Some(wire_key(&lower)), key].into_iter().flatten());
         let mut found = self.find(keys).await?;
         if found.rows.is_empty() {
             found.add(self.stored(&traces::old_rows_query(id)).await?);

@@ -223,6 +223,7 @@ async fn traces_flows_and_sql_are_answered() {
     }
     let by_key = site.get(&format!("/api/traces/{}", trace["trace_key"].as_str().unwrap())).await;
     assert_eq!(by_key, trace);
+    assert_eq!(site.get("/api/traces/4BF92F3577B34DA6A3CE929D0E0E4736").await, trace);
 
     let flows = site.get(&format!("/api/flows?{}&service=cache&limit=1000", range())).await;
     let flows = flows["flows"].as_array().unwrap();
