@@ -31,7 +31,20 @@ KFUNC(bpf_xdp_metadata_rx_timestamp, 0x57530001, const struct xdp_md *ctx, __u64
 KFUNC(bpf_xdp_metadata_rx_hash, 0x57530002, const struct xdp_md *ctx, __u32 *hash, __u32 *type);
 KFUNC(bpf_xdp_metadata_rx_vlan_tag, 0x57530003, const struct xdp_md *ctx, __be16 *protocol, __u16 *tci);
 
-/* Fills in what the driver tells; a kfunc that is not in `kfuncs` (bits of STAMP_...) is not called. */
+/* Fills in the tag that the NIC took off; a kfunc that is not in `kfuncs` (bits of STAMP_...) is not called. */
+static __always_inline void nic_vlan(struct xdp_md *ctx, __u32 kfuncs, struct stamp *stamp)
+{
+	if (kfuncs & STAMP_VLAN) {
+		__be16 protocol;
+		__u16 tci;
+		if (!bpf_xdp_metadata_rx_vlan_tag(ctx, &protocol, &tci)) {
+			stamp->vlan_tci = tci;
+			stamp->flags |= STAMP_VLAN;
+		}
+	}
+}
+
+/* Fills in what else the driver tells. */
 static __always_inline void nic_hints(struct xdp_md *ctx, __u32 kfuncs, struct stamp *stamp)
 {
 	if (kfuncs & STAMP_RX_TIME) {
@@ -46,14 +59,6 @@ static __always_inline void nic_hints(struct xdp_md *ctx, __u32 kfuncs, struct s
 		if (!bpf_xdp_metadata_rx_hash(ctx, &hash, &type) && hash) {
 			stamp->rx_hash = hash;
 			stamp->flags |= STAMP_RX_HASH;
-		}
-	}
-	if (kfuncs & STAMP_VLAN) {
-		__be16 protocol;
-		__u16 tci;
-		if (!bpf_xdp_metadata_rx_vlan_tag(ctx, &protocol, &tci)) {
-			stamp->vlan_tci = tci;
-			stamp->flags |= STAMP_VLAN;
 		}
 	}
 }

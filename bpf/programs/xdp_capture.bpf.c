@@ -93,14 +93,15 @@ static __always_inline void count_shunted(struct counters *counters, __u32 wire_
 static __always_inline int capture(struct xdp_md *ctx, struct counters *counters)
 {
 	struct stamp stamp = { .magic = STAMP_MAGIC };
-	nic_hints(ctx, settings.kfuncs, &stamp);
+	nic_vlan(ctx, settings.kfuncs, &stamp);
 
-	__u32 wire_len = frame_len(ctx), headers_len = 0;
+	__u32 wire_len = 0, headers_len = 0;
 	struct walk walk = {};
 	const struct packet *packet = &walk.packet;
 	if (settings.flow_hash || settings.sample_below || settings.filter || settings.shunt) {
 		__u16 id = stamp.vlan_tci & 0x0fff;
 		walk.packet.vlan = id ? id | VLAN_PRESENT : 0;
+		wire_len = frame_len(ctx);
 		walk.captured_end = ctx->data_end - ctx->data;
 		walk.end = wire_len;
 		parse(ctx, &walk, ETHERNET);
@@ -124,13 +125,15 @@ static __always_inline int capture(struct xdp_md *ctx, struct counters *counters
 			count_shunted(counters, wire_bytes);
 			return XDP_DROP;
 		}
-		if (mode == SHUNT_HEADERS && packet->headers_len < wire_len) {
+		if (mode == SHUNT_HEADERS && packet->headers_len < wire_len)
 			headers_len = packet->headers_len;
-			stamp.rx_hash = wire_len;
-			stamp.flags = (stamp.flags & ~STAMP_RX_HASH) | STAMP_CUT;
-		}
 	}
-	/* Only now: a frame that is not delivered pays neither for its hash nor for the clock. */
+	/* Only now: a frame that is not delivered pays neither for its hash nor for the clock and what else the NIC tells. */
+	nic_hints(ctx, settings.kfuncs, &stamp);
+	if (headers_len) {
+		stamp.rx_hash = wire_len;
+		stamp.flags = (stamp.flags & ~STAMP_RX_HASH) | STAMP_CUT;
+	}
 	stamp.boot_ns = bpf_ktime_get_boot_ns();
 	/* Where a fragment's flow goes is told by its ports, which only user space knows of all fragments. */
 	if (settings.flow_hash && packet->found && !packet->fragment) {
@@ -140,8 +143,12 @@ static __always_inline int capture(struct xdp_md *ctx, struct counters *counters
 	/* Without a stamp nobody would know how long the frame was. */
 	if (write_stamp(ctx, &stamp) && headers_len)
 		bpf_xdp_adjust_tail(ctx, (int)headers_len - (int)wire_len);
-	counters->delivered++;
-	return XDP_REDIRECT;
+	int verdict = bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
+	if (verdict == XDP_REDIRECT)
+		counters->delivered++;
+	else
+		counters->passed++;
+	return verdict;
 }
 
 SEC("xdp")
@@ -156,8 +163,9 @@ int wirespan_xdp(struct xdp_md *ctx)
 		__sync_fetch_and_add(&counters->received, 1);
 	else
 		counters->received++;
-	/* A queue without a socket stays with the network stack. */
-	if (bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS) != XDP_REDIRECT) {
+	/* A queue without a socket stays with the network stack. Only looked up: that takes no call, as to redirect does. */
+	__u32 queue = ctx->rx_queue_index;
+	if (!bpf_map_lookup_elem(&sockets, &queue)) {
 		counters->passed++;
 		return XDP_PASS;
 	}

@@ -1,8 +1,8 @@
 //! The XDP program that hands an interface's frames to AF_XDP sockets (`programs/xdp_capture.bpf.c`).
 //!
-//! For each frame, in this order, and each step only if it is asked for: the hints of the NIC are read, the innermost packet
-//! is found, [`Filter`] rejects, the sample is taken, a shunted flow's frame is counted and not delivered, a [`Stamp`] is put
-//! in front, and the frame goes to its queue's socket. [`Counters`] say what became of every frame.
+//! For each frame, in this order, and each step only if it is asked for: the NIC's VLAN tag is read, the innermost packet is
+//! found, [`Filter`] rejects, the sample is taken, a shunted flow's frame is counted and not delivered, the NIC's other hints are
+//! read, a [`Stamp`] is put in front, and the frame goes to its queue's socket. [`Counters`] say what became of every frame.
 //!
 //! The program is attached by a link, which the kernel removes when the process ends, however it ends. Needs Linux 5.12;
 //! frames of several buffers (jumbo frames) 5.18, hints of the NIC 6.3, its VLAN tag 6.8, and a driver that has them.
