@@ -67,6 +67,33 @@ struct {
 	__uint(max_entries, 1);
 } shunt_modes SEC(".maps");
 
+/* What CLOCK_MONOTONIC_COARSE was at the last tick of jiffies: both go on together, and jiffies are read in no time. */
+struct tick {
+	__u64 jiffies;
+	__u64 now_ns;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct tick);
+	__uint(max_entries, 1);
+} ticks SEC(".maps");
+
+static __always_inline __u64 coarse_ns(void)
+{
+	__u32 zero = 0;
+	struct tick *tick = bpf_map_lookup_elem(&ticks, &zero);
+	if (!tick)
+		return bpf_ktime_get_coarse_ns();
+	__u64 jiffies = bpf_jiffies64();
+	if (tick->jiffies != jiffies) {
+		tick->jiffies = jiffies;
+		tick->now_ns = bpf_ktime_get_coarse_ns();
+	}
+	return tick->now_ns;
+}
+
 /* Side A is the smaller (address, port). */
 static __always_inline bool source_is_a(const struct packet *packet)
 {
@@ -93,7 +120,7 @@ static __always_inline void shunt_key(struct shunt_key *key, const struct packet
 
 static __always_inline void shunt_count(struct shunt_counters *counters, const struct packet *packet, __u32 wire_bytes)
 {
-	__u64 now_ns = bpf_ktime_get_coarse_ns();
+	__u64 now_ns = coarse_ns();
 	bool first = counters->packets++ == 0;
 	counters->bytes += wire_bytes;
 	counters->l3_bytes += packet->l3_len;
