@@ -71,11 +71,8 @@ __attribute__((noinline)) int turn(parse_context *ctx, struct walk *walk, int ne
 static __always_inline void parse(parse_context *ctx, struct walk *walk, int next)
 {
 	walk->depth = TUNNELS_MAX;
-	for (int i = 0; i < TURNS; i++) {
+	for (int i = 0; i < TURNS && next < FOUND; i++)
 		next = turn(ctx, walk, next);
-		if (next >= FOUND)
-			break;
-	}
 	if (next == BAD && walk->outer.found)
 		walk->packet = walk->outer;
 	else
