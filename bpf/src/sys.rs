@@ -22,6 +22,8 @@ pub(crate) unsafe trait Plain: Copy {}
 
 // SAFETY: a primitive.
 unsafe impl Plain for u32 {}
+// SAFETY: a primitive.
+unsafe impl Plain for u64 {}
 // SAFETY: its fields leave no padding, as is asserted where it is defined.
 unsafe impl Plain for wirespan_frame::ShuntKey {}
 

@@ -28,8 +28,10 @@ struct Counters {
 
 /// A flow on one CPU: the number of its mode, and what was counted in each direction.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Flow {
+    key: ShuntKey,
+    zero: u32,
     number: u32,
     reserved: u32,
     directions: [Counters; 2],
@@ -54,6 +56,7 @@ const AWAKE: u32 = 0;
 /// says their length on the wire; elsewhere they are delivered whole.
 #[derive(Clone, Debug)]
 pub struct ShuntMap {
+    /// By [`hash`] of their keys.
     flows: Arc<Map>,
     modes: Arc<Map>,
     /// Numbers that no flow has. Asked for when a flow begins or ends, never for a frame.
@@ -73,8 +76,11 @@ impl ShuntMap {
     }
 
     fn per_cpu(&self, key: &ShuntKey) -> io::Result<Option<(u32, Vec<Flow>)>> {
-        let flows = self.flows.get_per_cpu::<_, Flow>(key)?;
-        Ok(flows.and_then(|per_cpu| Some((per_cpu.first()?.number, per_cpu))))
+        let flows = self.flows.get_per_cpu::<_, Flow>(&hash(key))?;
+        Ok(flows.and_then(|per_cpu| {
+            let number = per_cpu.first().filter(|flow| flow.key == *key)?.number;
+            Some((number, per_cpu))
+        }))
     }
 
     fn try_shunt(&self, key: &ShuntKey, mode: ShuntMode) -> io::Result<bool> {
@@ -83,7 +89,9 @@ impl ShuntMap {
             Some((number, _)) => number,
             None => {
                 let Some(number) = self.free().pop() else { return Ok(false) };
-                if let Err(error) = self.flows.set(key, &Flow { number, ..Flow::default() }, sys::NO_EXIST) {
+                let directions = [Counters::default(); 2];
+                let flow = Flow { key: *key, zero: 0, number, reserved: 0, directions };
+                if let Err(error) = self.flows.set(&hash(key), &flow, sys::NO_EXIST) {
                     self.free().push(number);
                     return Err(error);
                 }
@@ -112,7 +120,7 @@ impl ShuntMap {
         self.modes.set(&number, &AWAKE, 0)?;
         self.statistics.wait_for_cpus()?;
         let counters = self.try_read(key)?;
-        if self.flows.remove(key)? {
+        if self.flows.remove(&hash(key))? {
             self.free().push(number);
         }
         Ok(counters)
@@ -131,6 +139,28 @@ impl Shunt for ShuntMap {
     fn end(&mut self, key: &ShuntKey) -> Option<[ShuntCounters; 2]> {
         self.try_end(key).ok().flatten()
     }
+}
+
+/// `shunt_hash` of `programs/shunt.h`. The second of two flows with one hash finds no room.
+pub(super) fn hash(key: &ShuntKey) -> u64 {
+    const FACTORS: [u64; 6] = [
+        0x9e37_79b9_7f4a_7c15,
+        0xd6e8_feb8_6659_fd93,
+        0xbf58_476d_1ce4_e5b9,
+        0x94d0_49bb_1331_11eb,
+        0xc2b2_ae3d_27d4_eb4f,
+        0x1656_67b1_9e37_79f9,
+    ];
+    let half = |address: [u8; 16], shift: u32| (u128::from_be_bytes(address) >> shift) as u64;
+    let others = u64::from(key.a_port)
+        | u64::from(key.b_port) << 16
+        | u64::from(key.protocol) << 32
+        | u64::from(key.tunnel_kind) << 40
+        | u64::from(key.vlan) << 48;
+    let words =
+        [half(key.a, 64), half(key.a, 0), half(key.b, 64), half(key.b, 0), others, key.tunnel_id.into()];
+    let products = words.into_iter().zip(FACTORS).map(|(word, factor)| word.wrapping_mul(factor));
+    products.fold(0, u64::wrapping_add)
 }
 
 /// One direction, of what each CPU counted. `epoch_ns` is when CLOCK_MONOTONIC began.

@@ -2,7 +2,7 @@
 
 /// A flow as a source tells it: the innermost 5-tuple, with the VLAN and the tunnel it came in.
 ///
-/// The layout is also that of the eBPF map's key: no padding, addresses in network byte order, numbers in host byte order.
+/// The layout is also that of the key in the eBPF map: no padding, addresses in network byte order, numbers in host byte order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ShuntKey {

@@ -6,9 +6,11 @@ mod live;
 mod packets;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use wirespan_frame::{Shunt, ShuntKey, ShuntMode};
 
+use super::shunt::hash;
 use super::{Filter, Stamp, XdpOptions};
 use crate::fanout::FanoutProgram;
 use kernel::{Kernel, Verdict, may_load, test_run};
@@ -291,6 +293,34 @@ fn headers_of_a_shunted_flow_are_delivered_with_the_length_there_was() {
     assert_eq!(cut, whole[..whole.len() - 300]);
     assert_eq!(stamp.cut_from(), Some(whole.len() as u32));
     assert_eq!(kernel.shunt().read(&key()).unwrap()[0].packets, 0);
+}
+
+#[test]
+fn of_two_flows_with_one_hash_the_second_is_delivered() {
+    if !may_load() {
+        return;
+    }
+    let kernel = shunting(8);
+    let mut shunt = kernel.shunt();
+    let ways = [("2001:db8::1", "ff00::1"), ("2d0a:bb5f:959d:176d::1", "ff00:0:0:7::1")]
+        .map(|(a, b)| Way::new(a, 1, b, 2));
+    let [one, other] = ways.map(|way| {
+        let [a, b] = [way.src.0, way.dst.0].map(|address| match address {
+            IpAddr::V6(v6) => v6.octets(),
+            IpAddr::V4(_) => panic!("not of this version"),
+        });
+        ShuntKey { a, b, a_port: 1, b_port: 2, protocol: 6, tunnel_kind: 0, vlan: 0, tunnel_id: 0 }
+    });
+    assert_eq!(hash(&one), hash(&other));
+    assert!(shunt.shunt(&one, ShuntMode::Count));
+    assert!(!shunt.shunt(&other, ShuntMode::Count));
+    assert_eq!((shunt.read(&other), shunt.end(&other)), (None, None));
+    let [one_frame, other_frame] = ways.map(|way| frame(&way.tcp(ACK, 1, 1, 10)));
+    assert_eq!(kernel.run(&one_frame), Verdict::Dropped);
+    assert!(kernel.run(&other_frame).delivered());
+    assert_eq!(shunt.end(&one).unwrap()[0].packets, 1);
+    assert!(shunt.shunt(&other, ShuntMode::Count), "room was made");
+    assert_eq!(kernel.run(&other_frame), Verdict::Dropped);
 }
 
 #[test]
