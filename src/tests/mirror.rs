@@ -474,6 +474,27 @@ fn a_capture_that_dpdk_reads_is_stored_as_replay_tells_it() {
 
 #[cfg(feature = "dpdk")]
 #[test]
+fn options_that_the_backend_does_not_have_are_refused() {
+    let dpdk = ["--backend", "dpdk", "-i", "net_null0"];
+    let refused = [
+        (&["-i", "lo", "--eal", "--no-huge"][..], "--eal goes with --backend dpdk"),
+        (&["--mode", "vpc-mirror", "--listen-vxlan", "4789", "--eal", ""], "--eal goes with --backend dpdk"),
+        (&[&dpdk[..], &["--offload", "rx-ring=max"]].concat(), "--offload sets NICs up through the kernel"),
+    ];
+    for (arguments, says) in refused {
+        let data = tempfile::tempdir().unwrap();
+        let data = data.path().join("data");
+        let output = Command::new(env!("CARGO_BIN_EXE_wirespan"))
+            .args([&["up", "--data", data.to_str().unwrap()], arguments].concat())
+            .output()
+            .unwrap();
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(says), "{said}");
+    }
+}
+
+#[cfg(feature = "dpdk")]
+#[test]
 fn workers_share_one_queue_of_a_dpdk_device_that_does_not_keep_connections_together() {
     let eal = ["--eal", "--no-huge --no-pci -m 256 --vdev=net_ring0"];
     let up = Up::start(

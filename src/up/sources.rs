@@ -60,8 +60,8 @@ pub struct SourceArgs {
 
     /// With --backend dpdk: options of DPDK's EAL, such as --no-huge; the interfaces are then names of DPDK devices
     #[cfg(feature = "dpdk")]
-    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true, default_value = "")]
-    eal: String,
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    eal: Option<String>,
 }
 
 /// What an interface is for.
@@ -154,6 +154,11 @@ impl SourceArgs {
     /// Opens everything, or nothing and says why.
     pub fn open(&self, wanted: &Wanted) -> anyhow::Result<Sources> {
         let mut sources = Sources::default();
+        #[cfg(feature = "dpdk")]
+        ensure!(
+            self.eal.is_none() || self.backend == Backend::Dpdk && self.mode != Mode::VpcMirror,
+            "--eal goes with --backend dpdk, and not with --mode vpc-mirror"
+        );
         if self.mode == Mode::VpcMirror {
             ensure!(
                 self.interface.is_empty(),
@@ -374,7 +379,11 @@ impl SourceArgs {
         use wirespan_dpdk::{Dpdk, DpdkSource, EalOptions, PortOptions};
         /// Beside the 4096 that wait in the queue.
         const LENT_FRAMES: u32 = 8_192;
-        let eal = EalOptions::of_command_line(&self.eal);
+        ensure!(
+            self.offload.as_ref().is_none_or(Plan::is_off),
+            "--offload sets NICs up through the kernel, which has none of {device} with --backend dpdk; leave it out"
+        );
+        let eal = EalOptions::of_command_line(self.eal.as_deref().unwrap_or_default());
         let options = PortOptions {
             queues: self.workers,
             in_order: true,
