@@ -61,8 +61,9 @@ int ws_port_device(uint16_t port, struct ws_device *device)
 
 int ws_port_configure(uint16_t port, struct ws_config *config)
 {
-	/* Both directions of a connection get the same Toeplitz hash when the key repeats every 16 bits. */
-	uint8_t key[KEY_MAX];
+	/* Both directions of a connection get the same Toeplitz hash when the key repeats every 16 bits. DPDK keeps the pointer: many
+	 * drivers read the key only when the port is started. */
+	static uint8_t key[KEY_MAX];
 	for (size_t at = 0; at < sizeof(key); at += 2) {
 		key[at] = 0x6d;
 		key[at + 1] = 0x5a;
