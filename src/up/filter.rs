@@ -10,7 +10,7 @@
 //!   tunnel_ids: [42]          # VNI, GRE key, ERSPAN session, TEID
 //! ```
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use std::collections::BTreeSet;
@@ -79,9 +79,20 @@ fn read(path: &Path) -> anyhow::Result<Filter> {
 fn parse(text: &str) -> anyhow::Result<Filter> {
     let file: File = serde_saphyr::from_str(text).map_err(|error| {
         let error = error.without_snippet().to_string();
-        anyhow::Error::msg(error.lines().next().unwrap_or_default().to_owned())
+        let told = error.lines().next().unwrap_or_default();
+        anyhow::Error::msg(
+            told.replace("mapping start", "rules, such as {ports: [22]}")
+                .replace("sequence start", "a list, such as [22]"),
+        )
     })?;
-    Ok(Filter { allow: file.allow.into(), deny: file.deny.into() })
+    let filter = Filter { allow: file.allow.into(), deny: file.deny.into() };
+    if let Some((what, entries)) = filter.excess() {
+        bail!(
+            "it has {entries} {what}; at most {} are possible, so sum them up in fewer",
+            Filter::ENTRIES_MAX
+        );
+    }
+    Ok(filter)
 }
 
 #[derive(Default, Deserialize)]
@@ -98,7 +109,7 @@ struct List {
     ports: Vec<Text<Range<65535>>>,
     protocols: Vec<Text<Protocol>>,
     vlans: Vec<Text<Range<4094>>>,
-    tunnel_ids: Vec<u32>,
+    tunnel_ids: Vec<Text<TunnelId>>,
 }
 
 impl From<List> for Rules {
@@ -111,7 +122,7 @@ impl From<List> for Rules {
             ports: flat(list.ports),
             protocols: list.protocols.into_iter().map(|protocol| protocol.0.0).collect(),
             vlans: flat(list.vlans),
-            tunnel_ids: list.tunnel_ids.into_iter().collect(),
+            tunnel_ids: list.tunnel_ids.into_iter().map(|id| id.0.0).collect(),
         }
     }
 }
@@ -129,6 +140,19 @@ impl<const N: u16> FromStr for Range<N> {
             (Some(first), Some(last)) if first <= last => Ok(Self(first..=last)),
             _ => Err(format!("`{text}` is neither a number up to {N} nor a range of them, such as 100-199")),
         }
+    }
+}
+
+struct TunnelId(u32);
+
+impl FromStr for TunnelId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let id = text
+            .parse()
+            .map_err(|_| format!("`{text}` is no tunnel id; give a number up to {}", u32::MAX))?;
+        Ok(Self(id))
     }
 }
 
@@ -207,6 +231,10 @@ mod tests {
         assert!(says("allow: {protocols: [http]}").contains("give icmp, tcp"));
         assert!(says("allow: {port: [80]}").contains("port"));
         assert!(says("allow: {networks: [10.0.0.0/33]}").contains("10.0.0.0/33"));
+        assert!(says("deny: {tunnel_ids: [1-5]}").contains("`1-5` is no tunnel id"));
+        assert!(says("deny: {ports: 80}").contains("expected a list, such as [22] at line 1, column 15"));
+        let ids = (0..=Filter::ENTRIES_MAX).map(|id| id.to_string()).collect::<Vec<_>>().join(",");
+        assert!(says(&format!("deny: {{tunnel_ids: [{ids}]}}")).contains("65537 tunnel ids; at most 65536"));
     }
 
     #[test]

@@ -10,9 +10,6 @@ use wirespan_frame::{Filter, Network, Rules};
 use crate::BpfError;
 use crate::sys::{Map, Plain};
 
-/// Most networks of one IP version, and most tunnel ids: of both lists together.
-pub const ENTRIES_MAX: usize = 65536;
-
 const ALLOW: u32 = 1;
 const DENY: u32 = 2;
 
@@ -66,12 +63,11 @@ impl FilterMap {
     /// From now on frames are filtered so. Only what differs from before is written; while it is, a few frames meet the
     /// rules of before and of now.
     pub fn set(&mut self, filter: &Filter) -> Result<(), BpfError> {
+        if let Some((what, entries)) = filter.excess() {
+            return Err(BpfError::FilterTooLarge { what, entries, max: Filter::ENTRIES_MAX });
+        }
         let networks = rules(&filter.allow.networks, &filter.deny.networks);
         let ids = rules(&filter.allow.tunnel_ids, &filter.deny.tunnel_ids);
-        let v4 = networks.keys().filter(|network| network.address().is_ipv4()).count();
-        check("IPv4 networks", v4)?;
-        check("IPv6 networks", networks.len() - v4)?;
-        check("tunnel ids", ids.len())?;
         self.write(&Sets::of(filter), networks, ids).map_err(|error| BpfError::map(&error))
     }
 
@@ -122,13 +118,6 @@ impl FilterMap {
             IpAddr::V6(v6) => self.networks_v6.remove(&NetworkV6 { prefix, address: v6.octets() }),
         }
     }
-}
-
-fn check(what: &'static str, entries: usize) -> Result<(), BpfError> {
-    if entries > ENTRIES_MAX {
-        return Err(BpfError::FilterTooLarge { what, entries, max: ENTRIES_MAX });
-    }
-    Ok(())
 }
 
 /// Denial wins where a member is in both lists.

@@ -37,7 +37,7 @@ use crate::BpfError;
 use crate::object::{self, Loaded, Recipe};
 use crate::sys::{self, Map, Plain};
 pub use fallback::Fallback;
-pub use filter::{ENTRIES_MAX, FilterMap};
+pub use filter::FilterMap;
 pub use shunt::ShuntMap;
 pub use stamp::Stamp;
 pub use stats::Counters;

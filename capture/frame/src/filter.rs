@@ -21,6 +21,26 @@ pub struct Filter {
     pub deny: Rules,
 }
 
+impl Filter {
+    /// Most networks of one IP version, and most tunnel ids, of both lists together: the kernel's maps have room for so many.
+    pub const ENTRIES_MAX: usize = 65536;
+
+    /// What there is more of than that, and how many.
+    pub fn excess(&self) -> Option<(&'static str, usize)> {
+        let Self { allow, deny } = self;
+        let networks = |v4| {
+            let all = allow.networks.union(&deny.networks);
+            all.filter(|network| network.address.is_ipv4() == v4).count()
+        };
+        let counts = [
+            ("IPv4 networks", networks(true)),
+            ("IPv6 networks", networks(false)),
+            ("tunnel ids", allow.tunnel_ids.union(&deny.tunnel_ids).count()),
+        ];
+        counts.into_iter().find(|&(_, count)| count > Self::ENTRIES_MAX)
+    }
+}
+
 /// Rules of one list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
@@ -105,6 +125,18 @@ impl std::error::Error for NotANetwork {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_has_room_for_so_many_of_a_kind() {
+        let network = |number: u32| Network::new(IpAddr::from(number.to_be_bytes()), 32);
+        let mut filter = Filter::default();
+        filter.allow.networks = (0..40_000).filter_map(network).collect();
+        filter.deny.networks = (20_000..65_536).filter_map(network).collect();
+        filter.deny.networks.extend(Network::new("::1".parse().unwrap(), 128));
+        assert_eq!(filter.excess(), None);
+        filter.deny.networks.extend(network(65_536));
+        assert_eq!(filter.excess(), Some(("IPv4 networks", 65_537)));
+    }
 
     #[test]
     fn a_network_is_written_as_a_prefix_or_an_address() {
