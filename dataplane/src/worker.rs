@@ -6,6 +6,7 @@ use crate::flow::{FlowConfig, FlowStats, FlowTable, RecordSink, ShuntPolicy};
 use crate::overload::{Overload, OverloadConfig, OverloadStats};
 use crate::packet::Packet;
 use crate::pending::Pending;
+use crate::tap::Counted;
 use smallvec::SmallVec;
 use wirespan_frame::{Batch, Filter as Wanted, Mark, Shunt, prefetch};
 use wirespan_l7::Engine;
@@ -115,7 +116,8 @@ pub struct Worker {
     decoder: Decoder,
     flows: FlowTable,
     overload: Overload,
-    shunt: Option<ShuntPolicy>,
+    /// Until there is a source that can keep frames back.
+    shunt: Option<(ShuntPolicy, Counted)>,
     ignored: Ignored,
     sample: Option<(f64, u64)>,
     /// Present when not everything is wanted.
@@ -126,11 +128,12 @@ pub struct Worker {
 impl Worker {
     /// A worker with these settings.
     pub fn new(config: WorkerConfig) -> Self {
+        let shunt = config.shunt.map(|policy| (policy, Counted::new(&config.decode.mirror.taps)));
         let mut worker = Self {
             decoder: Decoder::new(config.decode),
             flows: FlowTable::new(config.flow, Engine::new(config.l7)),
             overload: Overload::new(config.overload),
-            shunt: config.shunt,
+            shunt,
             ignored: Ignored::new(config.ignored),
             sample: config.sample,
             filter: None,
@@ -149,8 +152,8 @@ impl Worker {
 
     /// Lets the worker ask `source` to keep frames back, when its settings say so.
     pub fn set_shunt(&mut self, source: Box<dyn Shunt>) {
-        if let Some(policy) = self.shunt {
-            self.flows.set_shunt(source, policy);
+        if let Some((policy, counted)) = self.shunt.take() {
+            self.flows.set_shunt(source, policy, counted);
         }
     }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use wirespan_dataplane::flow::ShuntPolicy;
-use wirespan_dataplane::{Worker, WorkerConfig, WorkerStats};
+use wirespan_dataplane::{Taps, Worker, WorkerConfig, WorkerStats};
 use wirespan_frame::{Batch, Descriptor, Hints, LinkType, Shunt, ShuntCounters, ShuntKey, ShuntMode};
 use wirespan_records::{Flow, FlowMetrics, Records};
 
@@ -170,12 +170,23 @@ impl Shunt for Handle {
 
 /// Lets a worker have the frames, `together` at a time, through the kernel.
 fn analyse(sent: &[Sent], keeper: Keeper, together: usize, ticks: bool) -> (Records, WorkerStats, u64) {
+    analyse_tapped(sent, Taps::default(), keeper, together, ticks)
+}
+
+fn analyse_tapped(
+    sent: &[Sent],
+    taps: Taps,
+    keeper: Keeper,
+    together: usize,
+    ticks: bool,
+) -> (Records, WorkerStats, u64) {
     let kernel = Arc::new(Mutex::new(Kernel::default()));
     let mut config = WorkerConfig::default();
     (config.flow.l7, config.flow.ticks) = (false, ticks);
     config.flow.report_interval_ms = Some(60_000);
     let mode = if keeper == Keeper::Cutter { ShuntMode::Headers } else { ShuntMode::Count };
     config.shunt = Some(ShuntPolicy { bytes_min: 3_000, mode, entries_max: 100 });
+    config.decode.mirror.taps = taps;
     let (mut worker, mut records) = (Worker::new(config), Records::default());
     if keeper != Keeper::Nobody {
         worker.set_shunt(Box::new(Handle(Arc::clone(&kernel), keeper)));
@@ -294,6 +305,20 @@ fn a_nic_that_reads_no_headers_leaves_the_sequence_open() {
     let [flow] = &records.flows[..] else { panic!("one flow") };
     assert!(kept_back > 90);
     assert_eq!((flow.metrics.packets.tx, flow.metrics.retrans.tx, flow.metrics.ooo.tx), (102, 0, 0));
+}
+
+#[test]
+fn a_flow_whose_copies_are_dropped_is_not_counted_by_a_program_that_sees_each() {
+    let data = |n: u32| sent_by_client(n, 100 + n * 1000);
+    let sent: Vec<Sent> = (0..500).flat_map(|n| [data(n), data(n)]).collect();
+    let taps = || Taps::parse("{dedup: true, taps: []}").unwrap();
+    let (records, stats, kept_back) = analyse_tapped(&sent, taps(), Keeper::Program, 1, true);
+    let (plain, ..) = analyse_tapped(&sent, taps(), Keeper::Nobody, 1, true);
+    assert_eq!(totals(&records.flows), totals(&plain.flows));
+    assert_eq!((records.flows[0].metrics.packets.tx, stats.drops.total()), (500, 500));
+    assert_eq!((kept_back, stats.flow.shunt.shunted, stats.flow.shunt.refused), (0, 0, 1));
+    let (cut, stats, _) = analyse_tapped(&sent, taps(), Keeper::Cutter, 1, true);
+    assert_eq!((totals(&cut.flows), stats.flow.shunt.refused), (totals(&plain.flows), 1));
 }
 
 #[test]

@@ -122,7 +122,7 @@ impl Counters {
             ),
             shunt_refused: counter(
                 "wirespan_flows_not_shunted_total",
-                "Times that the source had no room to keep a flow back.",
+                "Times that a flow was not kept back: the source had no room, or another tap may see the same flow.",
             ),
             shunt_packets: counter(
                 "wirespan_shunt_packets_total",

@@ -4,6 +4,7 @@
 use super::entry::{Entry, Facts};
 use super::parts::Parts;
 use crate::packet::Packet;
+use crate::tap::Counted;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use wirespan_frame::{Shunt, ShuntCounters, ShuntKey, ShuntMode};
@@ -34,7 +35,7 @@ pub struct ShuntStats {
     pub shunted: u64,
     /// Of these, times that a packet woke it.
     pub woken: u64,
-    /// Times the source had no room.
+    /// Times a flow was not: the source had no room, or another tap may see the same flow.
     pub refused: u64,
     /// Packets that the source counted; they are not among the worker's frames.
     pub packets: u64,
@@ -53,6 +54,7 @@ pub(super) struct Now {
 pub(super) struct Shunts {
     source: Box<dyn Shunt>,
     policy: ShuntPolicy,
+    counted: Counted,
     /// By key, what was already added to its flow of what the source counted.
     added: HashMap<ShuntKey, [ShuntCounters; 2]>,
     /// Keys of each flow: its two directions may have different ones.
@@ -61,8 +63,15 @@ pub(super) struct Shunts {
 }
 
 impl Shunts {
-    pub(super) fn new(source: Box<dyn Shunt>, policy: ShuntPolicy) -> Self {
-        Self { source, policy, added: HashMap::new(), keys: HashMap::new(), stats: ShuntStats::default() }
+    pub(super) fn new(source: Box<dyn Shunt>, policy: ShuntPolicy, counted: Counted) -> Self {
+        Self {
+            source,
+            policy,
+            counted,
+            added: HashMap::new(),
+            keys: HashMap::new(),
+            stats: ShuntStats::default(),
+        }
     }
 
     pub(super) fn stats(&self) -> ShuntStats {
@@ -79,7 +88,9 @@ impl Shunts {
         if self.added.contains_key(&key) {
             return;
         }
-        if self.added.len() >= self.policy.entries_max || !self.source.shunt(&key, self.policy.mode) {
+        let tells_taps = self.counted.allows(self.policy.mode, packet);
+        let has_room = self.added.len() < self.policy.entries_max;
+        if !tells_taps || !has_room || !self.source.shunt(&key, self.policy.mode) {
             self.stats.refused += 1;
             entry.facts.set(Facts::NOT_SHUNTED);
             return;

@@ -20,6 +20,7 @@ use super::timers::{Link, Links, TimerWheel};
 use super::{FlowConfig, FlowMemory, FlowStats, RecordSink, ShedPayload, Shedding, ShuntPolicy};
 use crate::packet::{Packet, flags};
 use crate::pending::Pending;
+use crate::tap::Counted;
 use std::ops::Range;
 use wirespan_frame::{Mark, Shunt};
 use wirespan_l7::{Engine, Side};
@@ -154,8 +155,8 @@ impl FlowTable {
     }
 
     /// From now on asks `source` to keep back the frames of flows as `policy` says.
-    pub fn set_shunt(&mut self, source: Box<dyn Shunt>, policy: ShuntPolicy) {
-        self.shunts = Some(Shunts::new(source, policy));
+    pub(crate) fn set_shunt(&mut self, source: Box<dyn Shunt>, policy: ShuntPolicy, counted: Counted) {
+        self.shunts = Some(Shunts::new(source, policy, counted));
     }
 
     /// Time goes on to `ts_ns`: flows end, seconds are reported.

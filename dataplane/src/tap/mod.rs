@@ -24,12 +24,15 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `counted` | whether a source that counts flows tells one tap from another |
 //! | `file` | reads and checks the file |
 //! | `matcher` | finds the tap of a frame, compiled from the conditions |
 
+mod counted;
 mod file;
 mod matcher;
 
+pub(crate) use counted::Counted;
 pub use file::TapsError;
 pub(crate) use matcher::{Facts, Matcher, OuterTunnel};
 
