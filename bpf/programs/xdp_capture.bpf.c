@@ -127,7 +127,8 @@ static __always_inline int capture(struct xdp_md *ctx, struct counters *counters
 			return XDP_DROP;
 		}
 	}
-	if (settings.sample_below && packet->found && !sampled(flow_hash(packet))) {
+	/* Of what flow a fragment is, only user space knows of all. */
+	if (settings.sample_below && packet->found && !packet->fragment && !sampled(flow_hash(packet))) {
 		counters->sampled_out++;
 		return XDP_DROP;
 	}

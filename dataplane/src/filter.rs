@@ -5,6 +5,7 @@ use crate::packet::Packet;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use wirespan_frame::{Filter as Wanted, Rules};
+use wirespan_headers::transport::protocol;
 use wirespan_records::{DropReason, L4Protocol};
 
 /// Rules of all kinds, compiled.
@@ -15,7 +16,8 @@ pub struct Filter {
     vlans: Sets<4096>,
     networks: Networks,
     tunnel_ids: [HashSet<u32>; 2],
-    sample: Option<u64>,
+    /// Flows whose spread hash is less are in the sample.
+    sample_below: Option<u32>,
     seed: u64,
 }
 
@@ -147,8 +149,8 @@ impl Filter {
             vlans: Sets::new(vlans(allow), vlans(deny)),
             networks: Networks::new(wanted),
             tunnel_ids: [allow, deny].map(|rules| rules.tunnel_ids.iter().copied().collect()),
-            // 1.0 becomes all of them, since a cast of a float stops at the largest number.
-            sample: sample.map(|part| (part.clamp(0.0, 1.0) * u64::MAX as f64) as u64),
+            // As the XDP program takes it.
+            sample_below: sample.map(|part| ((part * f64::from(u32::MAX)) as u32).max(1)),
             seed,
         }
     }
@@ -167,7 +169,8 @@ impl Filter {
             }
         }
         if !self.ports.is_empty() {
-            let has_ports = matches!(l4, L4Protocol::Tcp | L4Protocol::Udp | L4Protocol::Sctp);
+            const UDP_LITE: L4Protocol = L4Protocol::Other(protocol::UDP_LITE);
+            let has_ports = matches!(*l4, L4Protocol::Tcp | L4Protocol::Udp | L4Protocol::Sctp | UDP_LITE);
             let met = if has_ports {
                 self.ports.met((*src_port).into()) | self.ports.met((*dst_port).into())
             } else {
@@ -187,23 +190,14 @@ impl Filter {
                 return Some(DropReason::FilteredTunnel);
             }
         }
-        let is_out = self.sample.is_some_and(|part| self.place(packet) > part);
+        let is_out = self.sample_below.is_some_and(|below| self.place(packet) >= below);
         is_out.then_some(DropReason::SampledOut)
     }
 
-    /// Where the packet's flow is among all flows, evenly spread; the same for both directions.
-    fn place(&self, packet: &Packet<'_>) -> u64 {
-        let fold = |n: u128| n as u64 ^ (n >> 64) as u64;
-        let end = |address: u128, port: u16| {
-            // An odd factor keeps the ends of one subnet apart.
-            (fold(address) ^ u64::from(port) << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
-        };
-        let ends = end(packet.addresses.src, packet.src_port) ^ end(packet.addresses.dst, packet.dst_port);
-        // The finaliser of SplitMix64.
-        let mut mixed = ends ^ self.seed ^ u64::from(packet.l4.ip_number());
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+    /// Where the packet's flow is among all flows; the same for both directions, and in the XDP program (`sampled`).
+    fn place(&self, packet: &Packet<'_>) -> u32 {
+        let Packet { addresses, l4, src_port, dst_port, .. } = packet;
+        addresses.flow_hash(self.seed, *src_port, *dst_port, l4.ip_number()).wrapping_mul(0x9e37_79b1)
     }
 }
 
@@ -271,6 +265,15 @@ mod tests {
             let mut other = tcp(1, 2, 40_000, 22);
             other.l4 = L4Protocol::Udp;
             assert_eq!(allowing.rejects(&other), Some(reason));
+        }
+    }
+
+    #[test]
+    fn all_that_has_ports_meets_rules_on_them() {
+        let filter = rules(|wanted| wanted.deny.ports = BTreeSet::from([80]));
+        for (number, wanted) in [(6, false), (17, false), (132, false), (136, false), (50, true)] {
+            let packet = Packet { l4: L4Protocol::from_ip_number(number), ..tcp(1, 2, 40_000, 80) };
+            assert_eq!(filter.rejects(&packet).is_none(), wanted, "{number}");
         }
     }
 

@@ -27,4 +27,4 @@ pub mod worker;
 
 pub use flow::{FlowConfig, RecordSink};
 pub use tap::{Tap, TapKind, Taps, TapsError};
-pub use worker::{Worker, WorkerConfig, WorkerStats};
+pub use worker::{Sample, Worker, WorkerConfig, WorkerStats};

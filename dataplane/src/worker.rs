@@ -44,12 +44,23 @@ pub struct WorkerConfig {
     pub l7: wirespan_l7::Config,
     /// Endpoints whose packets are not looked at: wirespan's own connections to its store.
     pub ignored: Vec<Endpoint>,
-    /// The part of the flows that is looked at, 0.0 to 1.0, and the seed that decides which they are.
-    pub sample: Option<(f64, u64)>,
+    /// The part of the flows that is looked at.
+    pub sample: Option<Sample>,
     /// When payload and flows are left out.
     pub overload: OverloadConfig,
     /// When a source that can keep frames back is asked to; never when there is no policy.
     pub shunt: Option<ShuntPolicy>,
+}
+
+/// A part of the flows.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// 0.0 to 1.0.
+    pub part: f64,
+    /// Decides which they are: the same one, the same flows, whoever takes the sample.
+    pub seed: u64,
+    /// The source lends no others, but for IP fragments, which do not all tell their flow.
+    pub by_source: bool,
 }
 
 /// Endpoints whose packets are not looked at.
@@ -119,9 +130,11 @@ pub struct Worker {
     /// Until there is a source that can keep frames back.
     shunt: Option<(ShuntPolicy, Counted)>,
     ignored: Ignored,
-    sample: Option<(f64, u64)>,
-    /// Present when not everything is wanted.
+    sample: Option<Sample>,
+    /// Present when the source lends what is not wanted.
     filter: Option<Filter>,
+    /// The same for packets that were put together from fragments.
+    filter_of_datagrams: Option<Filter>,
     stats: WorkerStats,
 }
 
@@ -137,17 +150,25 @@ impl Worker {
             ignored: Ignored::new(config.ignored),
             sample: config.sample,
             filter: None,
+            filter_of_datagrams: None,
             stats: WorkerStats::default(),
         };
-        worker.set_filter(&Wanted::default());
+        worker.set_filter(&Wanted::default(), false);
         worker
     }
 
-    /// From now on only these packets, and of them the sample, are looked at.
-    pub fn set_filter(&mut self, wanted: &Wanted) {
-        let (part, seed) = self.sample.unzip();
-        let is_needed = part.is_some() || *wanted != Wanted::default();
-        self.filter = is_needed.then(|| Filter::new(wanted, part, seed.unwrap_or_default()));
+    /// From now on only these packets, and of them the sample, are looked at. `by_source` says that the source lends no
+    /// others, but for IP fragments, which do not all say their ports.
+    pub fn set_filter(&mut self, wanted: &Wanted, by_source: bool) {
+        let all = Wanted::default();
+        let filter = |wanted: &Wanted, sample: Option<Sample>| {
+            let (part, seed) = sample.map(|sample| (sample.part, sample.seed)).unzip();
+            let is_needed = part.is_some() || *wanted != all;
+            is_needed.then(|| Filter::new(wanted, part, seed.unwrap_or_default()))
+        };
+        let own_sample = self.sample.filter(|sample| !sample.by_source);
+        self.filter = filter(if by_source { &all } else { wanted }, own_sample);
+        self.filter_of_datagrams = filter(wanted, self.sample);
     }
 
     /// Lets the worker ask `source` to keep frames back, when its settings say so.
@@ -193,15 +214,19 @@ impl Worker {
                 self.stats.drops.count(reason);
                 continue;
             }
-            self.stats.packets += 1;
             match packet.lent_by(&frame) {
                 Some(packet) => stage.packets.push(packet),
                 // It lies in the decoder's memory until the next frame.
                 None => {
+                    if let Some(reason) = left_out(&self.ignored, self.filter_of_datagrams.as_ref(), packet) {
+                        self.stats.drops.count(reason);
+                        continue;
+                    }
                     stage.hand_on(&mut self.flows, sink);
                     self.flows.packet(packet, sink);
                 }
             }
+            self.stats.packets += 1;
             if stage.packets.len() == STAGE_PACKETS {
                 stage.hand_on(&mut self.flows, sink);
             }
@@ -248,6 +273,54 @@ impl Worker {
 mod tests {
     use super::*;
     use crate::flow::tests::tcp;
+    use wirespan_frame::{Descriptor, Hints, LinkType};
+    use wirespan_records::Records;
+
+    #[test]
+    fn datagrams_of_fragments_meet_the_rules_that_the_source_has_for_all_else() {
+        let fragment = |id: u8, place: [u8; 2], body: &[u8]| {
+            let len = 20 + body.len() as u8;
+            let mut ip =
+                vec![0x45, 0, 0, len, 0, id, place[0], place[1], 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+            ip.extend(body);
+            ip
+        };
+        let datagram = |id: u8, port: u8| {
+            let header = [0x9c, 0x40, 0, port, 0, 24, 0, 0];
+            [fragment(id, [0x20, 0], &[&header[..], &[1; 8]].concat()), fragment(id, [0, 2], &[1; 8])]
+        };
+        let mut wanted = Wanted::default();
+        wanted.deny.ports = [80].into();
+        let sampled_out = Sample { part: 0.0, seed: 7, by_source: true };
+        for (sample, packets, port, sampled) in [(None, 1, 1, 0), (Some(sampled_out), 0, 1, 1)] {
+            let mut worker = Worker::new(WorkerConfig { sample, ..WorkerConfig::default() });
+            worker.set_filter(&wanted, true);
+            let (mut region, mut descriptors) = (Vec::new(), Vec::new());
+            for frame in [datagram(1, 80), datagram(2, 81)].concat() {
+                let len = frame.len() as u32;
+                let link = LinkType::RawIp;
+                let hints = Hints::default();
+                descriptors.push(Descriptor {
+                    offset: region.len(),
+                    len,
+                    wire_len: len,
+                    ts_ns: 1,
+                    link,
+                    port: 0,
+                    hints,
+                });
+                region.extend(frame);
+            }
+            worker.batch(Batch::new(&region, &descriptors), &mut Records::default());
+            let stats = worker.stats();
+            let of = |reason| stats.drops.get(reason);
+            assert_eq!(
+                (stats.packets, of(DropReason::FilteredPort), of(DropReason::SampledOut)),
+                (packets, port, sampled)
+            );
+            assert_eq!(stats.frames, stats.packets + stats.drops.total());
+        }
+    }
 
     #[test]
     fn own_connections_are_ignored_in_both_directions() {

@@ -113,9 +113,7 @@ impl Capture {
     fn take_filter(&mut self) -> Result<(), CaptureError> {
         if let Some(filter) = self.filter.changed(&mut self.filter_version) {
             let by_source = self.frames.set_filter(&filter)?;
-            if !by_source {
-                self.worker.set_filter(&filter);
-            }
+            self.worker.set_filter(&filter, by_source);
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ use wirespan_capture::ShuntMode;
 use wirespan_controller::Names;
 use wirespan_dataplane::decode::MirrorConfig;
 use wirespan_dataplane::flow::ShuntPolicy;
-use wirespan_dataplane::{Taps, WorkerConfig};
+use wirespan_dataplane::{Sample, Taps, WorkerConfig};
 use wirespan_host::HostConfig;
 use wirespan_l7::Config;
 use wirespan_offload::Applied;
@@ -131,6 +131,7 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
     let wanted = Wanted {
         filter: args.filter.is_some().then(|| filter.now()),
         sample: args.sample,
+        seed: seed(),
         shunt: args.shunt_after.is_some(),
         without_interfaces: args.tracer.is_enough(),
     };
@@ -175,15 +176,12 @@ async fn watch(
     let own: Vec<Endpoint> = ours.flat_map(|address| endpoints_of(address, &local)).collect();
     // Before capture begins: where it must be had and cannot, nothing starts.
     let traced = tokio::task::block_in_place(|| args.tracer.open(args.sources.mode(), &own))?;
-    let Sources { workers, names: interfaces, nics, .. } = sources;
-    let sample_seed = seed();
+    let Sources { workers, names: interfaces, nics, seed, .. } = sources;
     let mut threads = Vec::new();
     for (index, source) in workers.into_iter().enumerate() {
         let mut config = worker_config(args, index as u16, &local, &own);
         config.decode.mirror = MirrorConfig { taps: taps.clone(), interfaces: interfaces.clone() };
-        if !source.samples {
-            config.sample = args.sample.map(|part| (part, sample_seed));
-        }
+        config.sample = args.sample.map(|part| Sample { part, seed, by_source: source.samples });
         let (sink, stop) = (ingest.sink(), Arc::clone(&stop));
         threads.push(CaptureThread::start(source, config, filter.clone(), sink, &registry, stop)?);
     }

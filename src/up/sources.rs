@@ -113,7 +113,7 @@ pub struct WorkerSource {
     pub name: String,
     pub frames: Box<dyn PacketSource>,
     pub shunt: Option<Box<dyn Shunt>>,
-    /// It lends the flows of the sample only.
+    /// It lends the flows of the sample only, and IP fragments.
     pub samples: bool,
     /// Where its worker best runs.
     pub cpu: Option<usize>,
@@ -125,6 +125,8 @@ pub struct Wanted {
     pub filter: Option<Filter>,
     /// Lend a part of the flows.
     pub sample: Option<f64>,
+    /// Decides which they are, on every interface: the directions of a connection may come over two.
+    pub seed: u64,
     /// Keep flows back.
     pub shunt: bool,
     /// To watch no interface is enough.
@@ -141,6 +143,8 @@ pub struct Sources {
     pub notes: Vec<String>,
     /// Where fallbacks were counted.
     pub registry: Registry,
+    /// Decides which flows are in the sample.
+    pub seed: u64,
     /// NICs that were set up; restored when this is dropped.
     pub nics: Vec<Applied>,
 }
@@ -153,7 +157,7 @@ impl SourceArgs {
 
     /// Opens everything, or nothing and says why.
     pub fn open(&self, wanted: &Wanted) -> anyhow::Result<Sources> {
-        let mut sources = Sources::default();
+        let mut sources = Sources { seed: wanted.seed, ..Sources::default() };
         #[cfg(feature = "dpdk")]
         ensure!(
             self.eal.is_none() || self.backend == Backend::Dpdk && self.mode != Mode::VpcMirror,
@@ -350,7 +354,7 @@ impl SourceArgs {
         sources: &mut Sources,
     ) -> Result<(), CaptureError> {
         let mut options = af_xdp::Options { port, busy_poll: self.busy_poll, ..af_xdp::Options::default() };
-        options.program.seed = seed();
+        options.program.seed = wanted.seed;
         let symmetric = Nic::open(interface).is_ok_and(|mut nic| nic.is_symmetric());
         // Of a symmetric NIC, the workers look for packets in tunnels alone, which is less work than a hash of each.
         options.program.flow_hash = self.workers > 1 && !symmetric;
@@ -358,7 +362,6 @@ impl SourceArgs {
         options.program.filter = wanted.filter.clone();
         options.program.sample = wanted.sample;
         options.program.shunt_flows = if wanted.shunt { SHUNT_FLOWS } else { 0 };
-        let seed = options.program.seed;
         let queues = af_xdp::AfXdp::open(interface, options)?;
         if let [first, ..] = queues.as_slice() {
             sources.notes.push(format!("{interface}: AF_XDP on {} queues, {}", queues.len(), first.mode()));
@@ -369,7 +372,7 @@ impl SourceArgs {
             (Box::new(queue) as Box<dyn LendingSource>, cpu)
         };
         let queues = queues.into_iter().map(placed).collect();
-        self.share(interface, queues, &self.sharing(seed, symmetric), sources)?;
+        self.share(interface, queues, &self.sharing(wanted.seed, symmetric), sources)?;
         sources.workers[first..].iter_mut().for_each(|worker| worker.samples = wanted.sample.is_some());
         Ok(())
     }

@@ -80,8 +80,8 @@ pub struct XdpOptions {
     pub flow_hash: bool,
     /// Reject frames by these rules, which [`XdpProgram::take_filter`] can change later.
     pub filter: Option<Filter>,
-    /// The share of flows whose frames are delivered, from 0 to 1; `None` for all. IP fragments are sampled by their
-    /// addresses and protocol, so a flow with fragments may be in the sample without them, or the other way round.
+    /// The share of flows whose frames are delivered, from 0 to 1; `None` for all. All IP fragments are delivered: only the
+    /// datagram tells the flow.
     pub sample: Option<f64>,
     /// Most flows that can be shunted at the same time; 0 for no shunt. Memory is taken for those that are.
     pub shunt_flows: u32,

@@ -221,6 +221,13 @@ fn a_sample_takes_flows_whole_and_as_many_as_it_says() {
         kept += u32::from(taken);
     }
     assert!((850..1150).contains(&kept), "{kept}");
+    for port in 0..20 {
+        let way = Way::new("10.0.0.1", 1024 + port, "10.1.0.1", 443);
+        assert!(
+            kernel.run(&frame(&way.fragment(0, true))).delivered(),
+            "which flow it is of tells the datagram"
+        );
+    }
     let counters = kernel.counters();
     assert_eq!(counters.sampled_out, 2 * (u64::from(FLOWS) - u64::from(kept)));
     assert_eq!(counters.received, counters.handled());

@@ -8,6 +8,7 @@
 mod plain;
 
 use wirespan_frame::Frame;
+use wirespan_headers::addresses::mix;
 use wirespan_headers::tunnels::{Encapsulation, on_default_port};
 use wirespan_headers::{self as headers, Addresses, Innermost, Onward, Rest, Visit, Walk};
 use wirespan_records::{DropReason, TunnelKind};
@@ -121,7 +122,7 @@ impl<'a> Visit<'a> for Hashing {
         let found = self.fragment.get_or_insert_default();
         if fragment.offset > 0 {
             found.follows = Some(datagram);
-            return Ok(Onward::Found(flow_hash(addresses, self.seed, 0, 0, fragment.protocol)));
+            return Ok(Onward::Found(addresses.flow_hash(self.seed, 0, 0, fragment.protocol)));
         }
         if let Some(free) = found.leads.iter_mut().find(|lead| lead.is_none()) {
             *free = Some(datagram);
@@ -136,25 +137,7 @@ impl<'a> Visit<'a> for Hashing {
 
     fn found(&mut self, packet: Innermost<'a>) -> u32 {
         let Innermost { addresses, protocol, header, .. } = packet;
-        flow_hash(addresses, self.seed, header.src_port, header.dst_port, protocol)
-    }
-}
-
-/// What [`wirespan_bpf::flow_hash()`] gives for these addresses; never 0.
-#[inline(always)]
-fn flow_hash(addresses: Addresses, seed: u64, src_port: u16, dst_port: u16, protocol: u8) -> u32 {
-    let Addresses { src, dst, v6 } = addresses;
-    let ends = end(seed, v6, src, src_port).wrapping_add(end(seed, v6, dst, dst_port));
-    ((mix(ends ^ u64::from(protocol)) >> 32) as u32).max(1)
-}
-
-#[inline(always)]
-fn end(seed: u64, v6: bool, address: u128, port: u16) -> u64 {
-    let port = u64::from(port);
-    if v6 {
-        mix(mix(mix(seed ^ (address >> 64) as u64) ^ address as u64) ^ port)
-    } else {
-        mix(seed ^ ((address as u64) << 16 | port))
+        addresses.flow_hash(self.seed, header.src_port, header.dst_port, protocol)
     }
 }
 
@@ -178,13 +161,6 @@ fn datagram(
         tunnel,
     ];
     words.iter().fold(vlan.unwrap_or_default().into(), |hash, word| mix(hash ^ word))
-}
-
-#[inline(always)]
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ x >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    x ^ x >> 32
 }
 
 #[cfg(test)]

@@ -6,8 +6,6 @@ use wirespan_headers::rest::be16;
 use wirespan_headers::tunnels::on_default_port;
 use wirespan_headers::{Addresses, ethertype, protocol};
 
-use super::flow_hash;
-
 const ETHERNET_BYTES: usize = 14;
 const IPV4_BYTES: usize = 20;
 const UDP_BYTES: usize = 8;
@@ -90,5 +88,5 @@ pub fn plain_hash(link: LinkType, data: &[u8], seed: u64) -> Option<u32> {
     };
     let address = |at: usize| u128::from(u32::from_be_bytes([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]));
     let addresses = Addresses { src: address(12), dst: address(16), v6: false };
-    is_sound.then(|| flow_hash(addresses, seed, src_port, dst_port, ip[9]))
+    is_sound.then(|| addresses.flow_hash(seed, src_port, dst_port, ip[9]))
 }
