@@ -13,6 +13,9 @@ typedef struct __sk_buff parse_context;
 #include "parse.h"
 #include "flow_hash.h"
 
+/* What the kernel says in place of the length of an IEEE 802.3 frame. */
+#define PROTOCOL_802_2 0x0004
+
 /*
  * From the network header on, which is where a packet has one whatever its link is. That way leads to the packet's first buffer
  * alone. The other leads to all of them, from where the packet begins: the network header in what comes in.
@@ -35,7 +38,7 @@ int wirespan_fanout(struct __sk_buff *ctx)
 		.end = 0xffff,
 		.ethertype = bpf_ntohs(ctx->protocol),
 	};
-	parse(ctx, &walk, ETHERTYPE);
+	parse(ctx, &walk, walk.ethertype == PROTOCOL_802_2 ? LLC : ETHERTYPE);
 	return walk.packet.found ? flow_hash(&walk.packet) : 0;
 }
 

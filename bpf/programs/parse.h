@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * From a frame to its innermost packet, by the rules of dataplane/src/decode: the two must agree on which flow a frame
- * belongs to and how long it is. What those rules know and this file does not (LLC, NSH, jumbograms, more than TURNS
+ * belongs to and how long it is. What those rules know and this file does not (NSH, jumbograms, more than TURNS
  * headers) is "unsure": such a frame has no packet here, so that nothing is done to it.
  *
  * A few headers in each turn of a loop. A turn is a global function, which the verifier checks once and on its own, and not for
@@ -42,6 +42,9 @@ __attribute__((noinline)) int turn(parse_context *ctx, struct walk *walk, int ne
 		break;
 	case ERSPAN:
 		next = erspan(ctx, walk, packet);
+		break;
+	case LLC:
+		next = llc(ctx, walk);
 		break;
 	case MPLS:
 		next = mpls(ctx, walk, packet);

@@ -58,8 +58,40 @@ static __always_inline enum next ethertype(parse_context *ctx, struct walk *walk
 	case ETHERTYPE_CONFIGURATION_TEST:
 		return NONE;
 	default:
-		/* LLC is unsure. */
-		return walk->ethertype < ETHERTYPE_MIN ? NONE : BAD;
+		if (walk->ethertype >= ETHERTYPE_MIN)
+			return BAD;
+		limit(walk, walk->ethertype);
+		return LLC;
+	}
+}
+
+/* IEEE 802.2, with SNAP (RFC 1042). */
+static __always_inline enum next llc(parse_context *ctx, struct walk *walk)
+{
+	const __u8 *header = take(ctx, walk, 3);
+	if (!header)
+		return BAD;
+	switch (header[0]) {
+	case 0x06:
+		return IPV4;
+	case 0x42: /* Spanning tree. */
+	case 0xfe: /* IS-IS. */
+		return NONE;
+	case 0xaa:
+		break;
+	default:
+		return BAD;
+	}
+	header = take(ctx, walk, 5);
+	if (!header || header[0] || header[1])
+		return BAD;
+	switch (header[2]) {
+	case 0:
+	case 0xf8:
+		walk->ethertype = be16(header + 3);
+		return ETHERTYPE;
+	default: /* Cisco's own, such as CDP. */
+		return header[2] == 0x0c ? NONE : BAD;
 	}
 }
 

@@ -33,6 +33,7 @@
 enum next {
 	ETHERNET,
 	ETHERTYPE,
+	LLC,
 	MPLS,
 	PPPOE,
 	IP,

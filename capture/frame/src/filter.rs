@@ -12,7 +12,7 @@ use std::str::FromStr;
 ///   has two addresses and two ports: that either is denied is enough, and so is that either is allowed.
 /// - Sources let IP fragments pass rules on ports, as not all say theirs; the datagram meets those when it is put together.
 ///   What has no ports (ICMP) meets no such rule, so `allow` with ports rejects it; likewise what is not IP (ARP) meets rules on the VLAN only, and what is in no
-///   tunnel none on tunnel ids. So does a frame that the kernel's decoder does not know (LLC, NSH, IPv6 jumbograms).
+///   tunnel none on tunnel ids. So does a frame that the kernel's decoder does not know (NSH, IPv6 jumbograms).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Where it has rules of a kind, only frames that meet one are wanted.

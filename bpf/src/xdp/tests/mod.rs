@@ -50,6 +50,8 @@ fn wrapped(ip: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("ERSPAN III", erspan_iii(3, &inner)),
         ("IP in IP", ipip(ip)),
         ("GTP-U", gtpu(6, ip)),
+        ("SNAP", snap(ip)),
+        ("VXLAN, SNAP inside", vxlan(77, &snap(ip))),
         ("ERSPAN of VXLAN", erspan_ii(3, &vxlan(77, &inner))),
     ];
     if ip[0] >> 4 == 4 {

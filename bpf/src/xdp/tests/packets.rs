@@ -158,3 +158,9 @@ pub fn pppoe(ip: &[u8]) -> Vec<u8> {
     let len = (ip.len() as u16 + 2).to_be_bytes();
     ethernet(0x8864, &[&[0x11, 0, 0, 1, len[0], len[1], 0, 0x21], ip].concat())
 }
+
+/// IEEE 802.3 with LLC and SNAP.
+pub fn snap(ip: &[u8]) -> Vec<u8> {
+    let ethertype = if ip[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] };
+    ethernet(ip.len() as u16 + 8, &[&[0xaa, 0xaa, 3, 0, 0, 0], ethertype.as_slice(), ip].concat())
+}
