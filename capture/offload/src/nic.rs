@@ -305,12 +305,15 @@ pub(crate) fn restore_leftovers_as(
         if owner.boot == *boot {
             let mut netlink = Netlink::new(connect()?);
             match link::by_index(&mut netlink, owner.index) {
-                Ok(link) if link.name == owner.interface => {
+                // It may have another name by now; the kernel gives no number twice.
+                Ok(link) => {
+                    notes.push(format!("{}: restored what a killed process had changed", link.name));
                     let problems = Nic { netlink, link }.undo(&records);
-                    notes.push(format!("{}: restored what a killed process had changed", owner.interface));
                     notes.extend(problems);
                 }
-                _ => notes.push(format!("{} is gone; there is nothing to restore on it", owner.interface)),
+                Err(_) => {
+                    notes.push(format!("{} is gone; there is nothing to restore on it", owner.interface))
+                }
             }
         }
         journal.remove()?;

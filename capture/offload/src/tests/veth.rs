@@ -140,6 +140,26 @@ fn the_next_start_restores_what_a_killed_process_left() {
 }
 
 #[test]
+fn an_interface_that_has_another_name_by_now_is_restored_too() {
+    with_veth(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = child(dir.path());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for line in ["ip link set m0 down", "ip link set m0 name renamed0", "ip link set renamed0 up"] {
+            run(line);
+        }
+        assert_eq!(report("renamed0").channels.get().unwrap().now.rx, 1);
+        assert_eq!(
+            restore_leftovers(dir.path()).unwrap(),
+            ["renamed0: restored what a killed process had changed"]
+        );
+        assert_eq!(report("renamed0").channels.get().unwrap().now.rx, 4);
+        assert!(is_empty(dir.path()));
+    });
+}
+
+#[test]
 fn a_start_on_the_same_interface_restores_first() {
     with_veth(|| {
         let dir = tempfile::tempdir().unwrap();
