@@ -540,6 +540,8 @@ fn what_cannot_be_watched_is_told_with_what_to_do() {
     assert!(says(&[]).contains("such as -i eth0"));
     assert!(says(&["--mode", "vpc-mirror"]).contains("such as --listen-vxlan 4789"));
     assert!(says(&["--mode", "vpc-mirror", "-i", "lo", "--listen-vxlan", "4789"]).contains("leave out -i"));
+    let twice = ["--mode", "vpc-mirror", "--listen-vxlan", "4789", "--listen-geneve", "4789"];
+    assert!(says(&twice).contains("0.0.0.0:4789 is given twice"));
     assert!(says(&["-i", "lo", "--listen-vxlan", "4789"]).contains("go with --mode vpc-mirror"));
     assert!(says(&["-i", "lo", "--offload", "rings=9"]).contains("rx-ring"));
     assert!(says(&["-i", "lo", "--sample", "2"]).contains("from 0 to 1"));

@@ -101,9 +101,9 @@ impl FromStr for Listen {
             Ok(port) => Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
             Err(_) => text.parse(),
         };
-        address
-            .map(Self)
-            .map_err(|_| "give a port, such as 4789, or an address with it, such as 10.0.0.1:4789".to_owned())
+        address.ok().filter(|address| address.port() != 0).map(Self).ok_or_else(|| {
+            "give a port, such as 4789, or an address with it, such as 10.0.0.1:4789".to_owned()
+        })
     }
 }
 
@@ -204,6 +204,10 @@ impl SourceArgs {
             !listen.is_empty(),
             "--mode vpc-mirror needs --listen-vxlan or --listen-geneve, such as --listen-vxlan 4789"
         );
+        let mut addresses = HashSet::new();
+        if let Some((twice, _)) = listen.iter().find(|(address, _)| !addresses.insert(*address)) {
+            bail!("{twice} is given twice; give each address and port once");
+        }
         let names: Vec<_> = listen.iter().map(|(address, _)| address.to_string()).collect();
         let name = names.join(",");
         let mirror = UdpMirror::open(&udp_mirror::Config { listen, poll_timeout: POLL_TIMEOUT })?;
@@ -473,6 +477,8 @@ mod tests {
         let address = |text: &str| text.parse::<Listen>().map(|listen| listen.0.to_string());
         assert_eq!(address("4789"), Ok("0.0.0.0:4789".to_owned()));
         assert_eq!(address("[::]:6081"), Ok("[::]:6081".to_owned()));
-        assert!(address("vxlan").is_err_and(|error| error.contains("such as 4789")));
+        for text in ["vxlan", "0", "[::]:0"] {
+            assert!(address(text).is_err_and(|error| error.contains("such as 4789")), "{text}");
+        }
     }
 }
