@@ -211,6 +211,37 @@ fn a_vlan_tag_counts_in_the_frame_beside_it_and_in_what_is_shunted() {
     }
 }
 
+/// The program in the kernel does not know which tap a packet is of.
+#[test]
+fn packets_of_a_flow_that_two_taps_see_are_counted_by_each() {
+    if !is_root() {
+        return;
+    }
+    const FRAMES: u64 = 500;
+    let mirror = Mirror::new("w");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let tap = |mac: u8| {
+        format!("- {{name: tap {mac}, kind: nic, match: {{source_mac: '02:02:02:02:02:0{mac}'}}}}\n")
+    };
+    std::fs::write(&file, ["taps:\n".to_owned(), tap(1), tap(2)].concat()).unwrap();
+    let frame = |mac: u8| {
+        let mut frame = [[2; 6], [2, 2, 2, 2, 2, mac]].concat();
+        frame.extend([8, 0, 0x45, 0, 0, 186, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        frame.extend([0x9c, 0x40, 0x27, 0x0f, 0, 166, 0, 0]);
+        frame.resize(200, 0xee);
+        frame
+    };
+    let taps = ["--taps", file.path().to_str().unwrap(), "--shunt-after", "2000"];
+    let up = Up::start(&[&["--mode", "mirror", "--tracer", "off", "-i", &mirror.port], &taps[..]].concat());
+    let frames: Vec<_> = (0..FRAMES).flat_map(|_| [frame(1), frame(2)]).collect();
+    mirror.send(&frames);
+    up.accounts_for_frames(2 * FRAMES);
+    let packets =
+        "SELECT toUInt32(sum(packet_tx + packet_rx)) FROM net_metrics_1s GROUP BY tap_id ORDER BY tap_id";
+    up.wait_for("the packets of both", |up| up.ask(packets) == [[FRAMES], [FRAMES]]);
+    assert_eq!(up.count("wirespan_flows_not_shunted_total"), 2);
+}
+
 /// Lets the kernel put the tag of VLAN 7 beside each frame that leaves `eth0`, as a VLAN interface does, until the result is
 /// dropped.
 fn tag_beside() -> io::Result<[OwnedFd; 2]> {

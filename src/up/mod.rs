@@ -139,6 +139,10 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
     for note in &sources.notes {
         eprintln!("wirespan: {note}");
     }
+    let unseen = unseen(&taps, &sources.names);
+    if !unseen.is_empty() {
+        eprintln!("wirespan: taps ask for interfaces that are not watched: {}", unseen.join(", "));
+    }
     let place = match args.clickhouse_url.clone() {
         Some(url) => Place::Url(url),
         None => {
@@ -225,6 +229,15 @@ async fn watch(
     results.into_iter().collect()
 }
 
+/// Interfaces that taps ask for and that nothing comes from, each once.
+fn unseen<'a>(taps: &'a Taps, watched: &[String]) -> Vec<&'a str> {
+    let mut asked: Vec<&str> = taps.interfaces().collect();
+    asked.sort_unstable();
+    asked.dedup();
+    asked.retain(|name| !watched.iter().any(|watched| watched == name));
+    asked
+}
+
 fn reload(filter: &LiveFilter) {
     match filter.reload() {
         Ok(true) => eprintln!("wirespan: the filter file was read again"),
@@ -271,6 +284,15 @@ fn host_config(args: &UpArgs) -> HostConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn interfaces_of_taps_that_are_not_watched_are_told_once() {
+        let tap = |name: &str, interface: &str| {
+            format!("- {{name: {name}, kind: nic, match: {{interface: {interface}}}}}\n")
+        };
+        let file = ["taps:\n".to_owned(), tap("a", "eth1"), tap("b", "eth9"), tap("c", "eth9")].concat();
+        assert_eq!(unseen(&Taps::parse(&file).unwrap(), &["eth1".to_owned()]), ["eth9"]);
+    }
 
     #[test]
     fn what_listens_on_all_addresses_is_reached_at_each_of_the_host() {
