@@ -202,7 +202,10 @@ fn set_up(eal: Eal, options: &PortOptions, transmit: bool) -> Result<Port, DpdkE
     };
     // SAFETY: the port exists and the structure is complete.
     calls.run("configure", || unsafe { sys::ws_port_configure(id, &mut config) })?;
-    let in_queues = u32::from(config.rx_descriptors) + u32::from(config.tx_descriptors * u16::from(transmit));
+    // VMware's driver fills a second ring for each queue.
+    let rings = if sys::text(&device.driver) == "net_vmxnet3" { 2 } else { 1 };
+    let in_queues =
+        u32::from(config.rx_descriptors) * rings + u32::from(config.tx_descriptors * u16::from(transmit));
     let need = Need {
         mbufs: (in_queues + SPARE_MBUFS + options.lent).next_power_of_two() - 1,
         frame_bytes: if scatter { FRAME_BYTES } else { longest.next_multiple_of(64).max(FRAME_BYTES) },
