@@ -281,7 +281,7 @@ fn find(eal: Eal, name: &str) -> Result<u16, DpdkError> {
     })
 }
 
-/// The names of all ports, or what to do when there is none.
+/// The names of all ports, and what to do.
 fn known_ports() -> String {
     let mut name = [0; sys::TEXT_BYTES];
     let mut names = Vec::new();
@@ -295,7 +295,9 @@ fn known_ports() -> String {
     }
     match names.is_empty() {
         true => "none; bind a NIC to vfio-pci (deploy/dpdk.md) or name a virtual device".to_owned(),
-        false => names.join(", "),
+        false => {
+            format!("{}; name one of them, or bind the NIC to vfio-pci (deploy/dpdk.md)", names.join(", "))
+        }
     }
 }
 

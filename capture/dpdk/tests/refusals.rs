@@ -83,7 +83,8 @@ fn a_port_that_is_not_there() {
         let eal = eal(&["net_null0", "net_ring0"]);
         assert_eq!(
             refusal(&eal, &port("eth0")),
-            "DPDK has no port named eth0; its ports are: net_null0, net_ring0"
+            "DPDK has no port named eth0; its ports are: net_null0, net_ring0; name one of them, or bind the NIC to \
+             vfio-pci (deploy/dpdk.md)"
         );
     });
 }
