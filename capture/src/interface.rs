@@ -19,7 +19,6 @@ pub(crate) struct Interface {
     pub index: u32,
     /// ARPHRD_* of linux/if_arp.h.
     hardware: u16,
-    pub rx_queues: u32,
     mtu: usize,
 }
 
@@ -45,7 +44,7 @@ impl Interface {
         let mtu = request(name, libc::SIOCGIFMTU).map_err(system)?;
         // SAFETY: SIOCGIFMTU fills in the MTU.
         let mtu = usize::try_from(unsafe { mtu.ifr_ifru.ifru_mtu }).unwrap_or(0);
-        Ok(Self { name: name.to_owned(), index, hardware, rx_queues: rx_queues(name), mtu })
+        Ok(Self { name: name.to_owned(), index, hardware, mtu })
     }
 
     pub fn is_loopback(&self) -> bool {
@@ -80,6 +79,17 @@ impl Interface {
             .map_err(|source| CaptureError::system("open a packet socket", &self.name, source))?;
         self.make_promiscuous(socket.as_fd())?;
         Ok(socket)
+    }
+
+    /// Receive queues in use; a driver that does not tell has one. An XDP program may bring others.
+    pub fn rx_queues(&self) -> u32 {
+        let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+        let mut request = named_request(&self.name);
+        request.ifr_ifru.ifru_data = ptr::from_mut(&mut channels).cast();
+        let Ok(socket) = sys::socket(libc::AF_INET, libc::SOCK_DGRAM) else { return 1 };
+        // SAFETY: ETHTOOL_GCHANNELS writes one Channels, to which the request points.
+        let told = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) } == 0;
+        if told { (channels.rx + channels.combined).max(1) } else { 1 }
     }
 
     /// False once the interface was removed.
@@ -147,17 +157,6 @@ struct Channels {
     tx: u32,
     other: u32,
     combined: u32,
-}
-
-/// Receive queues in use; a driver that does not tell has one.
-fn rx_queues(name: &str) -> u32 {
-    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
-    let mut request = named_request(name);
-    request.ifr_ifru.ifru_data = ptr::from_mut(&mut channels).cast();
-    let Ok(socket) = sys::socket(libc::AF_INET, libc::SOCK_DGRAM) else { return 1 };
-    // SAFETY: ETHTOOL_GCHANNELS writes one Channels, to which the request points.
-    let told = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) } == 0;
-    if told { (channels.rx + channels.combined).max(1) } else { 1 }
 }
 
 #[cfg(test)]

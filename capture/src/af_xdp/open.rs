@@ -52,16 +52,27 @@ pub(super) fn open(interface: &str, options: &Options) -> Result<Vec<AfXdp>, Cap
         return Err(CaptureError::NotEthernet { interface: interface.name });
     }
     let mut notes = Vec::new();
-    // Drivers set their queues up anew for a program, so it comes before the sockets.
+    // Drivers set their queues up anew for a program, and may add some, so it comes before the sockets.
     let program_options = XdpOptions {
         generic: options.first_mode == Mode::Generic,
         frags: socket::knows_multi_buffer(),
         ..options.program.clone()
     };
+    let queues_before = interface.rx_queues();
     let mut program = XdpProgram::attach(&interface.name, &program_options)?;
     let promiscuous = options.promiscuous.then(|| interface.hold_promiscuous()).transpose()?;
-    let try_zero_copy = program.mode() == xdp::Mode::Native && options.first_mode == Mode::ZeroCopy;
-    let queues = interface.rx_queues.min(QUEUES_MAX);
+    let mut try_zero_copy = program.mode() == xdp::Mode::Native && options.first_mode == Mode::ZeroCopy;
+    let queues = interface.rx_queues();
+    if try_zero_copy && queues != queues_before {
+        // The kernel takes zero-copy sockets down some time after they were closed. virtio_net, whose added queues are gone by then
+        // with the program, keeps theirs, and the kernel crashes when it sets those queues up again.
+        try_zero_copy = false;
+        notes.push(Note::NoZeroCopy {
+            interface: interface.name.clone(),
+            reason: format!("its driver makes {queues} queues of {queues_before} for the XDP program"),
+        });
+    }
+    let queues = queues.min(QUEUES_MAX);
     let mut sockets = Vec::new();
     for queue in 0..queues {
         let socket = Socket::open(&interface, queue, options, try_zero_copy)?;
