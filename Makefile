@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test kernels bench accuracy peers instructions check-instructions lint fuzz clean cargo engine nextest cargo-fuzz
+.PHONY: help setup build demo test kernels nics bench accuracy peers instructions check-instructions lint fuzz clean cargo engine nextest cargo-fuzz
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -48,6 +48,9 @@ test: cargo engine nextest $(WEB)/node_modules/.package-lock.json ## Run all tes
 
 kernels: cargo engine ## Boot older and newer kernels of Debian in qemu, and run tests of capture and tracing there (SUITES=bookworm)
 	@.ci/kernels.sh $(SUITES)
+
+nics: cargo ## Boot two kernels of Debian in qemu with NICs that it emulates, and run tests of AF_XDP and --offload on their drivers (needs root)
+	@.ci/kernels.sh --nics $(SUITES)
 
 bench: cargo engine ## Measure: one line per measurement, beside its physical limit
 	@.ci/packages.sh build bench

@@ -17,7 +17,7 @@ use wirespan_capture::{Descriptor, Frame, LendingSource, PacketSource, Region, S
 pub const TEST_ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 
 /// A test that waits longer has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a source waits: on a busy machine, a frame may take a while through a veth pair.
 pub const POLL_TIMEOUT: Duration = Duration::from_millis(500);
 
