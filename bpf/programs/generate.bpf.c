@@ -23,7 +23,6 @@
 
 /* Places of headers in the frames, known to the verifier as constants. */
 struct settings {
-	__u32 ifindex;
 	__u32 flows;
 	/* A flow is replaced by a new one on each Nth frame; 0: never. */
 	__u32 new_every;
@@ -102,6 +101,14 @@ struct {
 	__uint(max_entries, KINDS);
 } templates SEC(".maps");
 
+/* The interface: with its index, the kernel would look it up for each frame. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} interface SEC(".maps");
+
 static const __u32 zero;
 
 /* Whether a frame is due. */
@@ -147,7 +154,7 @@ static __always_inline int send(struct state *state, __u32 len)
 {
 	state->frames++;
 	state->bytes += len;
-	return bpf_redirect(SETTINGS.ifindex, 0);
+	return bpf_redirect_map(&interface, 0, 0);
 }
 
 /* The sum of both halves. */

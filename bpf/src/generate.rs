@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, DevMap, MapData};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, TestRunResult, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 
@@ -11,6 +11,7 @@ use crate::BpfError;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/generate.o"));
 
 const SETTINGS: &str = "SETTINGS";
+const INTERFACE: &str = "interface";
 const PACE: &str = "the_pace";
 const STATE: &str = "the_state";
 const SLOTS: &str = "slots";
@@ -33,8 +34,6 @@ const BATCH: u32 = 64;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Index of the interface that sends, in the caller's network namespace.
-    pub ifindex: u32,
     /// Connections at the same time, at least 1.
     pub flows: u32,
     /// One is replaced by a new one on each Nth frame; 0 for never.
@@ -123,11 +122,12 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Connections; `templates` are of the [`KINDS`] in order.
-    pub fn flows(settings: &Settings, templates: &[Template; KINDS]) -> Result<Self, BpfError> {
+    /// Connections, out of the interface of this index in the caller's network namespace; `templates` are of the [`KINDS`] in order.
+    pub fn flows(ifindex: u32, settings: &Settings, templates: &[Template; KINDS]) -> Result<Self, BpfError> {
         let longest = templates.iter().max_by_key(|template| template.len);
         let input = longest.map_or(&[][..], |template| &template.bytes[..template.len as usize]);
-        let mut generator = Self::load(settings, SLOTS, settings.flows, "wirespan_flows", input.to_vec())?;
+        let mut generator =
+            Self::load(ifindex, settings, SLOTS, settings.flows, "wirespan_flows", input.to_vec())?;
         generator.fill(TEMPLATES, templates)?;
         Ok(generator)
     }
@@ -135,7 +135,6 @@ impl Generator {
     /// Frames of a capture, over and over, out of this interface.
     pub fn repeat(ifindex: u32, frames: &[Recorded]) -> Result<Self, BpfError> {
         let settings = Settings {
-            ifindex,
             flows: 1,
             new_every: 0,
             ip: 0,
@@ -146,12 +145,14 @@ impl Generator {
         };
         let count = u32::try_from(frames.len()).unwrap_or(u32::MAX).max(1);
         let longest = frames.iter().map(|frame| frame.len as usize).max().unwrap_or_default();
-        let mut generator = Self::load(&settings, RECORDING, count, "wirespan_repeat", vec![0; longest])?;
+        let mut generator =
+            Self::load(ifindex, &settings, RECORDING, count, "wirespan_repeat", vec![0; longest])?;
         generator.fill(RECORDING, frames)?;
         Ok(generator)
     }
 
     fn load(
+        ifindex: u32,
         settings: &Settings,
         sized: &str,
         entries: u32,
@@ -165,8 +166,15 @@ impl Generator {
             .map_err(|error| BpfError::load(&error))?;
         program(&mut ebpf, name)?.load().map_err(|error| BpfError::load(&error))?;
         let mut generator = Self { ebpf, program: name, input };
+        generator.send_to(ifindex)?;
         generator.set_pace(0, 1)?;
         Ok(generator)
+    }
+
+    fn send_to(&mut self, ifindex: u32) -> Result<(), BpfError> {
+        let map = self.ebpf.map_mut(INTERFACE).ok_or_else(|| missing(INTERFACE))?;
+        let mut map = DevMap::try_from(map).map_err(|error| BpfError::map(&error))?;
+        map.set(0, ifindex, None, 0).map_err(|error| BpfError::map(&error))
     }
 
     fn fill<T: Pod>(&mut self, map: &str, values: &[T]) -> Result<(), BpfError> {

@@ -56,7 +56,7 @@ pub fn rate(stage: Stage, seconds: f64) -> anyhow::Result<f64> {
 fn send(transmitter: &mut Transmitter, stop: &AtomicBool) -> anyhow::Result<()> {
     let _core = OneCore::first()?;
     let shape = Shape { size: 64, flows: FLOWS, new_every: 0, tunnel: Tunnel::None, opaque: false };
-    let mut connections = Connections::new(shape, 0)?;
+    let mut connections = Connections::new(shape)?;
     let (mut bytes, mut frame) = (Vec::new(), Vec::new());
     while !stop.load(Ordering::Relaxed) {
         bytes.clear();

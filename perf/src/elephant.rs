@@ -112,7 +112,7 @@ fn made(
     rate: f64,
     frames: u64,
 ) -> anyhow::Result<(PerDirection<u64>, PerDirection<u64>)> {
-    let mut connections = traffic.connections_at(rate, 0)?;
+    let mut connections = traffic.connections_at(rate)?;
     let (mut packets, mut bytes) = (PerDirection::default(), PerDirection::default());
     let mut frame = Vec::new();
     for _ in 0..frames {

@@ -119,7 +119,7 @@ impl Feed {
         let mut config = WorkerConfig::default();
         config.flow.max_flows = flows as usize;
         Ok(Self {
-            connections: Connections::new(shape, 0)?,
+            connections: Connections::new(shape)?,
             analysis: Analysis::new(Stage::L7, config),
             bytes: vec![0; CHUNK * shape.size],
             descriptors: Vec::with_capacity(CHUNK),

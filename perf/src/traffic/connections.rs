@@ -60,8 +60,8 @@ impl Slot {
 }
 
 impl Connections {
-    /// Connections of this shape, sent out of the interface of this index.
-    pub fn new(shape: Shape, ifindex: u32) -> anyhow::Result<Self> {
+    /// Connections of this shape.
+    pub fn new(shape: Shape) -> anyhow::Result<Self> {
         let size_max = FRAME_MAX - shape.tunnel.bytes();
         if !(FRAME_MIN..=size_max).contains(&shape.size) || shape.flows == 0 {
             bail!("give a size of {FRAME_MIN} to {size_max} bytes, and one flow or more");
@@ -71,7 +71,6 @@ impl Connections {
             _ => 0,
         };
         let settings = Settings {
-            ifindex,
             flows: shape.flows,
             new_every: shape.new_every,
             ip: shape.tunnel.ip() as u32,
@@ -311,7 +310,7 @@ mod tests {
 
     /// Frames of a shape, 1 us apart, through a worker.
     fn analysed(shape: Shape, frames: u64) -> Records {
-        let mut connections = Connections::new(shape, 0).unwrap();
+        let mut connections = Connections::new(shape).unwrap();
         let (mut worker, mut records, mut frame) =
             (Worker::new(WorkerConfig::default()), Records::default(), Vec::new());
         for number in 0..frames {
@@ -379,7 +378,7 @@ mod tests {
     #[test]
     fn the_inner_hash_of_a_flow_is_the_same_in_every_tunnel() {
         let hashes = |size, tunnel| {
-            let mut connections = Connections::new(Shape { size, tunnel, ..SHAPE }, 0).unwrap();
+            let mut connections = Connections::new(Shape { size, tunnel, ..SHAPE }).unwrap();
             let mut frame = Vec::new();
             let hashes = (0..10 * 9).map(|_| {
                 connections.next(&mut frame);
@@ -409,7 +408,7 @@ mod tests {
     #[test]
     fn every_round_visits_every_flow_in_another_order() {
         for flows in [1, 2, 10, 1_000, 4_096] {
-            let mut connections = Connections::new(Shape { flows, ..SHAPE }, 0).unwrap();
+            let mut connections = Connections::new(Shape { flows, ..SHAPE }).unwrap();
             let mut orders = Vec::new();
             for round in 0..STEPS as u32 {
                 let order: Vec<_> = (0..flows).map(|_| connections.visit()).collect();
@@ -436,9 +435,9 @@ mod tests {
             Shape { size: 3_000, flows: 2, opaque: true, ..SHAPE },
         ];
         for shape in alone.into_iter().chain(in_tunnel) {
-            let mut connections = Connections::new(shape, 1).unwrap();
+            let mut connections = Connections::new(shape).unwrap();
             let (settings, templates) = connections.for_kernel();
-            let mut generator = match Generator::flows(settings, templates) {
+            let mut generator = match Generator::flows(1, settings, templates) {
                 Ok(generator) => generator,
                 Err(error) => {
                     assert!(std::env::var_os("CI").is_none(), "{error}");
@@ -462,7 +461,7 @@ mod tests {
             (Shape { flows: 0, ..SHAPE }, 3328),
             (Shape { size: 3279, ..in_vxlan }, 3278),
         ] {
-            let error = Connections::new(shape, 0).err().unwrap().to_string();
+            let error = Connections::new(shape).err().unwrap().to_string();
             assert!(error.starts_with(&format!("give a size of 60 to {size_max} bytes")), "{error}");
         }
     }

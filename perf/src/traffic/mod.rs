@@ -88,14 +88,14 @@ impl TrafficArgs {
     }
 
     /// The connections, when `rate` frames are sent in a second.
-    pub fn connections_at(&self, rate: f64, ifindex: u32) -> anyhow::Result<Connections> {
+    pub fn connections_at(&self, rate: f64) -> anyhow::Result<Connections> {
         let new_every = match self.new_flows {
             0 => 0,
             new => ((rate / new as f64).round() as u32).max(1),
         };
         let shape =
             Shape { size: self.size, flows: self.flows, new_every, tunnel: self.tunnel, opaque: self.opaque };
-        Connections::new(shape, ifindex)
+        Connections::new(shape)
     }
 
     /// The program in the kernel that makes this traffic.
@@ -103,16 +103,16 @@ impl TrafficArgs {
         if let Some(input) = &self.input {
             return Ok(Generator::repeat(ifindex, &recorded(input)?)?);
         }
-        let connections = self.connections_at(rate, ifindex)?;
+        let connections = self.connections_at(rate)?;
         let (settings, templates) = connections.for_kernel();
-        Ok(Generator::flows(settings, templates)?)
+        Ok(Generator::flows(ifindex, settings, templates)?)
     }
 
     /// The same traffic, made here.
     pub fn frames(&self, rate: f64) -> anyhow::Result<Frames> {
         Ok(match &self.input {
             Some(input) => Frames::Repeated { frames: recorded(input)?, at: 0, copy: 0 },
-            None => Frames::Connections(self.connections_at(rate, 0)?),
+            None => Frames::Connections(self.connections_at(rate)?),
         })
     }
 
@@ -123,7 +123,7 @@ impl TrafficArgs {
             return Ok(());
         }
         let cannot = || format!("cannot write {}", path.display());
-        let mut connections = self.connections_at(rate, 0)?;
+        let mut connections = self.connections_at(rate)?;
         let file = BufWriter::with_capacity(1 << 20, File::create(path).with_context(cannot)?);
         let mut writer =
             Writer::new(file, LinkType::Ethernet, Resolution::Nanoseconds).with_context(cannot)?;
