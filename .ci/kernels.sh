@@ -226,7 +226,7 @@ write_script() {
         read -r -d '' package target names <<<"$check" || true
         [[ "$skip " != *" --skip $target "* ]] || continue
         read -r directory file < <(awk -v p="$package" -v t="$target" '$1 == p && $2 == t { print $3, $4 }' "$scratch/programs")
-        echo "cd '$directory' && echo '=== $package $target' && timeout 1200 '$file' --test-threads=1 --show-output ${names//$'\n'/ }$skip" \
+        echo "cd '$directory' && echo '=== $package $target' && timeout 2400 '$file' --test-threads=1 --show-output ${names//$'\n'/ }$skip" \
             "&& echo 'RESULT ok $package $target' || echo 'RESULT failed $package $target'"
     done
     echo "echo RESULT end; sync; echo o >/proc/sysrq-trigger; exec sleep 60"
@@ -268,10 +268,10 @@ for suite in "${suites[@]}"; do
     echo "==> Linux $version ($suite); what it says is in $log"
     write_initrd "$kernel" "$version"
     write_script "$version" >"$scratch/script"
-    cp "$scratch/script" "$cache/$version.script"
+    cp "$scratch/script" "${log%.log}.script"
     vmlinuz=$(find "$kernel" -name 'vmlinuz*')
     timeout 3600 "${qemu[@]}" -accel tcg,thread=multi -cpu max -smp "$cpus" -m 4G -nographic -nodefaults -no-reboot -serial stdio \
-        -kernel "$vmlinuz" -initrd "$scratch/initrd" -append "console=ttyS0 quiet no_timer_check panic=-1 script=$cache/$version.script" \
+        -kernel "$vmlinuz" -initrd "$scratch/initrd" -append "console=ttyS0 quiet no_timer_check panic=-1 script=${log%.log}.script" \
         -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap </dev/null >"$log" 2>&1 || true
     grep -a '^RESULT\|^skipped\|^test .*FAILED' "$log" || true
     if ! grep -aq '^RESULT end' "$log" || grep -aq '^RESULT failed' "$log"; then
