@@ -45,8 +45,8 @@ pub enum DpdkError {
     },
     /// Memory for frames.
     #[error(
-        "DPDK has no {mib} MiB in one piece for the frames of a queue; give it more memory, or the port fewer queues \
-         or descriptors"
+        "DPDK has no {mib} MiB in one piece for the frames of a queue; reserve more huge pages (without them, give it a \
+         larger -m), or give the port fewer queues or descriptors"
     )]
     NoMemory {
         /// How much was asked for.

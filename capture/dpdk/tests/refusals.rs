@@ -107,7 +107,7 @@ fn too_little_memory() {
         let many = PortOptions { descriptors: 32_768, ..PortOptions::new("net_null0") };
         assert_eq!(
             refusal(&eal, &many),
-            "DPDK has no 145 MiB in one piece for the frames of a queue; give it more memory, or the port fewer queues or descriptors"
+            "DPDK has no 145 MiB in one piece for the frames of a queue; reserve more huge pages (without them, give it a larger -m), or give the port fewer queues or descriptors"
         );
     });
 }
