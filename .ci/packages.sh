@@ -11,7 +11,7 @@ declare -A groups=(
         libbpf-dev:/usr/include/bpf/bpf_helpers.h linux-libc-dev:/usr/include/linux/bpf.h"
     [lint]="python3:/usr/bin/python3 shellcheck:shellcheck"
     [test]="iproute2:ip procps:sysctl curl:curl openssl:openssl python3:/usr/bin/python3 nodejs:node nginx:nginx redis-server:redis-server
-        gnutls-bin:gnutls-serv golang-go:go default-jdk-headless:javac"
+        gnutls-bin:gnutls-serv golang-go:go golang-google-grpc-dev:/usr/share/gocode/src/google.golang.org/grpc default-jdk-headless:javac"
     [web]="nodejs:node npm:npm chromium:chromium"
     [engine]="npm:npm"
     [fuzz]="g++:c++"
@@ -20,8 +20,8 @@ declare -A groups=(
         python3-aiohttp:/usr/lib/python3/dist-packages/aiohttp python3-redis:/usr/lib/python3/dist-packages/redis
         nodejs:node golang-go:go golang-github-go-sql-driver-mysql-dev:/usr/share/gocode/src/github.com/go-sql-driver/mysql"
     [accuracy]="iproute2:ip nftables:nft tcpdump:tcpdump curl:curl openssl:openssl python3:/usr/bin/python3 nodejs:node
-        default-jdk-headless:javac golang-go:go nginx:nginx haproxy:haproxy redis-server:redis-server
-        dnsmasq-base:dnsmasq"
+        default-jdk-headless:javac golang-go:go golang-google-grpc-dev:/usr/share/gocode/src/google.golang.org/grpc
+        nginx:nginx haproxy:haproxy redis-server:redis-server dnsmasq-base:dnsmasq"
     [dpdk]="libdpdk-dev:/usr/include/dpdk pkg-config:pkg-config"
     [instructions]="valgrind:valgrind"
     [bench]="iproute2:ip libndpi-bin:ndpiReader tcpdump:tcpdump nginx:nginx wrk:wrk

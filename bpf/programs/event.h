@@ -18,7 +18,9 @@ enum event_kind {
 	EVENT_TLS_FREE = 9, /* the TLS session `tls` is no more */
 	EVENT_LOOK = 10,   /* this thread found nothing to read on an open connection that another had read from last */
 	EVENT_STREAM = 11, /* this thread asks for the stream `length` of the HTTP/2 session at `tls`; what asks is sent later. 0: something
-			      came on it for the first time; without `conn`, as nothing came yet: it sends what was asked for */
+			      came on it for the first time; without `conn`, as nothing came yet: it sends what was asked for. Go: the coroutine
+			      `coroutine` asked for it at that time, and the coroutine `tls` sends it next. Go with FLAG_INGRESS: the
+			      coroutine `coroutine` answers the stream; 0: it reads what comes on the session */
 	EVENT_NAME = 12	   /* the payload is what this end of a UNIX socket is bound to; with FLAG_INGRESS, the other end */
 };
 

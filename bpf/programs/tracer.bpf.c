@@ -27,6 +27,7 @@
 #include "tracer_preempt.h"
 #include "tracer_wake.h"
 #include "tls_go.h"
+#include "grpc.h"
 #include "python.h"
 #include "node.h"
 

@@ -96,6 +96,17 @@ impl Tracker {
             Kind::Close => self.close(header.conn),
             Kind::Name => self.name(event),
             Kind::TlsFree => self.tls.end(&mut self.shared, &mut self.streams, (at.process, header.tls)),
+            Kind::Stream if let Some(writer) = header.other_coroutine() => {
+                self.shared.happen(&at, Happening::Queues { writer, stream: header.length });
+            }
+            Kind::Stream if header.is_ingress() => {
+                let (session, stream) = (header.tls, header.length);
+                let what = match stream {
+                    0 => Happening::Reads { session },
+                    _ => Happening::Answers { session, stream },
+                };
+                self.shared.happen(&at, what);
+            }
             Kind::Stream => {
                 let conn = Some(header.conn).filter(|conn| *conn != 0);
                 let (session, stream) = (header.tls, header.length);

@@ -260,9 +260,10 @@ impl Header {
     }
 
     /// The coroutine that works for `coroutine` from now on: [`Kind::Fork`] made it for that, [`Kind::Wake`] gives it one
-    /// request to send.
+    /// request to send, [`Kind::Stream`] that of one stream.
     pub fn other_coroutine(&self) -> Option<u64> {
-        (self.source() == Some(Source::Go)).then_some(self.tls)
+        let is_read = self.kind() == Some(Kind::Stream) && self.is_ingress();
+        (self.source() == Some(Source::Go) && !is_read).then_some(self.tls)
     }
 
     /// What this thread put into a queue ([`Kind::Fork`]), or took from one ([`Kind::Wake`]): no other item has this number

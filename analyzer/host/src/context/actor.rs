@@ -308,6 +308,12 @@ impl Actor {
         }
     }
 
+    /// It begins to answer a request that another read.
+    pub(crate) fn answers(&mut self, nodes: Nodes) {
+        self.forgets();
+        self.wakes(nodes, 0, Waking::Coroutine, false);
+    }
+
     /// Another made it go on.
     pub(crate) fn wakes(&mut self, nodes: Nodes, futex: u64, how: Waking, vague: bool) {
         if !self.woken.add(nodes, futex, how, vague) {

@@ -112,6 +112,25 @@ pub enum Happening<'a> {
         /// Address of the session.
         session: u64,
     },
+    /// This goroutine asks for a stream of HTTP/2 and has another one write the request, which does that for all.
+    Queues {
+        /// The goroutine that writes, all that goes out on one connection.
+        writer: u64,
+        /// Its stream.
+        stream: u32,
+    },
+    /// This goroutine reads all that comes on an HTTP/2 session, for those that answer.
+    Reads {
+        /// Address of the session.
+        session: u64,
+    },
+    /// This goroutine begins to answer a request, which another one read.
+    Answers {
+        /// Address of the HTTP/2 session that it came on.
+        session: u64,
+        /// Its stream.
+        stream: u32,
+    },
     /// The head of the response to the client span was received.
     ClientResponse {
         /// Id of the client span.

@@ -143,12 +143,21 @@ const GO_TLS: [(&str, &str); 3] = [
     ("crypto/tls.(*Conn).Write", "go_tls_write"),
     ("crypto/tls.(*Conn).Close", "go_tls_close"),
 ];
-/// Which goroutine works for which. That they are made is told once, and comes first.
-const GO_WORK: [(&str, &str); 4] = [
+/// Which goroutine works for which. That they are made is told once, and comes before all but what says better what for.
+const GO_WORK: [(&str, &str); 7] = [
+    ("google.golang.org/grpc/internal/transport.(*http2Server).HandleStreams", "go_grpc_reads"),
+    ("google.golang.org/grpc.(*Server).handleStream", "go_grpc_handles"),
     ("runtime.newproc1", "go_newproc"),
     ("net/http.(*persistConn).roundTrip", "go_round_trip"),
     ("net/http.persistConnWriter.Write", "go_request_write"),
     ("net/http.persistConnWriter.ReadFrom", "go_request_write"),
+    ("google.golang.org/grpc/internal/transport.(*loopyWriter).originateStream", "go_grpc_stream"),
+];
+
+/// Who asks for a request of gRPC, and what that calls to hand it over to the goroutine that writes for all.
+const GRPC_PUT: [&str; 2] = [
+    "google.golang.org/grpc/internal/transport.(*http2Client).NewStream",
+    "google.golang.org/grpc/internal/transport.(*controlBuffer).executeAndPut",
 ];
 
 /// What the loop of Node.js is at: what is run, and the program.
@@ -233,6 +242,8 @@ fn kept(program: &str) -> &'static [Register] {
         "node_chunk" => &[RDX, R9],
         "node_stream" => &[RSI, RCX, R8],
         "go_newproc" => &[RBX, RCX],
+        "go_grpc_stream" => &[RBX, RCX, R14],
+        "go_grpc_handles" => &[RCX, RDI, R14],
         program if program.starts_with("go_") => &[RSP, RAX, RBX, R14],
         _ => &[RSP, RDI, RSI],
     }
@@ -275,14 +286,15 @@ fn go_plan(image: &Image<'_>, version: String, kernel: Kernel) -> Result<Plan, E
         plan.missing.push("goroutine numbers of system calls: linked with C, and stripped".to_owned());
     }
     plan.go = Some(GoProgram { version, g, goid: go::goid_offset(numbers), self_at: None });
-    let names: Vec<_> = GO_WORK.iter().chain(&GO_TLS).map(|(name, _)| *name).collect();
-    let found = match go::functions(image, &names) {
+    let names: Vec<_> = GO_WORK.iter().chain(&GO_TLS).map(|(name, _)| *name).chain(GRPC_PUT).collect();
+    let mut found = match go::functions(image, &names) {
         Ok(found) => found,
         Err(error) => {
             plan.missing.push(error.to_string());
             return Ok(plan);
         }
     };
+    let put = found.split_off(names.len() - GRPC_PUT.len());
     for (&(name, program), function) in GO_WORK.iter().chain(&GO_TLS).zip(found) {
         let Some(function) = function else { continue };
         match go_ends(image, name, function, kernel) {
@@ -296,6 +308,13 @@ fn go_plan(image: &Image<'_>, version: String, kernel: Kernel) -> Result<Plan, E
                     plan.library = Some(Library::GoTls);
                 }
             }
+            Err(error) => plan.missing.push(format!("{name}: {error}")),
+        }
+    }
+    if let [Some(asks), Some(puts)] = put[..] {
+        let [name, _] = GRPC_PUT;
+        match returns::calls(image, asks, puts.address) {
+            Ok(calls) => plan.functions.push((name, probes(image, "go_grpc_put", &calls).collect())),
             Err(error) => plan.missing.push(format!("{name}: {error}")),
         }
     }

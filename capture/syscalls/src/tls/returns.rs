@@ -1,6 +1,6 @@
-//! Where a function returns: the addresses of its `ret` instructions.
+//! Where a function returns: the addresses of its `ret` instructions. And where it calls another.
 //!
-//! A probe on each of them sees what a return probe sees, but leaves the stack alone: a Go stack moves, and on Linux 6.11 to
+//! A probe on each return sees what a return probe sees, but leaves the stack alone: a Go stack moves, and on Linux 6.11 to
 //! 6.13 a return probe makes a system call that seccomp filters do not know.
 
 use std::collections::BTreeSet;
@@ -99,6 +99,19 @@ pub fn all(image: &Image<'_>, function: Function) -> Result<Vec<u64>, ReturnsErr
         }
     }
     if returns.is_empty() { Err(ReturnsError::None) } else { Ok(returns) }
+}
+
+/// Where a function calls the one at `callee`.
+///
+/// # Errors
+/// [`ReturnsError`]
+pub fn calls(image: &Image<'_>, function: Function, callee: u64) -> Result<Vec<u64>, ReturnsError> {
+    let code = code_of(image, function)?;
+    let instructions = Decoder::with_ip(64, &code, function.address, DecoderOptions::NONE).into_iter();
+    let calls = instructions.filter(|instruction| {
+        instruction.flow_control() == FlowControl::Call && instruction.near_branch_target() == callee
+    });
+    Ok(calls.map(|call| call.ip()).collect())
 }
 
 /// The bytes of a function.

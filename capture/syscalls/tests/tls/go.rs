@@ -1,5 +1,7 @@
-//! What calls of Go's `crypto/tls` return.
+//! What calls of Go's `crypto/tls` return, and which goroutines ask and answer with gRPC.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 use wirespan_event::{Header, Kind, Source};
@@ -71,5 +73,55 @@ fn probes_of_go_are_on_instructions_that_the_kernel_emulates() {
         // Where there are no cookies, returns are probed.
         let without = plan(&&program[..], Kernel { cookies: false, ..kernel });
         assert_eq!(without.unwrap().unwrap().ends, Ends::Instructions);
+    }
+}
+
+/// One goroutine writes all requests and another reads them, but each stream is told with those that asked and answered.
+#[test]
+fn streams_of_grpc_are_told_with_the_goroutines_that_ask_and_answer() {
+    needs!("go", "/usr/share/gocode/src/google.golang.org/grpc");
+    let directory = tempfile::tempdir().unwrap();
+    for flags in [&["-ldflags", "-s -w"][..], &["-buildmode", "pie"]] {
+        let program = go_program(directory.path(), "grpc.go", flags);
+        let mut watch = Watch::start();
+        let mut running = spawn(Command::new(&program).stdout(Stdio::piped()));
+        let tgid = running.0.id();
+        let is_exec = |heard: &Heard| heard.header.kind() == Some(Kind::Exec) && heard.header.tgid == tgid;
+        watch.until("it executes", |heard| heard.iter().any(is_exec));
+        watch.look();
+        running.0.stdin.take().unwrap().write_all(b"\n").unwrap();
+
+        let mut calls = BTreeMap::<_, [u64; 2]>::new();
+        for line in output_of(running).lines() {
+            let words: Vec<_> = line.split(' ').collect();
+            let [what, method, goroutine] = words[..] else { panic!("{line}") };
+            calls.entry(method.to_owned()).or_default()[usize::from(what == "answers")] =
+                goroutine.parse().unwrap();
+        }
+        let told = |heard: &[Heard]| {
+            let headers = heard.iter().map(|heard| heard.header);
+            let of_it = headers.filter(|header| header.tgid == tgid && header.source() == Some(Source::Go));
+            of_it.filter(|header| header.kind() == Some(Kind::Stream)).collect::<Vec<_>>()
+        };
+        watch.until("all streams", |heard| told(heard).len() > 2 * calls.len());
+        let mut streams = BTreeMap::<_, [u64; 2]>::new();
+        let mut readers = Vec::new();
+        let mut others = BTreeSet::new();
+        for header in told(&watch.heard) {
+            match header.length {
+                0 => readers.push(header.coroutine),
+                stream => {
+                    streams.entry(stream).or_default()[usize::from(header.is_ingress())] = header.coroutine;
+                    others.insert((header.is_ingress(), header.tls));
+                }
+            }
+        }
+        // One writes, and the connection has one session at the other end.
+        assert_eq!((readers.len(), others.len()), (1, 2), "{others:?}");
+        let (mut said, mut told): (Vec<_>, Vec<_>) =
+            (calls.into_values().collect(), streams.into_values().collect());
+        said.sort_unstable();
+        told.sort_unstable();
+        assert_eq!((said.len(), &told), (100, &said));
     }
 }

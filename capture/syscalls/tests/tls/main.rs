@@ -309,6 +309,8 @@ fn go_program(directory: &Path, source: &str, flags: &[&str]) -> PathBuf {
         .arg(&program)
         .arg(peer(source))
         .current_dir(directory)
+        // The libraries of Debian's packages.
+        .envs([("GO111MODULE", "off"), ("GOFLAGS", ""), ("GOPATH", "/usr/share/gocode")])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -19,6 +19,8 @@ const MAX_PLACES: usize = 16;
 /// What a goroutine reads, and makes.
 #[derive(Clone, Debug, Default)]
 pub(in super::super) struct Streams {
+    /// The connection that the last of them came on.
+    pub(super) conn: Option<u64>,
     /// Requests of HTTP/2 that it read.
     count: u32,
     /// The last of them.
@@ -32,7 +34,8 @@ pub(in super::super) struct Streams {
 }
 
 impl Streams {
-    fn read(&mut self, span: u64) {
+    fn read(&mut self, span: u64, conn: u64) {
+        self.conn = Some(conn);
         self.count += 1;
         if self.last.len() == MAX_READ {
             self.last.pop_front();
@@ -62,12 +65,12 @@ impl Streams {
 
 impl ProcessState {
     /// A request of HTTP/2 came.
-    pub(super) fn reads_stream(&mut self, at: &Moment, span: u64) {
+    pub(super) fn reads_stream(&mut self, at: &Moment, span: u64, conn: u64) {
         if at.coroutine == 0 {
             return;
         }
         let actor = self.actor(at);
-        actor.streams.read(span);
+        actor.streams.read(span, conn);
         let maker = actor.maker.0;
         if let Some(maker) = self.actors.get_mut(&ActorId::Coroutine(maker)) {
             maker.streams.several |= maker.streams.reader.is_some_and(|reader| reader != at.coroutine);

@@ -129,6 +129,12 @@ impl ProcessState {
                 self.server_request(at, span, (conn, stream), beside, Ids::new(trace_id, x_request_id));
             }
             Happening::Begins { session, conn, stream } => self.begins(config, at, session, conn, stream),
+            Happening::Queues { writer, stream } => {
+                let session = self.serial(writer);
+                self.begins(config, at, session, None, stream);
+            }
+            Happening::Reads { session } => self.reads_session(at, session),
+            Happening::Answers { session, stream } => self.answers_stream(at, session, stream),
             Happening::Carries { session, conn } => self.bind(session, conn),
             Happening::Sends { session } => self.sends(at, session),
             Happening::ClientRequest { span, conn, stream, peer, began, trace_id, x_request_id } => {

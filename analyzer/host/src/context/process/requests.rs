@@ -68,7 +68,7 @@ impl ProcessState {
         actor.opens(span, conn, at);
         actor.overlaps |= beside && actor.open.len() > 1;
         if beside {
-            self.reads_stream(at, span);
+            self.reads_stream(at, span, conn);
         }
         self.came(group, came);
         self.conns.entry(conn).or_default().open.push(span);
@@ -105,7 +105,12 @@ impl ProcessState {
         // A goroutine opens a connection for one request, and another may be the first to use it.
         sending.fresh &= !self.goroutines;
         // A loop's callback for a connection that is open belongs to no task.
-        let coroutine = if sending.fresh && sending.opener != 0 { sending.opener } else { began.coroutine };
+        let coroutine = match &begun {
+            Some(begun) if begun.coroutine != 0 => begun.coroutine,
+            _ if sending.fresh && sending.opener != 0 => sending.opener,
+            _ => began.coroutine,
+        };
+        let begun = begun.map(|begun| begun.pieces);
         let (begun, told) = (begun.is_some(), begun.or(sending.sent.take()));
         let now = told.unwrap_or_else(|| self.pieces(at));
         self.count_start(peer, began, &sending, begun, &now);

@@ -1,5 +1,6 @@
 //! HTTP/2 streams, where the process tells which of them a thread is at: one read brings frames of several, which are handed over
-//! one after the other; and what is asked for at each is sent when all are done.
+//! one after the other; and what is asked for at each is sent when all are done. Or which goroutine asked for each that another
+//! writes, and which answers each that another read.
 
 use super::{Pieces, ProcessState};
 use crate::context::ContextConfig;
@@ -15,14 +16,26 @@ const MAX_BEGUN: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Session {
     conn: Option<u64>,
-    /// Requests that were begun and not sent yet: their streams, and what spoke for them.
-    begun: Vec<(u32, Pieces)>,
+    /// The goroutine that reads what comes on it.
+    reader: Option<u64>,
+    /// Requests that were begun and not sent yet.
+    begun: Vec<Begun>,
+}
+
+/// A request that was begun.
+#[derive(Debug)]
+pub(super) struct Begun {
+    stream: u32,
+    /// The coroutine that began it; 0 for none.
+    pub coroutine: u64,
+    /// What spoke for it.
+    pub pieces: Pieces,
 }
 
 impl Session {
     /// Where the request of this stream is, if it was begun. Another session may have been at the same address before.
     fn place(&self, stream: u32) -> Option<usize> {
-        self.begun.iter().rposition(|(begun, _)| *begun == stream)
+        self.begun.iter().rposition(|begun| begun.stream == stream)
     }
 }
 
@@ -54,7 +67,7 @@ impl ProcessState {
         if begun.len() >= MAX_BEGUN {
             begun.remove(0);
         }
-        begun.push((stream, pieces));
+        begun.push(Begun { stream, coroutine: at.coroutine, pieces });
     }
 
     /// Requests of a session whose connection is not known are sent now.
@@ -64,18 +77,51 @@ impl ProcessState {
         actor.sends = Some(session);
     }
 
-    /// What spoke for the request of this stream when it was begun, if that was told.
-    pub(super) fn begun(&mut self, began: &Moment, id: u64, stream: u32) -> Option<Pieces> {
+    /// How the request of this stream was begun, if that was told. A goroutine that writes for others is a session.
+    pub(super) fn begun(&mut self, began: &Moment, id: u64, stream: u32) -> Option<Begun> {
         let conn = self.conns.get(&id)?;
-        let session = conn.session.or_else(|| conn.sent_by(began)?.session)?;
+        let writer = Some(began.coroutine).filter(|writer| self.sessions.contains_key(writer));
+        let session = writer.or(conn.session).or_else(|| conn.sent_by(began)?.session)?;
         let known =
             self.sessions.get_mut(&session).filter(|known| known.conn.is_none_or(|conn| conn == id))?;
-        let (_, pieces) = known.begun.remove(known.place(stream)?);
+        let begun = known.begun.remove(known.place(stream)?);
         self.bind(session, id);
-        Some(pieces)
+        Some(begun)
     }
 
-    /// The session's requests go out on this connection.
+    /// A session begins, and this goroutine reads it.
+    pub(super) fn reads_session(&mut self, at: &Moment, session: u64) {
+        self.sessions.insert(session, Session { reader: Some(at.coroutine), ..Session::default() });
+    }
+
+    /// A goroutine begins to answer a request, and is done with what it did before. Where the beginning of the session was not
+    /// seen, whoever made the goroutine for that reads it.
+    pub(super) fn answers_stream(&mut self, at: &Moment, session: u64, stream: u32) {
+        let known = self.sessions.get(&session);
+        let maker = self.actors.get(&ActorId::of(at)).map(|actor| actor.maker.0);
+        let reader = known.and_then(|known| known.reader).or(maker);
+        let conn = known.and_then(|known| known.conn).or_else(|| self.read_by(reader?));
+        if let Some(conn) = conn {
+            self.bind(session, conn);
+        }
+        let node = conn.and_then(|conn| self.streams.get(&(conn, stream))).copied();
+        let is_open = |node: &Node| match node {
+            Node::Server(span) => self.servers.get(span).is_some_and(|server| server.closed_ns.is_none()),
+            Node::Client(_) => false,
+        };
+        let nodes = node.filter(is_open).into_iter().collect();
+        self.actor(at).answers(nodes);
+    }
+
+    /// The connection that a goroutine reads requests of. The first ones may have come with the beginning of the connection, which
+    /// whoever made it reads.
+    fn read_by(&self, coroutine: u64) -> Option<u64> {
+        let reader = self.actors.get(&ActorId::Coroutine(coroutine))?;
+        let maker = || self.actors.get(&ActorId::Coroutine(reader.maker.0))?.streams.conn;
+        reader.streams.conn.or_else(maker)
+    }
+
+    /// The session's requests go out, or come, on this connection.
     pub(super) fn bind(&mut self, session: u64, conn: u64) {
         self.sessions.entry(session).or_default().conn = Some(conn);
         self.conn(conn).session = Some(session);

@@ -16,18 +16,15 @@ fn make(s: &mut Script, maker: u64, coroutine: u64, place: u32) {
 }
 
 fn hear(s: &mut Script, reader: u64, span: u64) {
+    hear_on(s, reader, span, (5, 0));
+}
+
+fn hear_on(s: &mut Script, reader: u64, span: u64, (conn, stream): (u64, u32)) {
     let at = by(s, reader);
-    s.happen(at, Happening::Data { conn: 5, ingress: true, ahead: false });
+    s.happen(at, Happening::Data { conn, ingress: true, ahead: false });
     s.happen(
         at,
-        Happening::ServerRequest {
-            span,
-            conn: 5,
-            stream: 0,
-            beside: true,
-            trace_id: None,
-            x_request_id: None,
-        },
+        Happening::ServerRequest { span, conn, stream, beside: true, trace_id: None, x_request_id: None },
     );
 }
 
@@ -93,4 +90,85 @@ fn without_the_beginning_or_after_a_loss_the_order_tells_nothing() {
         ask(&mut s, &[(11, 10), (12, 20)]);
         assert!(s.parents().iter().all(|(_, parent)| parent.is_none()));
     }
+}
+
+/// Whoever wrote first may have been made for one of the requests, and what it writes is for all.
+#[test]
+fn requests_that_one_writes_for_all_belong_to_those_who_asked() {
+    const WRITER: u64 = 9;
+    let mut s = Script::new();
+    for (coroutine, span) in [(11, 10), (12, 20), (13, 30)] {
+        let at = by(&mut s, coroutine);
+        s.serve(at, span, span);
+    }
+    make(&mut s, 11, WRITER, 0x40);
+    // The one for stream 3 was not told.
+    for (coroutine, stream) in [(12, 1), (11, 5), (13, 7)] {
+        let at = by(&mut s, coroutine);
+        s.happen(at, Happening::Queues { writer: WRITER, stream });
+    }
+    for calls in [&[(21, 1), (11, 5)][..], &[(31, 7)]] {
+        let at = by(&mut s, WRITER);
+        s.happen(at, Happening::Data { conn: 900, ingress: false, ahead: false });
+        for &(span, stream) in calls {
+            let (trace_id, x_request_id) = (None, None);
+            let request = Happening::ClientRequest {
+                span,
+                conn: 900,
+                stream,
+                peer: PEER,
+                began: at,
+                trace_id,
+                x_request_id,
+            };
+            s.happen(at, request);
+        }
+    }
+    assert_eq!(s.parents(), [(11, Some(10)), (21, Some(20)), (31, Some(30))]);
+}
+
+/// Workers are made before there are requests, and for some of them only when all others are busy.
+#[test]
+fn workers_that_say_what_they_answer_ask_for_that() {
+    let mut s = Script::new();
+    for worker in [11, 12] {
+        make(&mut s, 900, worker, 0x10);
+    }
+    let at = by(&mut s, READ);
+    s.happen(at, Happening::Reads { session: 0x500 });
+    let answers = |s: &mut Script, coroutine, session, stream| {
+        let at = by(s, coroutine);
+        s.happen(at, Happening::Answers { session, stream });
+    };
+    for (span, stream) in [(10, 1), (20, 3), (30, 5)] {
+        hear_on(&mut s, READ, span, (5, stream));
+    }
+    make(&mut s, READ, 13, 0x38);
+    for (coroutine, stream) in [(12, 1), (13, 5), (11, 3)] {
+        answers(&mut s, coroutine, 0x500, stream);
+    }
+    ask(&mut s, &[(12, 10), (13, 30), (11, 20)]);
+    // The next, and one of a connection that was there before and brought the same streams.
+    hear_on(&mut s, READ, 40, (5, 7));
+    hear_on(&mut s, 700, 50, (6, 7));
+    answers(&mut s, 11, 0x500, 7);
+    answers(&mut s, 12, 0x600, 7);
+    ask(&mut s, &[(11, 40), (12, 50)]);
+    // There, only those tell the connection that are made by who reads it.
+    make(&mut s, 700, 14, 0x38);
+    answers(&mut s, 14, 0x600, 7);
+    hear_on(&mut s, 700, 60, (6, 9));
+    answers(&mut s, 13, 0x600, 9);
+    ask(&mut s, &[(13, 60)]);
+    // The first request comes with the beginning of its connection, before another reads it.
+    hear_on(&mut s, 800, 70, (7, 1));
+    make(&mut s, 800, 801, 0x40);
+    let at = by(&mut s, 801);
+    s.happen(at, Happening::Reads { session: 0x700 });
+    answers(&mut s, 11, 0x700, 1);
+    ask(&mut s, &[(11, 70)]);
+    let mut linked = LINKED.to_vec();
+    linked.extend([(41, Some(40)), (42, Some(40)), (51, None), (52, None), (61, Some(60)), (62, Some(60))]);
+    linked.extend([(71, Some(70)), (72, Some(70))]);
+    assert_eq!(s.parents(), linked);
 }
