@@ -1,5 +1,5 @@
 // A service of the suite `accuracy`: service STYLE PORT LOG [NAME=URL]...; see service.py for what paths mean.
-// STYLE is http, https, or http2 over TLS.
+// STYLE is http, https, http2 over TLS, grpc, grpcs over TLS, or grpc-workers.
 package main
 
 import (
@@ -48,7 +48,17 @@ func main() {
 		log.Fatal(err)
 	}
 	roots.AppendCertsFromPEM(pem)
-	client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256, TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	credentials := tls.Config{RootCAs: roots}
+	for name, target := range targets {
+		if strings.HasPrefix(target.Scheme, "grpc") {
+			dial(name, target, &credentials)
+		}
+	}
+	client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256, TLSClientConfig: &credentials, ForceAttemptHTTP2: true}}
+	if strings.HasPrefix(style, "grpc") {
+		workers := map[string]uint32{"grpc-workers": 4}[style]
+		log.Fatal(serveCalls(os.Getenv("LISTEN")+":"+port, style == "grpcs", workers, certificate, key))
+	}
 	server := &http.Server{Addr: os.Getenv("LISTEN") + ":" + port, Handler: http.HandlerFunc(serve)}
 	if style != "http2" {
 		server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
@@ -60,17 +70,23 @@ func main() {
 }
 
 func serve(response http.ResponseWriter, request *http.Request) {
-	path := strings.Split(request.URL.Path[1:], "/")
+	id := work(request.URL.Path, request.Header.Get("traceparent"))
+	fmt.Fprintf(response, "done %s\n", id)
+}
+
+// Does what a path means, and gives the id that it ends with.
+func work(asked, parent string) string {
+	path := strings.Split(asked[1:], "/")
 	hop := append(strings.Split(path[0], "."), "0", "")
 	// No room behind it, where calls at the same time would put their ids.
 	id, rest := path[len(path)-1], path[1:len(path)-1:len(path)-1]
 	note("served", id, "-")
 	count, _ := strconv.Atoi(hop[1])
-	trace := strings.Split(request.Header.Get("traceparent"), "-")
+	trace := strings.Split(parent, "-")
 	call := func(k int) {
 		own := fmt.Sprintf("%s.%d", id, k+1)
 		note("called", own, id)
-		if err := do(targets[hop[2]], strings.Join(append([]string{""}, append(rest, own)...), "/"), own, trace); err != nil {
+		if err := do(hop[2], strings.Join(append([]string{""}, append(rest, own)...), "/"), own, trace); err != nil {
 			log.Print(err)
 		}
 	}
@@ -87,12 +103,16 @@ func serve(response http.ResponseWriter, request *http.Request) {
 		}
 		all.Wait()
 	}
-	fmt.Fprintf(response, "done %s\n", id)
+	return id
 }
 
-func do(target *url.URL, path, id string, trace []string) error {
-	if target.Scheme == "redis" {
+func do(name, path, id string, trace []string) error {
+	target := targets[name]
+	switch target.Scheme {
+	case "redis":
 		return redis(target, id)
+	case "grpc", "grpcs":
+		return call(name, path, id, trace)
 	}
 	request, err := http.NewRequest("GET", target.Scheme+"://"+target.Host+path, nil)
 	if err != nil {
@@ -100,7 +120,7 @@ func do(target *url.URL, path, id string, trace []string) error {
 	}
 	request.Header.Set("x-oracle-id", id)
 	if len(trace) > 1 {
-		request.Header.Set("traceparent", fmt.Sprintf("00-%s-%016x-01", trace[1], rand.Uint64()))
+		request.Header.Set("traceparent", next(trace))
 	}
 	response, err := client.Do(request)
 	if err != nil {
@@ -109,6 +129,11 @@ func do(target *url.URL, path, id string, trace []string) error {
 	defer response.Body.Close()
 	_, err = io.Copy(io.Discard, response.Body)
 	return err
+}
+
+// What a call says of its trace.
+func next(trace []string) string {
+	return fmt.Sprintf("00-%s-%016x-01", trace[1], rand.Uint64())
 }
 
 // A connection is taken from a pool and given back.

@@ -86,8 +86,9 @@ pub fn all() -> Vec<Scenario> {
     let python = |name, style| Service::new(name, Python(style));
     let node = |name| Service::new(name, Node("http1"));
     let java = || Service::new("java", Java);
-    let go = |name| Service::new(name, Go { http2: false });
-    let go2 = |name| Service::new(name, Go { http2: true }).tls("1.3");
+    let go = |name| Service::new(name, Go("net/http"));
+    let grpc = |name| Service::new(name, Go("grpc"));
+    let go2 = |name| Service::new(name, Go("http2")).tls("1.3");
     let nginx = |name, keep_alive| Service::new(name, Nginx { keep_alive, http2: false });
     let nginx2 = |name| Service::new(name, Nginx { keep_alive: true, http2: true });
     // Answers after up to 20 ms, so that requests overtake each other.
@@ -136,6 +137,26 @@ pub fn all() -> Vec<Scenario> {
         Scenario::new("go-tls", "/seq.2.back/seq.1.redis", [redis(), go("back").tls("1.3"), go("app")]),
         Scenario::new("go-http2", "/seq.2.redis", [redis(), go2("app")]).load(Load::Curl("http2")),
         Scenario::new("go-http2-all", "/all.3.back/leaf", [go("back"), go2("app")]).load(Load::Curl("http2")),
+        Scenario::new("go-http2-client", "/all.3.back/leaf", [go2("back"), go("app")]),
+        Scenario::new("go-grpc", "/seq.2.back/seq.1.redis", [redis(), grpc("back"), go("app")]),
+        Scenario::new("go-grpc-all", "/all.3.back/leaf", [grpc("back"), go("app")]),
+        Scenario::new("go-grpc-tls", "/all.3.back/leaf", [grpc("back").tls("1.3"), go("app")]),
+        Scenario::new(
+            "go-grpc-chain",
+            "/seq.1.middle/all.2.back/seq.1.redis",
+            [redis(), grpc("back"), grpc("middle"), go("app")],
+        ),
+        Scenario::new(
+            "go-grpc-late",
+            "/seq.1.middle/all.2.back/seq.1.redis",
+            [redis(), grpc("back"), grpc("middle"), go("app")],
+        )
+        .late(),
+        Scenario::new(
+            "go-grpc-workers",
+            "/seq.1.middle/all.2.back/leaf",
+            [grpc("back"), Service::new("middle", Go("grpc-workers")), go("app")],
+        ),
         Scenario::new("pipelined-http-python", "/seq.2.redis", [redis(), python("app", "threads")])
             .load(Load::Pipelined),
         Scenario::new("pipelined-http-node", "/seq.2.redis", [redis(), node("app")]).load(Load::Pipelined),

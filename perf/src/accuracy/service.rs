@@ -20,8 +20,8 @@ pub enum Program {
     Node(&'static str),
     /// Service.java with a pool of 16 threads.
     Java,
-    /// service.go.
-    Go { http2: bool },
+    /// service.go in this style.
+    Go(&'static str),
     /// A proxy for the service that stands before it.
     Nginx { keep_alive: bool, http2: bool },
     /// A proxy for the service that stands before it, whose threads read all that came before they hand it on.
@@ -62,6 +62,8 @@ impl Service {
             (Program::Redis, _) => "redis",
             (Program::Dnsmasq, _) => "dns",
             (Program::Node("http2"), _) | (Program::Nginx { http2: true, .. }, None) => "h2",
+            (Program::Go("grpc"), Some(_)) => "grpcs",
+            (Program::Go("grpc" | "grpc-workers"), _) => "grpc",
             (_, Some(_)) => "https",
             (_, None) => "http",
         }
@@ -75,7 +77,10 @@ impl fmt::Display for Service {
             Program::Python(style) => write!(f, "Python, {style}")?,
             Program::Node(style) => write!(f, "Node.js, {style}")?,
             Program::Java => f.write_str("Java, HttpServer with 16 threads, HttpClient")?,
-            Program::Go { http2 } => write!(f, "Go, net/http{}", if http2 { ", HTTP/2" } else { "" })?,
+            Program::Go("http2") => f.write_str("Go, net/http, HTTP/2")?,
+            Program::Go("grpc") => f.write_str("Go, gRPC")?,
+            Program::Go("grpc-workers") => f.write_str("Go, gRPC with 4 workers")?,
+            Program::Go(style) => write!(f, "Go, {style}")?,
             Program::Nginx { keep_alive, http2 } => {
                 let upstream = if keep_alive { "with" } else { "without" };
                 write!(f, "nginx {upstream} keep-alive{}", if http2 { ", HTTP/2" } else { "" })?;
@@ -103,9 +108,12 @@ impl Workshop {
         let uses = |program: fn(Program) -> bool| services.iter().any(|service| program(service.program));
         this.make_certificate()?;
         std::fs::write(this.resolver(), "nameserver 127.0.0.1\n")?;
-        if uses(|program| matches!(program, Program::Go { .. })) {
-            let out = this.path("service-go");
-            run(Command::new("go").args(["build", "-o"]).arg(out).arg(this.source("service.go")))?;
+        if uses(|program| matches!(program, Program::Go(_))) {
+            let mut go = Command::new("go");
+            go.args(["build", "-o"]).arg(this.path("service-go"));
+            go.args(["service.go", "grpc.go"].map(|name| this.source(name)));
+            // The libraries are those of Debian's packages.
+            run(go.env("GO111MODULE", "off").env("GOFLAGS", "").env("GOPATH", "/usr/share/gocode"))?;
         }
         if uses(|program| program == Program::Java) {
             run(Command::new("javac").arg("-d").arg(this.path("")).arg(this.source("Service.java")))?;
@@ -268,11 +276,13 @@ impl Running {
                     .arg("Service");
                 common(java, "16")
             }
-            Program::Go { http2 } => {
-                let style = match (service.tls, http2) {
-                    (None, _) => "http",
-                    (Some(_), false) => "https",
-                    (Some(_), true) => "http2",
+            Program::Go(style) => {
+                let style = match (style, service.tls) {
+                    ("http2", _) => "http2",
+                    ("grpc", _) => service.scheme(),
+                    ("grpc-workers", _) => "grpc-workers",
+                    (_, None) => "http",
+                    (_, Some(_)) => "https",
                 };
                 common(Command::new(workshop.path("service-go")), style)
             }
