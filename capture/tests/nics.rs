@@ -270,7 +270,7 @@ fn rest(sources: &mut [AfXdp]) -> u64 {
 fn what_the_kernel_has_no_room_for_is_a_named_drop() {
     with_nics(1500, |pair| {
         for mode in [Mode::Copy, Mode::Generic] {
-            let mut sources = open(pair, Options { first_mode: mode, frames_per_queue: 64, ..options() });
+            let mut sources = open(pair, Options { first_mode: mode, frames_per_queue: 128, ..options() });
             let sender = Sender::new(&pair.peer);
             let sent = 2_000;
             let start = Instant::now();
@@ -306,7 +306,7 @@ fn zero_copy_goes_on_after_all_memory_was_full() {
         // Where frames go to a queue that is full, qemu's virtio holds up those for others too.
         let plan = Plan::parse("channels=1").unwrap();
         let _applied = Nic::open(&pair.nic).unwrap().apply(&plan, 1, state.path()).unwrap();
-        let mut sources = open(pair, Options { frames_per_queue: 64, ..options() });
+        let mut sources = open(pair, Options { frames_per_queue: 128, ..options() });
         if sources[0].mode() != Mode::ZeroCopy {
             return println!("{} has no zero-copy", pair.nic);
         }
