@@ -47,7 +47,7 @@ devices=("igb igb 0" "vio virtio-net-pci 4" "viq virtio-net-pci 8" "vmx vmxnet3 
 # How AF_XDP best takes frames from them, by the beginning of a kernel's version; where it is not said, in generic mode. viq has
 # more queues than CPUs, so that its driver adds some for the XDP program.
 declare -A modes=(
-    [6.12]="igb:copy vio:zero-copy viq:copy vmx:copy"
+    [6.12]="igb:copy vio:copy viq:copy vmx:copy"
     [7.]="igb:zero-copy vio:zero-copy viq:copy vmx:copy"
 )
 cpus=2
