@@ -277,12 +277,12 @@ fn find(eal: Eal, name: &str) -> Result<u16, DpdkError> {
     found.ok_or_else(|| DpdkError::NoPort {
         name: name.to_owned(),
         complaint: complaint(),
-        known: known_ports(),
+        known: known_ports(eal),
     })
 }
 
 /// The names of all ports, and what to do.
-fn known_ports() -> String {
+fn known_ports(eal: Eal) -> String {
     let mut name = [0; sys::TEXT_BYTES];
     let mut names = Vec::new();
     for port in 0.. {
@@ -293,7 +293,11 @@ fn known_ports() -> String {
             _ => break,
         }
     }
+    let is_refused = eal.complaint().is_some_and(|said| said.contains("Permission denied"));
     match names.is_empty() {
+        true if is_refused => {
+            "none; run it as root, or give its user the files of the NICs (deploy/dpdk.md)".to_owned()
+        }
         true => "none; bind a NIC to vfio-pci (deploy/dpdk.md) or name a virtual device".to_owned(),
         false => {
             format!("{}; name one of them, or bind the NIC to vfio-pci (deploy/dpdk.md)", names.join(", "))
