@@ -9,6 +9,7 @@
 //! - [`pcap_file`]: pcap and pcapng files, also gzip, and a writer for tests and benchmarks
 //! - [`udp_mirror`]: VXLAN and GENEVE datagrams that are sent here, without privileges
 //! - [`link_type`]: numbers of the LINKTYPE registry
+//! - `nic_missed`: frames that a NIC had no room for
 //! - `note`: what a source could not have
 //! - [`placement`]: which CPU a worker best runs on
 //! - [`source`]: the trait, its counters and its errors
@@ -21,6 +22,7 @@ pub mod af_packet;
 pub mod af_xdp;
 mod interface;
 pub mod link_type;
+mod nic_missed;
 mod note;
 pub mod pcap_file;
 pub mod placement;
@@ -30,6 +32,7 @@ mod sys;
 pub mod udp_mirror;
 mod ways;
 
+pub use nic_missed::NicMissed;
 pub use note::Note;
 pub use source::{
     CaptureError, KeptBack, LendingSource, Loss, Memory, PacketSource, Region, SourceStats, Unreadable,

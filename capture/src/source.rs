@@ -186,12 +186,20 @@ pub enum Loss {
     WorkerBehind,
     /// A frame came damaged.
     Damaged,
+    /// The NIC had no room for it, so that no queue has seen it.
+    NicMissed,
 }
 
 impl Loss {
     /// Every cause.
-    pub const ALL: [Self; 5] =
-        [Self::RingFull, Self::NoFreeFrame, Self::DoesNotFit, Self::WorkerBehind, Self::Damaged];
+    pub const ALL: [Self; 6] = [
+        Self::RingFull,
+        Self::NoFreeFrame,
+        Self::DoesNotFit,
+        Self::WorkerBehind,
+        Self::Damaged,
+        Self::NicMissed,
+    ];
 }
 
 impl fmt::Display for Loss {
@@ -202,6 +210,7 @@ impl fmt::Display for Loss {
             Self::DoesNotFit => "does_not_fit",
             Self::WorkerBehind => "worker_behind",
             Self::Damaged => "damaged",
+            Self::NicMissed => "nic_missed",
         })
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use wirespan_analyzer::{Registry, Sink};
-use wirespan_capture::{CaptureError, PacketSource, placement};
+use wirespan_capture::{CaptureError, Loss, NicMissed, PacketSource, placement};
 use wirespan_dataplane::{Worker, WorkerConfig};
 use wirespan_records::Records;
 
@@ -31,7 +31,7 @@ impl CaptureThread {
         registry: &Registry,
         stop: Arc<AtomicBool>,
     ) -> std::io::Result<Self> {
-        let WorkerSource { name, frames, shunt, cpu, samples: _ } = source;
+        let WorkerSource { name, frames, shunt, cpu, missed, samples: _ } = source;
         let counters = Counters::new(registry, &name, config.flow.worker);
         let fallbacks = Fallbacks::new(registry, &name);
         let mut worker = Worker::new(config);
@@ -40,7 +40,7 @@ impl CaptureThread {
         }
         let records = Records::default();
         let capture =
-            Capture { frames, worker, filter, filter_version: 0, records, sink, counters, fallbacks };
+            Capture { frames, missed, worker, filter, filter_version: 0, records, sink, counters, fallbacks };
         let run = move || {
             // A worker that may not choose its CPU runs where it is put.
             if let Some(cpu) = cpu {
@@ -68,6 +68,7 @@ impl CaptureThread {
 
 struct Capture {
     frames: Box<dyn PacketSource>,
+    missed: Option<NicMissed>,
     worker: Worker,
     filter: LiveFilter,
     filter_version: u64,
@@ -121,7 +122,11 @@ impl Capture {
     /// Gives the records to the exporter, whose queue drops and counts when it is full, and the counters to the registry.
     fn hand_on(&mut self) {
         self.sink.send(std::mem::take(&mut self.records));
-        self.counters.set(&self.worker.stats(), &self.frames.stats());
+        let mut lent = self.frames.stats();
+        if let Some(missed) = &mut self.missed {
+            lent.lose(Loss::NicMissed, missed.frames());
+        }
+        self.counters.set(&self.worker.stats(), &lent);
         for note in self.frames.notes() {
             self.fallbacks.count(note.kind());
             eprintln!("wirespan: {note}");

@@ -12,7 +12,7 @@ use wirespan_analyzer::Registry;
 use wirespan_capture::spread::{self, Sharing};
 use wirespan_capture::udp_mirror::{self, Encapsulation, UdpMirror};
 use wirespan_capture::{
-    CaptureError, Filter, LendingSource, PacketSource, Shunt, af_packet, af_xdp, placement,
+    CaptureError, Filter, LendingSource, NicMissed, PacketSource, Shunt, af_packet, af_xdp, placement,
 };
 use wirespan_offload::{Applied, Entry, HardwareFirst, Nic, Plan, STATE_DIR, Switch, restore_leftovers};
 
@@ -117,6 +117,8 @@ pub struct WorkerSource {
     pub samples: bool,
     /// Where its worker best runs.
     pub cpu: Option<usize>,
+    /// With one worker of each interface.
+    pub missed: Option<NicMissed>,
 }
 
 /// What sources are to do beside lending frames, where they can.
@@ -271,6 +273,9 @@ impl SourceArgs {
             }
             sources.fall_back(interface, "no_af_xdp", format!("{error}; using AF_PACKET"));
             self.af_packet(interface, port, sources)?;
+        }
+        if let Some(worker) = sources.workers.get_mut(first) {
+            worker.missed = Some(NicMissed::new(interface)?);
         }
         // One worker alone sees all of an interface's flows, and the NIC's rules have one owner.
         match (&mut sources.workers[first..], hardware) {
@@ -430,7 +435,14 @@ impl Sources {
         for note in frames.notes() {
             self.fall_back(name, note.kind(), note.to_string());
         }
-        self.workers.push(WorkerSource { name: name.to_owned(), frames, shunt, samples: false, cpu });
+        self.workers.push(WorkerSource {
+            name: name.to_owned(),
+            frames,
+            shunt,
+            samples: false,
+            cpu,
+            missed: None,
+        });
     }
 }
 
