@@ -92,8 +92,9 @@ fn a_store_that_cannot_be_had_is_told_with_what_to_do() {
     std::fs::write(&file, "").unwrap();
     let (file, data) = (file.to_str().unwrap(), directory.path().join("data"));
     let data = data.to_str().unwrap();
-    // To watch a mirror on a UDP port needs no privilege.
-    let watch = ["up", "--mode", "vpc-mirror", "--listen-vxlan", "127.0.0.1:0", "--listen"];
+    // To watch a mirror on a UDP port needs no privilege. The port is free: its number was, for this socket.
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let watch = ["up", "--mode", "vpc-mirror", "--listen-vxlan", &free, "--listen"];
     let cases: [(&[&str], &str); 5] = [
         (&["127.0.0.1:0", "--data", data, "--clickhouse-listen", &taken], "--clickhouse-listen"),
         (&[&taken, "--data", data, "--clickhouse-listen", "127.0.0.1:0"], "another address with --listen"),
