@@ -8,6 +8,7 @@ use crate::packet::Packet;
 use crate::pending::Pending;
 use crate::tap::Counted;
 use smallvec::SmallVec;
+use std::time::Instant;
 use wirespan_frame::{Batch, Filter as Wanted, Mark, Shunt, prefetch};
 use wirespan_l7::Engine;
 use wirespan_records::{DropReason, Drops, Endpoint};
@@ -178,9 +179,10 @@ impl Worker {
         }
     }
 
-    /// How far behind the worker is before the next batch: the part of its source's ring or queue that is full, 0 to 1.
-    pub fn set_backlog(&mut self, backlog: f32) {
-        if let Some(shedding) = self.overload.observe(backlog) {
+    /// How far behind the worker is before the next batch, now: the part of its source's ring or queue that is full, 0 to 1.
+    /// Of a file nothing is left out, as it waits: it has no backlog.
+    pub fn set_backlog(&mut self, backlog: f32, now: Instant) {
+        if let Some(shedding) = self.overload.observe(backlog, now) {
             self.flows.shed(shedding);
         }
     }

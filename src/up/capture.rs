@@ -80,13 +80,14 @@ struct Capture {
 
 impl Capture {
     fn run(mut self, stop: &AtomicBool) -> Result<(), CaptureError> {
-        let mut hand_on_at = Instant::now() + HAND_ON_EVERY;
+        let mut now = Instant::now();
+        let mut hand_on_at = now + HAND_ON_EVERY;
         self.take_filter()?;
         let result = loop {
             if stop.load(Ordering::Relaxed) {
                 break Ok(());
             }
-            self.worker.set_backlog(self.frames.backlog());
+            self.worker.set_backlog(self.frames.backlog(), now);
             match self.frames.next_batch() {
                 Ok(Some(batch)) if batch.is_empty() => {
                     let now_ns = UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64;
@@ -96,7 +97,7 @@ impl Capture {
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             }
-            let now = Instant::now();
+            now = Instant::now();
             if self.records.len() >= HAND_ON_RECORDS || now >= hand_on_at {
                 self.hand_on();
                 hand_on_at = now + HAND_ON_EVERY;
