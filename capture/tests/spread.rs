@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use support::{POLL_TIMEOUT, Sender, in_namespace, ip, wait_until_up};
@@ -151,5 +151,35 @@ fn queues_of_a_symmetric_nic_keep_all_but_tunnels() {
         let seen = shared(true, 2, &[all(there), all(tunnelled)].concat());
         assert_eq!(owners(seen.iter().filter(|((_, tunnelled), _)| !tunnelled), 2), chosen);
         owners(seen.iter().filter(|((_, tunnelled), _)| *tunnelled), 2);
+    });
+}
+
+#[test]
+fn who_reads_for_another_is_told_that_nothing_came_for_it() {
+    with_queues(1, || {
+        let queues = open().into_iter().map(|queue| Box::new(queue) as Box<dyn LendingSource>).collect();
+        let sharing = Sharing { workers: 2, seed: SEED, poll_timeout: POLL_TIMEOUT, symmetric: false };
+        let (told, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for mut end in spread::live(queues, &sharing).unwrap() {
+                let (told, stop) = (&told, &stop);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        if end.next_batch().unwrap().unwrap().is_empty() {
+                            told.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+            let (sender, frame) = (Sender::new("other"), bare(1, false));
+            sender.send(&frame);
+            let before = told.load(Ordering::Relaxed);
+            while told.load(Ordering::Relaxed) == before && start.elapsed().as_secs() < 30 {
+                sender.send(&frame);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(start.elapsed().as_secs() < 30);
     });
 }

@@ -1,7 +1,8 @@
 //! Live sources for several workers.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use wirespan_frame::{Batch, Filter, Shunt};
@@ -52,6 +53,18 @@ pub(super) struct Outlet {
     pub returned: ArrayQueue<Parcel<Lent>>,
     /// What the source said last.
     pub stats: Mutex<SourceStats>,
+    /// The part of the source's ring that still waited when it was read last, as the bits of an `f32`.
+    backlog: AtomicU32,
+}
+
+impl Outlet {
+    pub fn set_backlog(&self, backlog: f32) {
+        self.backlog.store(backlog.to_bits(), Ordering::Relaxed);
+    }
+
+    fn backlog(&self) -> f32 {
+        f32::from_bits(self.backlog.load(Ordering::Relaxed))
+    }
 }
 
 /// One worker's part of live sources.
@@ -78,6 +91,7 @@ pub fn live(sources: Vec<Box<dyn LendingSource>>, sharing: &Sharing) -> Result<V
             outlet: Outlet {
                 returned: ArrayQueue::new(workers * (RING_PARCELS + PARCELS_BESIDE)),
                 stats: Mutex::default(),
+                backlog: AtomicU32::default(),
             },
         }
     };
@@ -160,6 +174,7 @@ impl PacketSource for LiveEnd {
         let shared = Arc::clone(&self.shared);
         let inbox = shared.inboxes.get(self.index);
         let (Some(inbox), Some(queue)) = (inbox, shared.queue_of(self.index)) else { return Ok(None) };
+        let start = Instant::now();
         loop {
             if shared.queues.len() > 1 {
                 self.look(queue)?;
@@ -170,7 +185,8 @@ impl PacketSource for LiveEnd {
                 self.received += self.current.descriptors.len() as u64;
                 return Ok(Some(self.current.batch()));
             }
-            if !self.read_or_wait(queue, inbox)? {
+            // Who reads for others alone has to look after its flows, too, and may have been told to stop.
+            if !self.read_or_wait(queue, inbox)? || start.elapsed() >= shared.patience {
                 return Ok(Some(Batch::new(&[], &[])));
             }
         }
@@ -186,8 +202,12 @@ impl PacketSource for LiveEnd {
         SourceStats { received, ..told.clone() }
     }
 
+    /// Where workers share a queue, one reads it when it has nothing else to do. When all are behind, nobody reads, inboxes are
+    /// empty, and it is the ring that fills.
     fn backlog(&mut self) -> f32 {
-        self.shared.inboxes.get(self.index).map_or(0.0, Inbox::fill)
+        let inbox = self.shared.inboxes.get(self.index).map_or(0.0, Inbox::fill);
+        let ring = self.shared.queue_of(self.index).map_or(0.0, |queue| queue.outlet.backlog());
+        inbox.max(ring)
     }
 
     fn shunt(&mut self) -> Option<Box<dyn Shunt>> {

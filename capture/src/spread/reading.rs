@@ -67,6 +67,7 @@ impl Reading {
             self.source.wait(self.poll_timeout, bell)?;
             self.source.take(TAKE_FRAMES, &mut self.descriptors)?;
         }
+        outlet.set_backlog(self.source.backlog());
         self.router.route(&self.memory, &self.descriptors);
         for (worker, inbox) in shared.inboxes.iter().enumerate() {
             // A worker that is behind gets whole parcels, so that many frames can wait for it.
