@@ -35,6 +35,8 @@ use wirespan_store::{Writer, WriterOptions};
 
 /// How long the end waits for the store to take what was seen.
 const STORE_PATIENCE: Duration = Duration::from_secs(30);
+/// A step of the end that takes longer is told of.
+const SAY_AFTER: Duration = Duration::from_secs(3);
 
 /// What `wirespan up` is asked for.
 #[derive(clap::Args)]
@@ -152,8 +154,20 @@ async fn up(args: UpArgs) -> anyhow::Result<()> {
     };
     let database = Database::start(place).await?;
     let result = watch(&args, signals, sources, filter, names, taps, &database).await;
-    database.stop().await;
+    told("waits for the store process to end", database.stop()).await;
     result
+}
+
+/// Waits for a step of the end, and says what it is when it takes long.
+async fn told<T>(what: &str, step: impl Future<Output = T>) -> T {
+    let mut step = std::pin::pin!(step);
+    match tokio::time::timeout(SAY_AFTER, &mut step).await {
+        Ok(done) => done,
+        Err(_) => {
+            eprintln!("wirespan {what}");
+            step.await
+        }
+    }
 }
 
 /// Captures, stores and answers until it is told to stop.
@@ -218,12 +232,14 @@ async fn watch(
         let captures = threads.into_iter().map(CaptureThread::join);
         captures.chain(tracer.map(TracerThread::join)).collect::<Vec<_>>()
     };
-    let joined = tokio::task::spawn_blocking(join);
+    let joined = told("hands on the flows that are open", tokio::task::spawn_blocking(join));
     let results = joined.await.context("the end of the capture threads was not seen")?;
     for note in nics.into_iter().flat_map(Applied::restore) {
         eprintln!("wirespan: {note}");
     }
-    let report = ingest.stop(STORE_PATIENCE).await;
+    let storing =
+        format!("stores what was seen; it waits for the store at most {} s", STORE_PATIENCE.as_secs());
+    let report = told(&storing, ingest.stop(STORE_PATIENCE)).await;
     server.stop().await;
     eprintln!("wirespan stored {} rows and lost {}", report.writer.rows_stored, report.dropped());
     results.into_iter().collect()

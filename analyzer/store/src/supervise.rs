@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub struct SupervisorOptions {
     /// Program and arguments of the store process, `ServeOptions::supervised` among them.
     pub argv: Vec<OsString>,
-    /// Until it answers, and until it has stopped.
+    /// Until it answers.
     pub patience: Duration,
 }
 
@@ -32,6 +32,8 @@ impl SupervisorOptions {
 /// First pause before a restart; doubles while the child keeps dying.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// Until a child that was told to stop is killed, which loses nothing that it has acknowledged.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// A child that lived this long was well: the next pause is the first one again.
 const WELL: Duration = Duration::from_secs(30);
 
@@ -129,7 +131,7 @@ async fn start_child(
         Ok(Err(e)) => e.to_string(),
         Err(_) => format!("it was not ready within {} s", options.patience.as_secs()),
     };
-    end_child(Running { child, pipe }, options.patience).await;
+    end_child(Running { child, pipe }).await;
     Err(failed(reason))
 }
 
@@ -146,7 +148,7 @@ async fn keep_running(
         let ended = tokio::select! {
             ended = running.child.wait() => ended,
             _ = &mut stop => {
-                end_child(running, options.patience).await;
+                end_child(running).await;
                 return;
             }
         };
@@ -177,9 +179,9 @@ async fn keep_running(
 }
 
 /// Closes the child's standard input, which tells it to end; kills it when it takes too long.
-async fn end_child(Running { mut child, pipe }: Running, patience: Duration) {
+async fn end_child(Running { mut child, pipe }: Running) {
     drop(pipe);
-    if timeout(patience, child.wait()).await.is_err() {
+    if timeout(STOP_PATIENCE, child.wait()).await.is_err() {
         tracing::warn!("The store process does not stop, killing it");
         let _ = child.kill().await;
     }
