@@ -10,10 +10,11 @@ pub async fn push_names(client: &Client, names: &Names) -> Result<(), StoreError
     client
         .execute("CREATE TABLE IF NOT EXISTS name_list (ip IPv6, name String) ENGINE = MergeTree ORDER BY ip")
         .await?;
+    // By its address: the name `localhost` has none where there is no IPv4 address but loopback's.
     client
         .execute(
-            "CREATE DICTIONARY IF NOT EXISTS names (ip IPv6, name String DEFAULT '') PRIMARY KEY ip \
-             SOURCE(CLICKHOUSE(DB 'wirespan' TABLE 'name_list')) LAYOUT(COMPLEX_KEY_HASHED()) LIFETIME(MIN 0 MAX 0)",
+            "CREATE OR REPLACE DICTIONARY names (ip IPv6, name String DEFAULT '') PRIMARY KEY ip \
+             SOURCE(CLICKHOUSE(HOST '127.0.0.1' DB 'wirespan' TABLE 'name_list')) LAYOUT(COMPLEX_KEY_HASHED()) LIFETIME(MIN 0 MAX 0)",
         )
         .await?;
     client.execute("TRUNCATE TABLE name_list").await?;

@@ -84,6 +84,20 @@ fn rows_wait_for_a_disk_that_is_full_and_for_a_store_that_was_killed() {
 }
 
 #[test]
+fn a_host_without_ipv4_has_its_store() {
+    if !is_root() {
+        return;
+    }
+    // A mirror port has no more than an address of its link.
+    let port = "ip link set lo up && ip link add m0 type veth peer name m1 && ip link set m0 up && ip link set m1 up \
+                && ip address add fe80::5/64 dev m0 nodad && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-n", "sh", "-c", port, env!("CARGO_BIN_EXE_wirespan")]);
+    let (status, said) = Up::start_by(command, &["-i", "m0", "--tracer", "off"]).stop();
+    assert!(status.success() && said.contains("and lost 0"), "{said}");
+}
+
+#[test]
 fn a_store_that_cannot_be_had_is_told_with_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

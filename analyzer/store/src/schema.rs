@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(8, "written_trace_rows", "0008_written_trace_rows.sql"),
     migration!(9, "unix_servers", "0009_unix_servers.sql"),
     migration!(10, "trace_servers", "0010_trace_servers.sql"),
+    migration!(11, "taps_by_address", "0011_taps_by_address.sql"),
 ];
 
 /// How many days rows stay.

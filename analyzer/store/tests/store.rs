@@ -121,14 +121,14 @@ async fn migrations_run_once_and_a_newer_schema_is_refused() {
     let store = store().await;
     let tables = ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await;
     // The last migration again, as after one that ended just before its end.
-    forget_migrations(&store.client, 10).await;
+    forget_migrations(&store.client, 11).await;
     let retention = Retention { logs_days: 9, ..Retention::default() };
-    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 10);
+    assert_eq!(migrate(&store.client, &retention).await.unwrap(), 11);
     assert_eq!(
         ask(&store.client, "SELECT count() FROM system.tables WHERE database = 'wirespan'").await,
         tables
     );
-    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "10");
+    assert_eq!(ask(&store.client, "SELECT count() FROM schema_migrations").await, "11");
     let engine = ask(&store.client, "SELECT engine_full FROM system.tables WHERE name = 'l7_log'").await;
     for part in ["toIntervalDay(9)", "auto_statistics_types", "merge_selector_base = 10"] {
         assert!(engine.contains(part), "{engine} has no {part}");
@@ -139,7 +139,7 @@ async fn migrations_run_once_and_a_newer_schema_is_refused() {
         .await
         .unwrap();
     let error = migrate(&store.client, &retention).await.unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 10 }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 11 }), "{error}");
     store.supervisor.stop().await;
 }
 
