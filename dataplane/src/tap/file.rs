@@ -23,6 +23,17 @@ const DEFAULT_WINDOW: Duration = Duration::from_millis(10);
 /// Beyond this, what TCP sends again would be taken for a duplicate.
 const MAX_WINDOW: Duration = Duration::from_millis(100);
 
+/// What the library says, and what it means in a taps file.
+const PLAIN: [(&str, &str); 7] = [
+    ("unexpected end of input", "the file ends before its taps; give `taps:` and a list of them"),
+    ("expected sequence start", "expected a list of taps, each with `- ` before it"),
+    ("expected mapping start", "expected fields with values, such as {vlan: 1}"),
+    ("expected string scalar", "expected a single value"),
+    ("externally tagged enum expected scalar or mapping", "expected a single value"),
+    ("cannot deserialize null into string; use Option<String>", "the value is missing"),
+    ("unknown variant `~`", "the value is missing"),
+];
+
 /// Why there are no taps.
 #[derive(Debug, thiserror::Error)]
 pub enum TapsError {
@@ -68,6 +79,8 @@ impl From<serde_saphyr::Error> for TapsError {
         let text = text.replace(&place, "");
         // Some advise on the options of the library.
         let told = text.lines().next().unwrap_or_default().split(", set ").next().unwrap_or_default();
+        // Others name types of Rust or parts of YAML's grammar.
+        let told = PLAIN.iter().fold(told.to_owned(), |told, (theirs, plain)| told.replace(theirs, plain));
         Self::at(location, told)
     }
 }
@@ -126,7 +139,7 @@ impl TapsError {
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     dedup: Option<Spanned<Texts>>,
     taps: Vec<Spanned<RawTap>>,
 }
@@ -135,7 +148,7 @@ struct RawFile {
 #[serde(deny_unknown_fields)]
 struct RawTap {
     name: Spanned<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     id: Option<Spanned<Texts>>,
     kind: TapKind,
     #[serde(default)]
@@ -144,7 +157,7 @@ struct RawTap {
     port: String,
     #[serde(default)]
     site: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     dedup: Option<Spanned<Texts>>,
     #[serde(rename = "match")]
     conditions: Spanned<RawConditions>,
@@ -153,14 +166,23 @@ struct RawTap {
 #[derive(Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawConditions {
+    #[serde(deserialize_with = "given")]
     interface: Option<String>,
+    #[serde(deserialize_with = "given")]
     vlan: Option<Spanned<Texts>>,
+    #[serde(deserialize_with = "given")]
     vxlan: Option<Spanned<Texts>>,
+    #[serde(deserialize_with = "given")]
     geneve: Option<Spanned<Texts>>,
+    #[serde(deserialize_with = "given")]
     erspan_session: Option<Spanned<Texts>>,
+    #[serde(deserialize_with = "given")]
     gre_key: Option<Spanned<Texts>>,
+    #[serde(deserialize_with = "given")]
     outer_source: Option<Spanned<Texts>>,
+    #[serde(deserialize_with = "given")]
     source_mac: Option<Spanned<Texts>>,
+    #[serde(deserialize_with = "given")]
     destination_mac: Option<Spanned<Texts>>,
 }
 
@@ -241,6 +263,11 @@ impl RawConditions {
     }
 }
 
+/// A field that may be left out, but not be without a value: a tap would get more than was meant.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 /// A scalar, or a list of them, as text; what it means is decided later, where the field is known.
 struct Texts(Vec<String>);
 
@@ -256,6 +283,10 @@ impl<'de> Deserialize<'de> for Texts {
 
             fn visit_bool<E: de::Error>(self, value: bool) -> Result<Texts, E> {
                 self.visit_str(if value { "true" } else { "false" })
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Texts, E> {
+                Err(E::custom("the value is missing"))
             }
 
             fn visit_u64<E: de::Error>(self, value: u64) -> Result<Texts, E> {
