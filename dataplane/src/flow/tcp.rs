@@ -58,6 +58,8 @@ impl Marks {
     const HANDSHAKE_DONE: u8 = 2;
     /// SYN-ACKs after the handshake.
     const LATE_SYNACK: u8 = 4;
+    /// SYNs or SYN-ACKs of the handshake came again.
+    const HANDSHAKE_AGAIN: u8 = 8;
 
     fn has(self, mark: u8) -> bool {
         self.0 & mark != 0
@@ -237,6 +239,7 @@ impl Tcp {
         counts.event(event);
         if repeated {
             counts.event(repeated_event);
+            self.both.set(Marks::HANDSHAKE_AGAIN, true);
         }
         if ack {
             self.both.set(Marks::LATE_SYNACK, self.handshake_done());
@@ -282,9 +285,10 @@ impl Tcp {
         }
     }
 
-    /// The handshake's, from the first SYN to its end.
+    /// The handshake's, from the first SYN to its end, unless a time-out lies in it.
     fn round_trip_ns(&self) -> u64 {
-        let handshake = if self.handshake_done() { self.synack.since(self.syn) } else { None };
+        let known = self.handshake_done() && !self.both.has(Marks::HANDSHAKE_AGAIN);
+        let handshake = if known { self.synack.since(self.syn) } else { None };
         handshake.filter(|&ns| ns > 0).unwrap_or(DEFAULT_ROUND_TRIP_NS)
     }
 

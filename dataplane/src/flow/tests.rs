@@ -180,6 +180,19 @@ fn what_comes_long_after_a_datagram_is_no_answer_to_it() {
 }
 
 #[test]
+fn the_time_out_of_a_lost_syn_is_no_round_trip() {
+    let mut connection = Connection::new();
+    connection.client(0, flags::SYN, 100, 0, b"").client(1_000, flags::SYN, 100, 0, b"");
+    connection.server(1_001, flags::SYN | flags::ACK, 500, 101, b"").client(1_002, flags::ACK, 101, 501, b"");
+    // Two holes: one is filled within 3 ms, the other later.
+    connection.server(1_010, flags::ACK, 504, 101, b"def").server(1_012, flags::ACK, 501, 101, b"abc");
+    connection.server(1_020, flags::ACK, 510, 101, b"jkl").server(1_220, flags::ACK, 507, 101, b"ghi");
+    connection.table.finish(&mut connection.records);
+    let m = connection.records.flows[0].metrics;
+    assert_eq!((m.retrans_syn, m.retrans.rx, m.ooo.rx), (1, 1, 1));
+}
+
+#[test]
 fn a_hole_that_the_receiver_asked_for_is_filled_by_a_retransmission() {
     let mut connection = Connection::new();
     connection.handshake();
