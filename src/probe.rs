@@ -19,9 +19,9 @@ pub struct ProbeArgs {
     /// The plan to show: `auto`, `off`, or a list such as channels=4,rx-ring=max,rss=symmetric,gro=off
     #[arg(long, value_name = "PLAN", default_value = "auto")]
     offload: Plan,
-    /// Workers that `auto` makes channels for; one per CPU when not given
-    #[arg(long, value_name = "N")]
-    workers: Option<u32>,
+    /// The `--workers` of `up`, which `auto` makes channels for
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: u32,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -108,15 +108,13 @@ impl Traced {
 
 /// Prints a table for each interface and one for the machine.
 pub fn run(args: &ProbeArgs) -> anyhow::Result<()> {
-    let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = args.workers.unwrap_or_else(|| u32::try_from(cpus()).unwrap_or(u32::MAX));
     let names = if args.interfaces.is_empty() { Nic::names()? } else { args.interfaces.clone() };
     let mut nics = names.iter().map(|name| Nic::open(name)).collect::<Result<Vec<_>, _>>()?;
     let machine = Machine::read()?;
     let capture = Possible::ways();
     let probed = nics.iter_mut().map(|nic| {
         let report = nic.report();
-        let mut plan = report.rows(&args.offload, workers);
+        let mut plan = report.rows(&args.offload, args.workers);
         plan.iter_mut().for_each(|row| mark_refused(row, &capture));
         Probed { plan, report }
     });

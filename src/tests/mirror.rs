@@ -342,6 +342,17 @@ fn where_a_kernel_has_no_af_xdp_a_mirror_is_captured_by_af_packet() {
 }
 
 #[test]
+fn probe_takes_as_many_workers_as_up() {
+    let probe = |workers: &[&str]| {
+        let output = wirespan(&[&["probe", "-i", "lo", "--json"], workers].concat());
+        (output.status.success(), text(&output.stderr))
+    };
+    assert!(probe(&[]).0 && probe(&["--workers", "64"]).0);
+    let (done, said) = probe(&["--workers", "0"]);
+    assert!(!done && said.contains("0 is not in 1..=64"), "{said}");
+}
+
+#[test]
 fn probe_says_what_the_system_refuses() {
     if !is_root() {
         return;
