@@ -241,10 +241,10 @@ impl Applied {
                     self.changes.push(format!("{}: {before} -> {wanted}", wanted.name()));
                     return Ok(());
                 }
-                Err(no) => refusals.push(format!("{wanted}: {no}")),
+                Err(no) => refusals.push(format!("{wanted} was refused: {no}")),
             }
         }
-        self.refused.push(format!("{}: {}", first.name(), refusals.join("; ")));
+        self.refused.push(format!("{}: still {before}; {}", first.name(), refusals.join("; ")));
         Ok(())
     }
 

@@ -52,7 +52,7 @@ fn a_capable_nic_is_set_up_and_restored_message_by_message() {
     let plan = Plan::parse("auto,tunnel-hash=on,ntuple=on").unwrap();
     let applied = nic.apply_as(&plan, 4, dir.path(), &("boot".to_owned(), 1)).unwrap();
     let journal = std::fs::read_to_string(dir.path().join("eth7-7-1.json")).unwrap();
-    assert_eq!(applied.refused(), ["rx-lro: off: the driver said yes, but it is on"]);
+    assert_eq!(applied.refused(), ["rx-lro: still on; off was refused: the driver said yes, but it is on"]);
     insta::assert_snapshot!("capable_nic_changes", applied.changes().join("\n"));
     insta::assert_snapshot!("capable_nic_journal", journal);
     assert!(!replay.is_finished());
