@@ -251,7 +251,9 @@ mod tests {
             worker.time_to(Level::ShedUnknownPayload, 0.9);
             worker.sees(0.0);
             assert_eq!(worker.time_to(Level::All, 0.0), seconds(1));
-            (0..calm.as_millis() / STEP.as_millis()).for_each(|_| drop(worker.sees(0.0)));
+            for _ in 0..calm.as_millis() / STEP.as_millis() {
+                worker.sees(0.0);
+            }
         }
     }
 
