@@ -26,7 +26,7 @@ impl Default for OverloadConfig {
     fn default() -> Self {
         Self {
             enter: 0.5,
-            calm: 0.1,
+            calm: 0.25,
             patience: 16,
             hold_min: Duration::from_secs(1),
             hold_max: Duration::from_secs(16),
