@@ -17,7 +17,7 @@ fi
 
 # PACKAGE TARGET TESTS. Each start of the tracer takes the emulated machine up to a minute, so there is one test of each kind.
 checks=(
-    "wirespan-bpf wirespan_bpf xdp:: tracer::object tracer::tests::calls::every_call tracer::tests::closes::close_range
+    "wirespan-bpf wirespan_bpf xdp:: tracer::object tracer::probes tracer::tests::calls::every_call tracer::tests::closes::close_range
         tracer::tests::mptcp tracer::tests::process::a_process tracer::tests::process::threads_whose tracer::tests::tcp::ipv4
         tracer::tests::uprobe::entries tracer::tests::uring"
     "wirespan-capture wirespan_capture kernels_from_6_6"

@@ -79,3 +79,24 @@ impl Probes {
         loaded.map(|(name, program)| ProgramStats::of(name, program.as_fd()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::TracerOptions;
+    use super::super::object::{Kernel, Object};
+
+    /// A refusal is said when a program of the language starts, and no other test of older kernels has all of these.
+    #[test]
+    fn the_kernel_takes_each_program() {
+        let Ok(object) = Object::load(&TracerOptions::default(), Kernel::RUNNING) else {
+            assert!(std::env::var_os("CI").is_none(), "needs the right to load programs");
+            eprintln!("skipped: needs the right to load programs");
+            return;
+        };
+        let probes = object.load_probes(Kernel::RUNNING).unwrap();
+        let refusals =
+            probes.programs.iter().filter_map(|(name, loaded)| Some((name, loaded.program.as_ref().err()?)));
+        assert_eq!(refusals.collect::<Vec<_>>(), []);
+        assert!(!probes.programs.is_empty());
+    }
+}
