@@ -26,8 +26,13 @@ var (
 	client  *http.Client
 	records *os.File
 	idle    = make(chan net.Conn, 1024)
+	jobs    = make(chan func())
+	grown   = make(chan func())
 	started = time.Now()
 )
+
+// In the pool that is there from the beginning.
+const workers = 8
 
 func main() {
 	style, port := os.Args[1], os.Args[2]
@@ -54,10 +59,13 @@ func main() {
 			dial(name, target, &credentials)
 		}
 	}
+	for k := 0; k < workers; k++ {
+		go func() { takeJobs(jobs, <-jobs) }()
+	}
 	client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256, TLSClientConfig: &credentials, ForceAttemptHTTP2: true}}
 	if strings.HasPrefix(style, "grpc") {
-		workers := map[string]uint32{"grpc-workers": 4}[style]
-		log.Fatal(serveCalls(os.Getenv("LISTEN")+":"+port, style == "grpcs", workers, certificate, key))
+		answerers := map[string]uint32{"grpc-workers": 4}[style]
+		log.Fatal(serveCalls(os.Getenv("LISTEN")+":"+port, style == "grpcs", answerers, certificate, key))
 	}
 	server := &http.Server{Addr: os.Getenv("LISTEN") + ":" + port, Handler: http.HandlerFunc(serve)}
 	if style != "http2" {
@@ -102,8 +110,37 @@ func work(asked, parent string) string {
 			go func(k int) { defer all.Done(); call(k) }(k)
 		}
 		all.Wait()
+	case "pool":
+		for k := 0; k < count; k++ {
+			job, done := waited(call, k)
+			jobs <- job
+			<-done
+		}
+	case "grow":
+		for k := 0; k < count; k++ {
+			job, done := waited(call, k)
+			select {
+			case grown <- job:
+			default:
+				go takeJobs(grown, job)
+			}
+			<-done
+		}
 	}
 	return id
+}
+
+// A job for a pool, and what tells that it is done.
+func waited(call func(int), k int) (func(), chan struct{}) {
+	done := make(chan struct{})
+	return func() { call(k); close(done) }, done
+}
+
+// A worker of a pool: it lives on when the first job is done.
+func takeJobs(from chan func(), job func()) {
+	for ; ; job = <-from {
+		job()
+	}
 }
 
 func do(name, path, id string, trace []string) error {

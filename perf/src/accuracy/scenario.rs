@@ -157,6 +157,9 @@ pub fn all() -> Vec<Scenario> {
             "/seq.1.middle/all.2.back/leaf",
             [grpc("back"), Service::new("middle", Go("grpc-workers")), go("app")],
         ),
+        Scenario::new("go-pool", "/pool.2.back/pool.1.redis", [redis(), go("back"), go("app")]).aim(NONE),
+        Scenario::new("go-pool-grows", "/grow.2.back/grow.2.redis", [redis(), go("back"), go("app")])
+            .aim(NONE),
         Scenario::new("pipelined-http-python", "/seq.2.redis", [redis(), python("app", "threads")])
             .load(Load::Pipelined),
         Scenario::new("pipelined-http-node", "/seq.2.redis", [redis(), node("app")]).load(Load::Pipelined),
