@@ -117,6 +117,10 @@ pub(crate) struct Actor {
     pub streams: Streams,
     /// The coroutine that made this one, and when, ns; 0 for none.
     pub maker: (u64, u64),
+    /// The go statements that made this coroutine, one in the other; 0 for none.
+    pub born_at: u32,
+    /// The request that it was made for, until it is known to outlive that.
+    pub made_for: Option<u64>,
     pub turn: u32,
     /// Not earlier than this did the wait begin that the present turn ended, ns.
     pub wait_began_ns: u64,
@@ -311,12 +315,13 @@ impl Actor {
     /// It begins to answer a request that another read.
     pub(crate) fn answers(&mut self, nodes: Nodes) {
         self.forgets();
-        self.wakes(nodes, 0, Waking::Coroutine, false);
+        self.made_for = None;
+        self.wakes(nodes, 0, Waking::Coroutine, false, 0);
     }
 
     /// Another made it go on.
-    pub(crate) fn wakes(&mut self, nodes: Nodes, futex: u64, how: Waking, vague: bool) {
-        if !self.woken.add(nodes, futex, how, vague) {
+    pub(crate) fn wakes(&mut self, nodes: Nodes, futex: u64, how: Waking, vague: bool, made_at: u32) {
+        if !self.woken.add(nodes, futex, how, vague, made_at) {
             return;
         }
         if !self.serves {
@@ -410,7 +415,8 @@ impl Actor {
             true => (Class::Coroutine, Rule::Coroutine),
             false => (Class::Woken, Rule::Handoff),
         };
-        (!nodes.is_empty()).then_some(Evidence::new(nodes, class, rule))
+        let made_at = self.woken.made_at();
+        (!nodes.is_empty()).then_some(Evidence { made_at, ..Evidence::new(nodes, class, rule) })
     }
 
     /// A request was made, or one was answered that came with others.
@@ -461,6 +467,11 @@ impl Actor {
     /// Nothing but what it was made go on for says what it is at.
     pub(crate) fn at_woken(&self) -> bool {
         self.current.is_none() && self.only_open().is_none() && !self.serves && self.task.is_empty()
+    }
+
+    /// The go statements that what it is at rests on; 0 for none.
+    pub(crate) fn made_at(&self) -> u32 {
+        if self.at_woken() { self.woken.made_at() } else { 0 }
     }
 
     /// It was made go on for one thing, and has done nothing since.

@@ -98,6 +98,8 @@ pub(crate) struct Evidence {
     pub group: u64,
     /// The futex behind it; 0 for none.
     pub futex: u64,
+    /// The go statements that it rests on; 0 for none.
+    pub made_at: u32,
     /// What came right before in the same turn, if nothing was done for that yet: it may be for this as well where loops read all
     /// that came before they do anything.
     pub unserved: Nodes,
@@ -106,7 +108,7 @@ pub(crate) struct Evidence {
 impl Evidence {
     /// Evidence of this class, of which nothing else matters.
     pub(crate) fn new(nodes: Nodes, class: Class, rule: Rule) -> Self {
-        Self { nodes, class, rule, position: 0, group: 0, futex: 0, unserved: Nodes::new() }
+        Self { nodes, class, rule, position: 0, group: 0, futex: 0, made_at: 0, unserved: Nodes::new() }
     }
 }
 

@@ -87,6 +87,7 @@ impl ProcessState {
             Class::LateAnswer => self.answers.collected() || self.answers.often_by_itself(),
             _ => false,
         };
+        let doubtful = doubtful || self.often_outlive(piece.made_at);
         let doubtful = doubtful || self.moves.often() && !client.alone && !self.stays(piece);
         match piece.nodes.len() {
             _ if doubtful => trust.min(PROOF / 2.0),

@@ -33,6 +33,8 @@ struct Woken {
     used: bool,
     /// It went through a thread that waits for whatever comes, which has more to do than what it was woken for.
     vague: bool,
+    /// The go statements that made it, or the one that made it go on, for these; 0 for none.
+    made_at: u32,
 }
 
 /// Wake-ups that count, oldest first.
@@ -41,7 +43,7 @@ pub(crate) struct WakeUps(SmallVec<[Woken; 2]>);
 
 impl WakeUps {
     /// Another makes it go on for `nodes`, or for something unknown. False when that is in the middle of the work that it was woken for.
-    pub(crate) fn add(&mut self, nodes: Nodes, futex: u64, how: Waking, vague: bool) -> bool {
+    pub(crate) fn add(&mut self, nodes: Nodes, futex: u64, how: Waking, vague: bool, made_at: u32) -> bool {
         let within = |woken: &Woken| match (woken.how, how) {
             _ if woken.used || woken.vague || woken.nodes.is_empty() => false,
             (Waking::Limited, Waking::Endless | Waking::Among) | (Waking::Made, Waking::Among) => true,
@@ -55,7 +57,7 @@ impl WakeUps {
         if self.0.len() == MAX_WOKEN {
             self.0.remove(0);
         }
-        self.0.push(Woken { nodes, futex, how, used: false, vague });
+        self.0.push(Woken { nodes, futex, how, used: false, vague, made_at });
         true
     }
 
@@ -81,6 +83,11 @@ impl WakeUps {
     /// The futex that it waited for when it was last made go on for something; 0 for none.
     pub(crate) fn futex(&self) -> u64 {
         self.0.iter().rev().find(|woken| !woken.nodes.is_empty()).map_or(0, |woken| woken.futex)
+    }
+
+    /// The go statements that the last of them rests on; 0 for none.
+    pub(crate) fn made_at(&self) -> u32 {
+        self.0.last().map_or(0, |woken| woken.made_at)
     }
 
     /// What it may have been made go on for.

@@ -97,24 +97,50 @@ impl ProcessState {
         self.servers.get(&span).filter(|server| server.closed_ns.is_none()).map(|_| span)
     }
 
+    /// A coroutine is made by these go statements for `nodes`. Gives the request that these are for.
+    pub(super) fn born_for(&mut self, nodes: &Nodes, made_at: u32) -> Option<u64> {
+        let [node] = nodes.as_slice() else { return None };
+        let span = self.root(*node, 0).filter(|_| made_at != 0)?;
+        self.outlive.entry(made_at).or_default().count(false);
+        Some(span)
+    }
+
+    /// A coroutine makes a request, or has another make one. Where the one that it was made for was answered before, it does more
+    /// than that, as the workers of a pool do.
+    pub(super) fn lives(&mut self, at: &Moment) {
+        let Some(actor) = self.actors.get_mut(&ActorId::of(at)) else { return };
+        let Some(span) = actor.made_for else { return };
+        let is_open = self.servers.get(&span).is_some_and(|server| server.closed_ns.is_none());
+        if !is_open {
+            actor.made_for = None;
+            self.outlive.entry(actor.born_at).or_default().count(true);
+        }
+    }
+
+    /// What coroutines do that these go statements made need not be for the request that they were made for.
+    pub(in super::super) fn often_outlive(&self, made_at: u32) -> bool {
+        self.outlive.get(&made_at).is_some_and(|tally| tally.is_common())
+    }
+
     /// What the coroutine that answers, and those that it made, asked others since the request came, they asked for it. Where
     /// a loop reads for all coroutines, this alone tells which of them a request is for.
     pub(super) fn answering_coroutine(&mut self, at: &Moment, span: u64) {
         let Some(heard_ns) = self.servers.get(&span).map(|server| server.heard_ns) else { return };
-        let theirs: Vec<u64> = self
+        let theirs: Vec<(u64, u32)> = self
             .sent
             .range((heard_ns, 0)..)
-            .map(|&(_, client)| client)
-            .filter(|client| {
-                self.clients
-                    .get(client)
-                    .is_some_and(|client| self.descends(client.coroutine, at.coroutine, heard_ns))
+            .filter_map(|&(_, span)| {
+                let coroutine = self.clients.get(&span)?.coroutine;
+                let other =
+                    self.actors.get(&ActorId::Coroutine(coroutine)).filter(|_| coroutine != at.coroutine);
+                let made_at = other.map_or(0, |other| other.born_at);
+                self.descends(coroutine, at.coroutine, heard_ns).then_some((span, made_at))
             })
             .collect();
-        for client in theirs {
+        for (client, made_at) in theirs {
             let nodes = Nodes::from_iter([Node::Server(span)]);
-            let (class, rule) = (Class::Coroutine, Rule::Coroutine);
-            self.connect(client, Evidence::new(nodes, class, rule));
+            let piece = Evidence::new(nodes, Class::Coroutine, Rule::Coroutine);
+            self.connect(client, Evidence { made_at, ..piece });
         }
     }
 

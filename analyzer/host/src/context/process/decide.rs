@@ -20,6 +20,9 @@ impl ProcessState {
             self.peers.clear();
             self.shares.clear();
         }
+        if self.outlive.len() > config.max_actors {
+            self.outlive.clear();
+        }
         if self.sessions.len() > config.max_actors {
             self.sessions.clear();
         }

@@ -156,7 +156,7 @@ impl Tally {
     }
 
     /// More than one time beside 50 that it was otherwise.
-    fn is_common(self) -> bool {
+    pub(in super::super) fn is_common(self) -> bool {
         u64::from(self.so) * 50 > u64::from(self.otherwise)
     }
 

@@ -102,6 +102,9 @@ pub(super) struct ProcessState {
     /// How often a request that was made after a response turned out to be for another request, as those are that waited for one of few
     /// connections; and how often for the same.
     pub(super) queued: Tally,
+    /// How often goroutines asked others when the request was answered that they were made for, beside how many were made, by the go
+    /// statements that made them.
+    outlive: HashMap<u32, Tally>,
     groups: u64,
     coroutines: u64,
     serials: HashMap<u64, u64>,

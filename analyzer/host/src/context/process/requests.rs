@@ -99,6 +99,7 @@ impl ProcessState {
         peer: u64,
         began: &Moment,
     ) {
+        self.lives(began);
         let mut sending = self.conn(id).sends_request(span, began);
         let begun = self.begun(began, id, stream);
         self.put_stream(id, stream, Node::Client(span));
@@ -246,7 +247,7 @@ impl ProcessState {
     }
 
     /// The server request that a node leads to by what is known first.
-    fn root(&self, node: Node, depth: u32) -> Option<u64> {
+    pub(super) fn root(&self, node: Node, depth: u32) -> Option<u64> {
         match node {
             Node::Server(span) => Some(span),
             Node::Client(span) => {

@@ -55,6 +55,7 @@ impl ProcessState {
         conn: Option<u64>,
         stream: u32,
     ) {
+        self.lives(at);
         let mut pieces = self.pieces(at);
         self.allow(config, &mut pieces);
         let actor = self.actor(at);

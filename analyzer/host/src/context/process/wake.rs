@@ -152,22 +152,30 @@ impl ProcessState {
     pub(super) fn makes(&mut self, at: &Moment, tid: u32, coroutine: u64, place: u32) {
         let stream = self.stream_of(at, place);
         let maker = self.actor(at);
-        let (nodes, vague) = match stream {
-            Some(span) => (Nodes::from_iter([Node::Server(span)]), false),
-            None => (maker.hands_on(at), maker.is_vague(at)),
+        let (nodes, vague, maker_at) = match stream {
+            Some(span) => (Nodes::from_iter([Node::Server(span)]), false, 0),
+            None => (maker.hands_on(at), maker.is_vague(at), maker.made_at()),
         };
         let (id, how) = match coroutine {
             0 => (ActorId::Thread(tid), Waking::Made),
             _ => (ActorId::Coroutine(self.new_serial(coroutine)), Waking::Coroutine),
         };
-        let mut actor = Actor { maker: (at.coroutine, at.time_ns), last_ns: at.time_ns, ..Actor::default() };
-        actor.wakes(nodes, 0, how, vague);
+        let made_at = if place == 0 { 0 } else { maker_at.rotate_left(5) ^ place };
+        let mut actor = Actor {
+            maker: (at.coroutine, at.time_ns),
+            born_at: made_at,
+            made_for: self.born_for(&nodes, made_at),
+            last_ns: at.time_ns,
+            ..Actor::default()
+        };
+        actor.wakes(nodes, 0, how, vague, made_at);
         self.actors.insert(id, actor);
     }
 
     /// This thread makes another, or a coroutine, go on.
     pub(super) fn wakes(&mut self, at: &Moment, tid: u32, coroutine: u64, futex: u64, timed: bool) {
         self.goroutines |= coroutine != 0;
+        self.lives(at);
         if coroutine != 0 {
             let id = ActorId::Coroutine(self.serial(coroutine));
             self.wake(at, id, 0, timed);
@@ -179,6 +187,7 @@ impl ProcessState {
     fn wake(&mut self, at: &Moment, id: ActorId, futex: u64, limited: bool) {
         let nodes = self.actor(at).hands_on(at);
         let (vague, among) = (self.actor(at).is_vague(at), self.actor(at).at_woken());
+        let made_at = self.actor(at).made_at();
         let timed = self.is_timed(futex);
         let woken = self.actors.entry(id).or_default();
         if let [Node::Client(span)] = nodes.as_slice()
@@ -202,7 +211,7 @@ impl ProcessState {
                 ActorId::Thread(_) if among => Waking::Among,
                 ActorId::Thread(_) => Waking::Endless,
             };
-            woken.wakes(nodes, futex, how, vague);
+            woken.wakes(nodes, futex, how, vague, made_at);
             self.actor(at).handed_on();
         }
     }

@@ -172,3 +172,44 @@ fn workers_that_say_what_they_answer_ask_for_that() {
     linked.extend([(71, Some(70)), (72, Some(70))]);
     assert_eq!(s.parents(), linked);
 }
+
+/// A request has a worker made for its job, which does another's afterwards; as often as told the request is answered by then.
+/// Says how many are linked with the right request, and with another.
+fn pool(rounds: u64, outlives: impl Fn(u64) -> bool) -> (usize, usize) {
+    let mut s = Script::new();
+    for round in 1..=rounds {
+        let (handlers, spans) = ([1, 2], [round * 1000, round * 1000 + 500]);
+        for (handler, span) in handlers.into_iter().zip(spans) {
+            let at = by(&mut s, handler);
+            s.serve(at, span, handler);
+        }
+        let worker = 10 + round;
+        make(&mut s, 1, worker, 0x40);
+        let at = by(&mut s, worker);
+        s.ask(at, spans[0] + 1, 50);
+        s.hear(at, spans[0] + 1, 50);
+        if outlives(round) {
+            let at = by(&mut s, 1);
+            s.answer(at, spans[0], 1);
+        }
+        let at = by(&mut s, worker);
+        s.ask(at, spans[1] + 1, 50);
+        s.hear(at, spans[1] + 1, 50);
+        for (handler, span) in handlers.into_iter().zip(spans) {
+            let at = by(&mut s, handler);
+            s.answer(at, span, handler);
+        }
+    }
+    let parents = s.parents();
+    let linked = |right| {
+        let of = |(client, parent): &&(u64, Option<u64>)| parent.is_some_and(|p| (p + 1 == *client) == right);
+        parents.iter().filter(of).count()
+    };
+    (linked(true), linked(false))
+}
+
+#[test]
+fn goroutines_that_outlive_the_request_that_they_were_made_for_tell_nothing() {
+    assert_eq!(pool(100, |_| true), (0, 0));
+    assert_eq!(pool(100, |round| round % 5 == 2), (0, 0));
+}
