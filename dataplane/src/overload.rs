@@ -1,6 +1,7 @@
 //! What a worker leaves out when it cannot keep up, told by how full its source is. Each level waits until the one before
-//! did not help, some batches long. It is left again after a second of calm. Whether that was too early shows only then: a
-//! level that comes back soon is left after twice the time, up to 16 s, so that under a steady load it stays.
+//! did not help, some batches long. Payload is looked at again after a moment of calm: a load that is little more than there is
+//! time for so has most of its requests seen. Of a flood, flows are taken in again after a second. Whether that was too early
+//! shows only then: when it comes back soon, after twice the time, up to 16 s, so that under a steady flood the level stays.
 
 use crate::flow::{ShedPayload, Shedding};
 use std::time::{Duration, Instant};
@@ -14,10 +15,12 @@ pub struct OverloadConfig {
     pub calm: f32,
     /// Times in a row that the backlog was so high before a level is entered.
     pub patience: u32,
-    /// A level is left after so much calm.
-    pub hold_min: Duration,
-    /// And after so much at most, where it keeps coming back.
-    pub hold_max: Duration,
+    /// Payload is looked at again after so much calm.
+    pub hold_payload: Duration,
+    /// New flows are taken in again after so much calm.
+    pub hold_flows_min: Duration,
+    /// And after so much at most, where the flood keeps coming back.
+    pub hold_flows_max: Duration,
     /// Of new flows one in so many is taken in at the highest level.
     pub new_flows_one_in: u32,
 }
@@ -28,8 +31,9 @@ impl Default for OverloadConfig {
             enter: 0.5,
             calm: 0.25,
             patience: 16,
-            hold_min: Duration::from_secs(1),
-            hold_max: Duration::from_secs(16),
+            hold_payload: Duration::from_millis(10),
+            hold_flows_min: Duration::from_secs(1),
+            hold_flows_max: Duration::from_secs(16),
             new_flows_one_in: 8,
         }
     }
@@ -72,16 +76,8 @@ pub struct OverloadStats {
     pub lowered: u64,
 }
 
-/// How long a level is held.
-#[derive(Clone, Copy, Debug)]
-struct Hold {
-    /// So much calm is needed to leave it.
-    calm: Duration,
-    left: Option<Instant>,
-}
-
-/// A level that was away for less than so many times its hold was left too early. More than one, as those below it, which
-/// are left next, may be too low as well.
+/// A flood that was away for less than so many times the hold was there all the time. More than one, as it comes back step by
+/// step.
 const SOON_HOLDS: u32 = 4;
 
 /// Follows the backlog.
@@ -93,15 +89,17 @@ pub(crate) struct Overload {
     high: u32,
     /// Since when the backlog is low, or since when this level is the one with a low one.
     calm_since: Option<Instant>,
-    /// Of each level.
-    holds: [Hold; Level::ALL.len()],
+    /// So much calm is needed to take in new flows again.
+    hold_flows: Duration,
+    /// When that was so last.
+    flows_since: Option<Instant>,
 }
 
 impl Overload {
     pub(crate) fn new(config: OverloadConfig) -> Self {
-        let hold = Hold { calm: config.hold_min, left: None };
-        let holds = [hold; Level::ALL.len()];
-        Self { config, stats: OverloadStats::default(), high: 0, calm_since: None, holds }
+        let hold_flows = config.hold_flows_min;
+        let stats = OverloadStats::default();
+        Self { config, stats, high: 0, calm_since: None, hold_flows, flows_since: None }
     }
 
     /// What was counted.
@@ -121,13 +119,16 @@ impl Overload {
         }
     }
 
-    /// Goes to the next level, which is held longer when it was left not long ago.
+    /// Goes to the next level.
     fn raise(&mut self, now: Instant) -> Option<Shedding> {
         let level = self.stats.level.next()?;
-        let OverloadConfig { hold_min, hold_max, .. } = self.config;
-        let hold = self.holds.get_mut(level as usize)?;
-        let is_soon = hold.left.is_some_and(|left| now.duration_since(left) < hold.calm * SOON_HOLDS);
-        hold.calm = if is_soon { (hold.calm * 2).min(hold_max) } else { hold_min };
+        if level == Level::SampleFlows {
+            let OverloadConfig { hold_flows_min, hold_flows_max, .. } = self.config;
+            let soon = self.hold_flows * SOON_HOLDS;
+            let is_back = self.flows_since.is_some_and(|since| now.duration_since(since) < soon);
+            self.hold_flows =
+                if is_back { (self.hold_flows * 2).min(hold_flows_max) } else { hold_flows_min };
+        }
         self.stats.raised += 1;
         Some(self.enter(level, None))
     }
@@ -135,11 +136,13 @@ impl Overload {
     /// Goes back to the level before when there was calm for long enough.
     fn lower(&mut self, calm: Duration, now: Instant) -> Option<Shedding> {
         let level = self.stats.level.before()?;
-        let hold = self.holds.get_mut(self.stats.level as usize)?;
-        if calm < hold.calm {
+        let is_flood = self.stats.level == Level::SampleFlows;
+        if calm < if is_flood { self.hold_flows } else { self.config.hold_payload } {
             return None;
         }
-        hold.left = Some(now);
+        if is_flood {
+            self.flows_since = Some(now);
+        }
         self.stats.lowered += 1;
         Some(self.enter(level, Some(now)))
     }
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_out_more_step_by_step_at_once_and_less_after_a_second_of_calm_each() {
+    fn leaves_out_more_step_by_step_at_once_and_less_after_calm() {
         let mut worker = Worker::new();
         assert_eq!(worker.time_to(Level::SampleFlows, 0.9), 9 * STEP);
         // Neither full nor empty: no reason to change.
@@ -218,39 +221,53 @@ mod tests {
             assert_eq!(worker.sees(backlog), None);
         }
         worker.sees(0.0);
-        for level in [Level::ShedPayload, Level::ShedUnknownPayload, Level::All] {
-            assert_eq!(worker.time_to(level, 0.0), seconds(1));
+        for (level, calm) in
+            [(Level::ShedPayload, seconds(1)), (Level::ShedUnknownPayload, STEP), (Level::All, STEP)]
+        {
+            assert_eq!(worker.time_to(level, 0.0), calm);
         }
         assert_eq!((worker.overload.stats().raised, worker.overload.stats().lowered), (3, 3));
         assert_eq!(worker.overload.shedding(), Shedding::default());
     }
 
     #[test]
-    fn under_a_steady_load_a_level_is_left_ever_more_seldom() {
+    fn under_a_steady_flood_new_flows_are_tried_ever_more_seldom() {
         let mut worker = Worker::new();
         let mut falls = Vec::new();
         for _ in 0..12_000 {
-            let before = worker.overload.stats().lowered;
-            worker.sees_load_for(Level::ShedPayload);
-            if worker.overload.stats().lowered > before {
+            let before = worker.level();
+            worker.sees_load_for(Level::SampleFlows);
+            if worker.level() < before {
                 falls.push(worker.now);
             }
         }
         let pauses: Vec<u64> = falls.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
         assert_eq!(pauses, [2, 4, 8, 16, 16, 16, 16, 16, 16]);
-        worker.sees(0.0);
-        // Only the level that came back is held for longer.
-        assert!(worker.time_to(Level::ShedUnknownPayload, 0.0) <= seconds(16));
-        assert_eq!(worker.time_to(Level::All, 0.0), seconds(1));
     }
 
     #[test]
-    fn an_overload_that_comes_back_late_is_as_good_as_a_first_one() {
+    fn under_a_load_that_is_little_too_much_payload_is_tried_again_and_again() {
+        let mut worker = Worker::new();
+        let shed = (0..1_200).filter(|step| {
+            // A ring that fills within 100 ms while payload is looked at, and is empty at once when it is not.
+            let is_full = worker.level() == Level::All && step % 10 == 9;
+            for _ in 0..3 * usize::from(is_full) {
+                worker.sees(0.9);
+            }
+            worker.sees(0.0);
+            worker.level() > Level::All
+        });
+        assert!(shed.count() < 200);
+        assert!(worker.overload.stats().raised > 100);
+    }
+
+    #[test]
+    fn a_flood_that_comes_back_late_is_as_good_as_a_first_one() {
         let mut worker = Worker::new();
         for calm in [seconds(6), seconds(6), seconds(60)] {
-            worker.time_to(Level::ShedUnknownPayload, 0.9);
+            worker.time_to(Level::SampleFlows, 0.9);
             worker.sees(0.0);
-            assert_eq!(worker.time_to(Level::All, 0.0), seconds(1));
+            assert_eq!(worker.time_to(Level::ShedPayload, 0.0), seconds(1));
             for _ in 0..calm.as_millis() / STEP.as_millis() {
                 worker.sees(0.0);
             }
@@ -263,7 +280,7 @@ mod tests {
             backlogs in prop::collection::vec((0..4u32, 1..400usize), 0..60)
         ) {
             let mut worker = Worker::new();
-            let OverloadConfig { enter, hold_min, hold_max, .. } = worker.overload.config;
+            let OverloadConfig { enter, hold_flows_min, hold_flows_max, .. } = worker.overload.config;
             let mut not_calm_at = worker.now;
             for (backlog, times) in backlogs {
                 let backlog = backlog as f32 / 4.0;
@@ -274,8 +291,8 @@ mod tests {
                         not_calm_at = worker.now;
                         prop_assert!(worker.level() >= before);
                     }
-                    if worker.level() < before {
-                        prop_assert!(worker.now - not_calm_at >= hold_min);
+                    if worker.level() < before && before == Level::SampleFlows {
+                        prop_assert!(worker.now - not_calm_at >= hold_flows_min);
                     }
                 }
                 if backlog > enter && times >= 9 {
@@ -283,7 +300,7 @@ mod tests {
                 }
             }
             worker.sees(0.0);
-            prop_assert!(worker.time_to(Level::All, 0.0) <= 3 * hold_max);
+            prop_assert!(worker.time_to(Level::All, 0.0) <= hold_flows_max + seconds(1));
         }
     }
 }
