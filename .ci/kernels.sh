@@ -53,7 +53,7 @@ declare -A modes=(
 cpus=2
 if [[ $nics ]]; then
     cpus=4
-    checks=("wirespan-capture nics")
+    checks=("wirespan-capture nics --ignored --skip until_killed")
     modules+=(igb e1000e vmxnet3 virtio_net)
 fi
 

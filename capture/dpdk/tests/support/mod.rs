@@ -26,7 +26,7 @@ pub fn in_own_process_for(name: &str, what: &str, test: impl FnOnce(&str)) {
         return test(&what);
     }
     let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
+        .args(["--include-ignored", "--exact", name, "--nocapture"])
         .env(CHILD, what)
         .output()
         .unwrap();
