@@ -2,16 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use wirespan_event::{Header, Kind, Source};
 use wirespan_syscalls::tls::plan::{Ends, Kernel, Library, ReturnProbes, plan};
 
 use crate::watch::{Heard, Watch, needs};
-use crate::{go_program, output_of, spawn};
+use crate::{Running, go_program, output_of, spawn};
 
 fn of_go(header: &Header, tgid: u32) -> bool {
     header.tgid == tgid && header.source() == Some(Source::GoTls) && header.kind() == Some(Kind::Data)
+}
+
+/// Starts a program, which waits for its input, and has it probed.
+fn start(program: &Path, watch: &mut Watch) -> Running {
+    let running = spawn(Command::new(program).stdout(Stdio::piped()));
+    let tgid = running.0.id();
+    let is_exec = |heard: &Heard| heard.header.kind() == Some(Kind::Exec) && heard.header.tgid == tgid;
+    watch.until("it executes", |heard| heard.iter().any(is_exec));
+    watch.look();
+    running
 }
 
 /// Also of calls that take less than came, that send several records, or a record of one byte first, as TLS 1.0 does.
@@ -21,11 +32,8 @@ fn lengths_of_go_are_what_its_calls_return() {
     let directory = tempfile::tempdir().unwrap();
     let program = go_program(directory.path(), "amounts.go", &["-ldflags", "-s -w"]);
     let mut watch = Watch::start();
-    let mut running = spawn(Command::new(&program).stdout(Stdio::piped()));
+    let mut running = start(&program, &mut watch);
     let tgid = running.0.id();
-    let is_exec = |heard: &Heard| heard.header.kind() == Some(Kind::Exec) && heard.header.tgid == tgid;
-    watch.until("it executes", |heard| heard.iter().any(is_exec));
-    watch.look();
     let report = watch.libraries.reports().find(|report| report.file == program).unwrap();
     assert_eq!((report.library, report.ends), (Some(Library::GoTls), Ends::Results), "{report}");
 
@@ -84,11 +92,8 @@ fn streams_of_grpc_are_told_with_the_goroutines_that_ask_and_answer() {
     for flags in [&["-ldflags", "-s -w"][..], &["-buildmode", "pie"]] {
         let program = go_program(directory.path(), "grpc.go", flags);
         let mut watch = Watch::start();
-        let mut running = spawn(Command::new(&program).stdout(Stdio::piped()));
+        let mut running = start(&program, &mut watch);
         let tgid = running.0.id();
-        let is_exec = |heard: &Heard| heard.header.kind() == Some(Kind::Exec) && heard.header.tgid == tgid;
-        watch.until("it executes", |heard| heard.iter().any(is_exec));
-        watch.look();
         running.0.stdin.take().unwrap().write_all(b"\n").unwrap();
 
         let mut calls = BTreeMap::<_, [u64; 2]>::new();
