@@ -200,12 +200,7 @@ fn pool(rounds: u64, outlives: impl Fn(u64) -> bool) -> (usize, usize) {
             s.answer(at, span, handler);
         }
     }
-    let parents = s.parents();
-    let linked = |right| {
-        let of = |(client, parent): &&(u64, Option<u64>)| parent.is_some_and(|p| (p + 1 == *client) == right);
-        parents.iter().filter(of).count()
-    };
-    (linked(true), linked(false))
+    s.linked()
 }
 
 #[test]

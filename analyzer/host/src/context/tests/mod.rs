@@ -129,4 +129,15 @@ impl Script {
         assert_eq!(parents.len(), clients, "each client request is decided once");
         parents
     }
+
+    /// Client spans linked with the right parent, whose id is one less, and with a wrong one.
+    pub(super) fn linked(self) -> (usize, usize) {
+        let parents = self.parents();
+        let linked = |right| {
+            let of =
+                |(client, parent): &&(u64, Option<u64>)| parent.is_some_and(|p| (p + 1 == *client) == right);
+            parents.iter().filter(of).count()
+        };
+        (linked(true), linked(false))
+    }
 }

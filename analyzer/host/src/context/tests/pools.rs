@@ -52,12 +52,7 @@ fn pool(rounds: u64, swapped: impl Fn(u64) -> bool) -> (usize, usize) {
         }
         s.now_ns += 1_000_000_000;
     }
-    let parents = s.parents();
-    let linked = |right| {
-        let of = |(client, parent): &&(u64, Option<u64>)| parent.is_some_and(|p| (p + 1 == *client) == right);
-        parents.iter().filter(of).count()
-    };
-    (linked(true), linked(false))
+    s.linked()
 }
 
 #[test]
